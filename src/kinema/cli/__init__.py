@@ -1,0 +1,1 @@
+"""The `kinema` command: one file per command, each thin."""

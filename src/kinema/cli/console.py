@@ -1,0 +1,199 @@
+"""What a command prints: messages, tables, progress and JSON. The only place that prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.progress import Task
+from kinema.types import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - is standard output."),
+]
+
+_LINE_EVERY_S = 10.0
+"""Where nobody watches a terminal, progress is a line this often."""
+
+
+class Output:
+    """Where a command's words go. With `--json -` standard output holds the JSON alone, and words go to standard
+    error.
+
+    Args:
+        json_file: Value of `--json`.
+    """
+
+    def __init__(self, json_file: str | None) -> None:
+        from rich.console import Console
+
+        self.json_file = json_file
+        self.console: Console = Console(stderr=json_file == "-", highlight=False, soft_wrap=True)
+        self.reporter = ConsoleReporter(self.console)
+        handler = _ConsoleHandler(self.console)
+        logger = logging.getLogger("kinema")
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+    def say(self, text: str = "") -> None:
+        self.console.print(text, markup=False)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+        """Print a table; numbers stand to the right."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for position, column in enumerate(columns):
+            numbers = any(isinstance(row[position], int | float) for row in rows)
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(_text(value)) for value in row))
+        self.console.print(table)
+
+    def finish(self, record: Any) -> None:
+        """Write the command's facts as JSON, where `--json` was given.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        if self.json_file is None:
+            return
+        text = json.dumps(_plain(record), indent=2, ensure_ascii=False)
+        if self.json_file == "-":
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+            return
+        try:
+            Path(self.json_file).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json: {self.json_file} cannot be written: {error.strerror}") from None
+
+    def log_to(self, path: Path) -> None:
+        """From here on also write every message into a file."""
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("kinema").addHandler(handler)
+
+
+class ConsoleReporter:
+    """Progress as a bar in a terminal, and as a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def track(self, description: str, *, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
+        task = _ConsoleTask(self._console, description, total, unit, done)
+        if not self._console.is_terminal:
+            yield task
+            task.line(final=True)
+            return
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}")]
+        with Progress(*columns, console=self._console, transient=False) as progress:
+            task.show_in(progress)
+            yield task
+            task.line(final=True)
+
+
+class _ConsoleTask:
+    def __init__(self, console: Console, description: str, total: int | None, unit: str, done: int) -> None:
+        self._console = console
+        self._description = description
+        self._total = total
+        self._unit = unit
+        self._before = done
+        self._done = done
+        self._facts: dict[str, str] = {}
+        self._began = self._printed = time.monotonic()
+        self._progress: Progress | None = None
+        self._id: TaskID | None = None
+
+    def show_in(self, progress: Progress) -> None:
+        self._progress = progress
+        self._id = progress.add_task(self._description, total=self._total, completed=self._done, state="")
+
+    def advance(self, num: int = 1, **facts: str) -> None:
+        self._done += num
+        self._facts |= facts
+        if self._progress is not None and self._id is not None:
+            self._progress.update(self._id, completed=self._done, state=self._state())
+        elif time.monotonic() - self._printed >= _LINE_EVERY_S:
+            self.line()
+
+    def line(self, *, final: bool = False) -> None:
+        """One line of progress; a terminal's bar keeps its own last state."""
+        self._printed = time.monotonic()
+        if self._progress is None and (not final or self._printed - self._began >= 1.0):
+            self._console.print(f"{self._description}: {self._state()}", markup=False)
+
+    def _state(self) -> str:
+        seconds = time.monotonic() - self._began
+        rate = (self._done - self._before) / seconds if seconds > 0 else 0.0
+        parts = [f"{self._done:,}" + (f"/{self._total:,}" if self._total else "") + f" {self._unit}"]
+        parts.append(f"{rate:.3g} {self._unit}/s" if rate < 100 else f"{rate:,.0f} {self._unit}/s")
+        if self._total and rate > 0 and self._done < self._total:
+            parts.append(f"{duration((self._total - self._done) / rate)} left")
+        else:
+            parts.append(duration(seconds))
+        return ", ".join(parts + [f"{name.replace('_', ' ')} {value}" for name, value in self._facts.items()])
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self._console.print(prefix + record.getMessage(), markup=False)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percent(share: float | None) -> str:
+    """`83.3 %`, or a dash where there is no number."""
+    return "-" if share is None or math.isnan(share) else f"{share:.1%}".replace("%", " %")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return str(value)
+    return f"{value:,}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no paths."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,81 @@
+"""`kinema evaluate`: numbers of a trained recogniser, with what they have to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kinema.cli.console import JsonOption, Output, percent
+from kinema.types import JOINT
+
+
+class _Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def evaluate(
+    weights: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run, or a weights folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value]...", help="Other data: data.*; clips.batch_size, clips.workers."),
+    ] = None,
+    split: Annotated[
+        _Split | None, typer.Option(help="By default test, or validation where there is no test split.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Evaluate a recogniser, with chance, majority baseline and the gap to its training clips beside it."""
+    output = Output(json_file)
+    output.finish(run_evaluation(weights, overrides or [], output, split=split))
+
+
+def run_evaluation(path: Path, overrides: list[str], output: Output, *, split: str | None = None) -> dict[str, Any]:
+    """Evaluate, print, and keep the result in the run; the facts that `--json` gives."""
+    from kinema.evaluation.evaluate import evaluate as compute
+    from kinema.evaluation.results import save_evaluation
+    from kinema.models.load import weights_folder
+    from kinema.report.page import write_page
+    from kinema.training.run_folder import Run
+
+    run = Run(path) if (path / "config.yaml").is_file() else None
+    recipe = run.recipe() if run is not None else None
+    evaluation = compute(
+        weights_folder(path),
+        overrides,
+        split=split,  # type: ignore[arg-type]
+        seed=recipe.trainer.seed if recipe is not None else 0,
+        defaults={"workers": recipe.clips.workers, "batch_size": recipe.clips.batch_size} if recipe else {},
+        reporter=output.reporter,
+    )
+    record = dict(evaluation.record)
+    _print(record, output)
+    if run is not None:
+        folder = run.new_evaluation(record["split"])
+        save_evaluation(folder, record, evaluation.predictions)
+        write_page(run.folder)
+        record |= {"folder": str(folder), "report": str(run.report)}
+        output.say(f"kept in {folder}; report: {run.report}")
+    return record
+
+
+def _print(record: Mapping[str, Any], output: Output) -> None:
+    rows = dict(record["tasks"])
+    if JOINT in record:
+        rows[JOINT] = record[JOINT]
+    columns = ["top1", "top3", "top5", "mean_class", "chance", "majority", "train_top1", "gap"]
+    titles = ["top-1", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
+    output.table(
+        ["task", *titles],
+        [[task, *(percent(values.get(column)) for column in columns)] for task, values in rows.items()],
+        title=f"{record['split']} split: {record['num_clips']:,} clips, {record['num_skipped']:,} skipped",
+    )
+    if "pairs" in record:
+        output.say(
+            f"within pairs that show the same frames in opposite order: {percent(record['pairs'])} (chance 50 %)"
+        )

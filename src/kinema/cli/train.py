@@ -1,0 +1,142 @@
+"""`kinema train`: from a recipe to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.cli.console import JsonOption, Output, percent
+from kinema.types import ConfigError
+
+if TYPE_CHECKING:
+    from kinema.config import Recipe
+    from kinema.training.prepare import Prepared
+    from kinema.training.run_folder import Run
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A shipped name (kinema recipes) or a path.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value]...", help="Settings that replace the recipe's."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, data and model; say what would be done.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Train a recogniser. The run's folder holds everything: weights, metrics, a page."""
+    from kinema import recipes
+    from kinema.config import resolve
+
+    output = Output(json_file)
+    chosen = None if recipe is None else resolve(recipes.read(recipe), overrides or [])
+    if chosen is None and resume is None:
+        raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
+    output.finish(run_recipe(chosen, output, resume=resume, dry_run=dry_run))
+
+
+def run_recipe(
+    recipe: Recipe | None, output: Output, *, resume: Path | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Train a recipe, or go on with a run; the facts that `--json` gives."""
+    from kinema.training.run_folder import Run, create_run, discard_empty_run
+
+    if resume is not None:
+        run = Run(resume)
+        recipe = _same(run.recipe(), recipe)
+        if run.is_finished and not dry_run:
+            output.say(f"{resume} is finished already")
+            return _finished(run)
+    assert recipe is not None
+    if not dry_run and resume is None and recipe.output is not None and recipe.output.exists():
+        create_run(recipe)  # says so before the data are probed
+    from kinema.training.prepare import prepare
+
+    prepared = prepare(recipe, reporter=output.reporter)
+    _introduce(prepared, output)
+    if dry_run:
+        return _plan(prepared)
+    run = create_run(recipe) if resume is None else Run(resume)
+    output.log_to(run.folder / "log.txt")
+    output.say(f"run: {run.folder}")
+    try:
+        return _train(prepared, run, output)
+    finally:
+        discard_empty_run(run)
+
+
+def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:
+    from kinema.report.page import write_page
+    from kinema.training.train import train as fit
+
+    trained = fit(prepared, run, reporter=output.reporter)
+    write_page(run.folder)
+    best = trained.best
+    output.say(
+        f"epoch {best['epoch']} kept; top-1 {percent(best['train_top1'])} on training clips"
+        + (f", {percent(best['top1'])} on validation clips" if "top1" in best else "")
+    )
+    output.say(f"weights: {run.weights}\nreport:  {run.report}")
+    if "test" in prepared.dataset.splits:
+        output.say(f"next:    kinema evaluate {run.folder}")
+    return {"run": str(run.folder), "weights": str(run.weights), "report": str(run.report), "best": dict(best)}
+
+
+def _finished(run: Run) -> dict[str, Any]:
+    from kinema.models.weights import read_training
+
+    training = read_training(run.weights)
+    return {
+        "run": str(run.folder),
+        "weights": str(run.weights),
+        "report": str(run.report),
+        "best": {"epoch": training.epoch, "selected_by": training.selected_by},
+    }
+
+
+def _same(saved: Recipe, given: Recipe | None) -> Recipe:
+    """The saved recipe, if what was given beside `--resume` says the same."""
+    if given is not None:
+        before, now = saved.to_dict(), given.to_dict()
+        for section in before:
+            if section == "output" or before[section] == now[section]:
+                continue
+            key = next(k for k in {**before[section], **now[section]} if before[section].get(k) != now[section].get(k))
+            raise ConfigError(
+                f"{section}.{key}: the run was begun with {before[section].get(key)!r}, now it is "
+                f"{now[section].get(key)!r}; --resume goes on with the same settings. "
+                "For other settings start a new run"
+            )
+    return saved
+
+
+def _introduce(prepared: Prepared, output: Output) -> None:
+    total, trainable = prepared.num_parameters
+    output.say(f"weights: {prepared.initialisation.summary}")
+    output.say(f"model: {prepared.recipe.model.name}, {total:,} parameters, {trainable:,} of them trained")
+    for split, clips in prepared.clips.items():
+        left_out = len(prepared.skipped[split])
+        output.say(f"{split}: {len(clips):,} clips" + (f", {left_out:,} left out" if left_out else ""))
+
+
+def _plan(prepared: Prepared) -> dict[str, Any]:
+    total, trainable = prepared.num_parameters
+    section = prepared.recipe
+    num_clips = len(prepared.clips["train"])
+    return {
+        "recipe": section.to_dict(),
+        "clips": {split: len(clips) for split, clips in prepared.clips.items()},
+        "skipped": {split: len(reasons) for split, reasons in prepared.skipped.items()},
+        "classes": {task: len(names) for task, names in prepared.dataset.classes.items()},
+        "parameters": total,
+        "trainable": trainable,
+        "steps": section.trainer.epochs * -(-num_clips // section.clips.batch_size),
+        "select": prepared.select,
+        "fingerprint": prepared.preprocessing["rgb"].fingerprint,
+    }

@@ -1,0 +1,401 @@
+"""What a video file holds, and its frames, exact to the frame.
+
+Truth is the order in which frames come out of a full sequential decode. Everything here gives what that gives:
+
+- MPEG-4 in AVI (UCF101, HMDB51, UT-Interaction) has timestamps out of order and headers that claim frames which
+  do not exist. There frame `i` is the `i`-th that decodes, on display from `i / frame rate`.
+- Elsewhere a frame is on display from its timestamp, counted from that of the first displayed frame. Timestamps
+  that are missing, doubled or not ascending are not trusted: the file is then treated like MPEG-4 in AVI.
+- In MP4, MOV, Matroska and WebM, timestamps of packets say all that, and `probe` decodes one frame only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.stream import Disposition
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import ArrayLike, NDArray
+
+from kinema.types import DataError
+
+# Where one packet is one displayed frame and carries its time. VP8 (packets that are never displayed) and MPEG-4
+# (packets of several frames and of none) are not among them, in whatever container.
+_INDEXED_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
+_INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
+
+# Before this it is cheaper to decode from the start than to seek.
+_SEEK_FROM_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Video:
+    """What `probe` found out about a file.
+
+    Attributes:
+        path: The file.
+        times_s: float64 (num_frames,), when each frame comes on display, from the first displayed frame.
+            Ascending, `times_s[0] == 0`.
+        duration_s: End of the last frame.
+        fps: Frames per second, on average.
+        width_px: Width as displayed, after rotation.
+        height_px: Height as displayed, after rotation.
+        rotation_deg: By how much decoded frames are turned counterclockwise to stand upright: 0, 90, 180 or 270
+            (and then mirrored, where the file says so).
+        codec: FFmpeg's name of the codec ("h264").
+        container: FFmpeg's name of the container ("avi").
+        first_pts: Timestamp of the first displayed frame in the stream's time base where frames can be told apart
+            by their timestamps; None where only their order tells.
+    """
+
+    path: Path
+    times_s: NDArray[np.float64]
+    duration_s: float
+    fps: float
+    width_px: int
+    height_px: int
+    rotation_deg: int
+    codec: str
+    container: str
+    first_pts: int | None = None
+
+    def frames_at(self, times_s: ArrayLike) -> NDArray[np.int64]:
+        """Index of the frame on display at each time: the last with `times_s[i] <= time`, clamped into range."""
+        index = np.searchsorted(self.times_s, np.asarray(times_s, dtype=np.float64), side="right") - 1
+        return np.clip(index, 0, len(self.times_s) - 1).astype(np.int64)
+
+
+def probe(path: Path) -> Video:
+    """Find the true number of frames of a video, and when each of them is on display.
+
+    Raises:
+        DataError: There is no such file, or no frame of it decodes.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _opened(path) as (container, stream):
+        indexed = _is_indexed(container, stream)
+        table = _table_from_packets(container, stream) if indexed else None
+        if table is not None:
+            return _video(path, container, stream, table)
+    with _opened(path) as (container, stream):
+        return _video(path, container, stream, _table_from_frames(path, container, stream, indexed=indexed))
+
+
+def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]:
+    """Decode frames of a video.
+
+    Args:
+        video: What `probe` returned.
+        indices: Which frames, in any order, with repetitions.
+
+    Returns:
+        For each index, in the order asked, RGB of shape (video.height_px, video.width_px, 3), upright. An index
+        asked twice gives the same array twice.
+
+    Raises:
+        DataError: A frame does not decode.
+        IndexError: The video has no such frame.
+    """
+    asked = [int(index) for index in indices]
+    num_frames = len(video.times_s)
+    outside = [index for index in asked if not 0 <= index < num_frames]
+    if outside:
+        raise IndexError(f"{video.path}: frame {outside[0]} asked for, there are {num_frames}")
+    if not asked:
+        return []
+    _check_file(video.path)
+    wanted = set(asked)
+    images: dict[int, NDArray[np.uint8]] = {}
+    if video.first_pts is not None and video.times_s[min(wanted)] > _SEEK_FROM_S:
+        with _opened(video.path) as (container, stream):
+            keys = _numbers(video, wanted, stream)
+            images = _images(video, _frames_from_key(container, stream, min(keys)), wanted, keys)
+    if len(images) < len(wanted):  # nothing to seek by, or seeking did not find them all
+        with _opened(video.path) as (container, stream):
+            images = _images(video, _Reading(container, stream).frames(), wanted, _numbers(video, wanted, stream))
+    missing = wanted - images.keys()
+    if missing:
+        first = min(missing)
+        raise DataError(
+            f"{video.path}: frame {first} of {num_frames} (at {video.times_s[first]:.3f} s) does not decode; "
+            "the file is damaged, or has changed since it was probed"
+        )
+    return [images[index] for index in asked]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """When frames are on display, in ticks of `tick_s` seconds from the first of them."""
+
+    ticks: NDArray[np.int64]
+    last_ticks: int  # how long the last frame is on display; 0 where the file does not say
+    tick_s: Fraction
+    first: VideoFrame
+    first_pts: int | None
+
+
+class _Reading:
+    """One pass over the packets of a stream.
+
+    Attributes:
+        damaged: Whether anything so far could not be read or decoded in full.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.damaged = False
+        self._container = container
+        self._stream = stream
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """All packets, and an empty one at the end that makes the decoder give what it holds back."""
+        try:
+            for packet in self._container.demux(self._stream):
+                self.damaged |= packet.is_corrupt
+                yield packet
+        except (av.FFmpegError, IndexError) as error:
+            # What comes behind cannot be read; or it is the end, where PyAV stumbles over streams that began late.
+            self.damaged |= not isinstance(error, IndexError)
+            yield cast("Packet[VideoStream]", Packet())
+
+    def decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        """Frames that come out when a packet goes in. A packet that does not decode is passed over."""
+        try:
+            frames = self._stream.decode(packet if packet.size else None)
+        except av.FFmpegError:
+            self.damaged = True
+            return []
+        self.damaged |= any(frame.is_corrupt for frame in frames)
+        return frames
+
+    def frames(self, packets: Iterable[Packet[VideoStream]] | None = None) -> Iterator[VideoFrame]:
+        """Frames in display order, of all packets or of those given."""
+        for packet in self.packets() if packets is None else packets:
+            yield from self.decode(packet)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise DataError(f"{path}: a folder, not a video file")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: empty (0 bytes)")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first video stream that is not a cover picture, set to decode in one thread."""
+    try:
+        # The prefix and the whitelist: a name such as `a:b.avi` is not a protocol, and a play list in disguise
+        # opens no address. Metadata in other encodings than UTF-8 are common in AVI.
+        container = av.open(f"file:{path}", "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise DataError(f"{path}: no video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise DataError(f"{path}: its video stream is in a codec that FFmpeg does not know")
+        # Threads would not change a sound file; of a damaged one they would change what decodes.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+    known = _INDEXED_CONTAINERS.intersection(container.format.name.split(","))
+    return bool(known) and _codec_name(stream) in _INDEXED_CODECS
+
+
+def _codec_name(stream: VideoStream) -> str:
+    return stream.codec_context.codec.canonical_name
+
+
+def _table_from_packets(container: InputContainer, stream: VideoStream) -> _Table | None:
+    """The table of frames without decoding more than the first, or None where the packets leave a doubt."""
+    reading = _Reading(container, stream)
+    durations: dict[int, int] = {}  # by timestamp, of packets that are displayed
+    num_packets = num_displayed = 0
+    first: VideoFrame | None = None
+    for packet in reading.packets():
+        if first is None:
+            first = next(iter(reading.decode(packet)), None)
+        if packet.size == 0 and packet.pts is None and packet.dts is None:
+            continue  # the end
+        if packet.size == 0 or packet.pts is None:
+            return None
+        num_packets += 1
+        if not packet.is_discard:
+            num_displayed += 1
+            durations[packet.pts] = packet.duration or 0
+    claimed = stream.frames or num_packets
+    if reading.damaged or first is None or stream.time_base is None or num_packets != claimed:
+        return None
+    pts = np.array(sorted(durations), dtype=np.int64)
+    # Frames at the start that need what was cut away are packets, but never come out of the decoder.
+    if len(pts) != num_displayed or first.pts != pts[0]:
+        return None
+    first_pts, last_ticks = int(pts[0]), durations[int(pts[-1])]
+    ticks = pts - first_pts
+    return _Table(ticks=ticks, last_ticks=last_ticks, tick_s=stream.time_base, first=first, first_pts=first_pts)
+
+
+def _table_from_frames(path: Path, container: InputContainer, stream: VideoStream, *, indexed: bool) -> _Table:
+    """The table of frames by a full decode."""
+    reading = _Reading(container, stream)
+    first: VideoFrame | None = None
+    last_ticks = 0
+    pts: list[int | None] = []
+    for frame in reading.frames():
+        first = first or frame
+        last_ticks = frame.duration or 0
+        pts.append(frame.pts)
+    if first is None:
+        raise DataError(f"{path}: no frame of it decodes")
+    time_base = stream.time_base
+    by_order = container.format.name == "avi" and _codec_name(stream) == "mpeg4"
+    if not by_order and time_base is not None and _is_ascending(pts):
+        ticks = np.array(pts, dtype=np.int64)
+        # In a damaged file the same frame may not come out again after a seek.
+        first_pts = int(ticks[0]) if indexed and not reading.damaged else None
+        return _Table(ticks=ticks - ticks[0], last_ticks=last_ticks, tick_s=time_base, first=first, first_pts=first_pts)
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate:
+        raise DataError(f"{path}: has neither a frame rate nor times of frames that can be trusted")
+    return _Table(ticks=np.arange(len(pts), dtype=np.int64), last_ticks=1, tick_s=1 / rate, first=first, first_pts=None)
+
+
+def _is_ascending(pts: Sequence[int | None]) -> bool:
+    known = [value for value in pts if value is not None]
+    return len(known) == len(pts) and all(a < b for a, b in pairwise(known))
+
+
+def _video(path: Path, container: InputContainer, stream: VideoStream, table: _Table) -> Video:
+    # One division of exact integers: equal times come out as equal floats, however they were found.
+    times_s = table.ticks * table.tick_s.numerator / table.tick_s.denominator
+    last_ticks: Fraction | int = table.last_ticks
+    if last_ticks <= 0 and len(table.ticks) > 1:
+        last_ticks = int(table.ticks[-1] - table.ticks[-2])
+    elif last_ticks <= 0:
+        last_ticks = 1 / (table.tick_s * (stream.average_rate or stream.guessed_rate or 25))
+    duration_s = float((int(table.ticks[-1]) + last_ticks) * table.tick_s)
+    transposed, _, _, rotation_deg = _orientation(table.first)
+    width_px, height_px = table.first.width, table.first.height
+    return Video(
+        path=path,
+        times_s=times_s,
+        duration_s=duration_s,
+        fps=len(times_s) / duration_s,
+        width_px=height_px if transposed else width_px,
+        height_px=width_px if transposed else height_px,
+        rotation_deg=rotation_deg,
+        codec=_codec_name(stream),
+        container=container.format.name,
+        first_pts=table.first_pts,
+    )
+
+
+def _numbers(video: Video, wanted: Iterable[int], stream: VideoStream) -> dict[int, int]:
+    """What tells a wanted frame from others (its timestamp, else its place in the sequence) -> its index."""
+    if video.first_pts is None or stream.time_base is None:
+        return {index: index for index in wanted}
+    # `times_s` are whole ticks, and far fewer than 2**52 of them: rounding gives back exactly the timestamp.
+    tick_s = stream.time_base
+    ticks = {index: round(Fraction(float(video.times_s[index])) / tick_s) for index in wanted}
+    return {video.first_pts + tick: index for index, tick in ticks.items()}
+
+
+def _images(
+    video: Video, frames: Iterator[VideoFrame], wanted: set[int], numbers: dict[int, int]
+) -> dict[int, NDArray[np.uint8]]:
+    """Index -> RGB, of the wanted frames among those given."""
+    images: dict[int, NDArray[np.uint8]] = {}
+    for position, frame in enumerate(frames):
+        number = position if video.first_pts is None else frame.pts
+        index = None if number is None else numbers.get(number)
+        if index is not None and index not in images:
+            images[index] = _image(video, frame)
+            if len(images) == len(wanted):
+                break
+    return images
+
+
+def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[VideoFrame]:
+    """Frames from a key frame at or before `pts` on, or none where there is no key frame that is sure to do."""
+    reading = _Reading(container, stream)
+    target = pts
+    for _ in range(3):
+        try:
+            container.seek(target, stream=stream)
+        except av.FFmpegError:
+            return
+        packets = reading.packets()
+        key = next(packets)
+        if key.pts is None or not key.is_keyframe:
+            return
+        if key.pts <= pts:
+            break
+        # Seeking may go by decode time: in an open group that can lead to the key frame behind.
+        target = min(pts, pts if key.dts is None else key.dts) - 1
+    else:
+        return
+    started = False
+    for frame in reading.frames(chain([key], packets)):
+        if not started:
+            if frame.pts is None or frame.pts < key.pts:
+                continue  # displayed before the key frame: made from frames that have not been decoded
+            # Containers also flag frames from which a picture builds up only gradually.
+            if frame.pts != key.pts or not frame.key_frame or frame.pict_type != PictureType.I:
+                return
+            started = True
+        yield frame
+
+
+def _image(video: Video, frame: VideoFrame) -> NDArray[np.uint8]:
+    transposed, flip_rows, flip_columns, _ = _orientation(frame)
+    width_px, height_px = video.width_px, video.height_px
+    if transposed:
+        width_px, height_px = height_px, width_px
+    try:
+        # A stream may change its size on the way; like a player, show all of it at the size of the first frame.
+        image: NDArray[Any] = frame.to_ndarray(format="rgb24", width=width_px, height=height_px, threads=1)
+    except (av.FFmpegError, ValueError) as error:
+        raise DataError(f"{video.path}: pixels of the frame at {frame.time} s cannot be read: {error}") from None
+    if transposed:
+        image = image.transpose(1, 0, 2)
+    if flip_rows:
+        image = image[::-1]
+    if flip_columns:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool, int]:
+    """How to make a frame upright: transpose, then flip rows, then columns; and its counterclockwise rotation.
+
+    The display matrix (ISO/IEC 14496-12, 8.2.2) maps pixel (x, y) to (a x + c y, b x + d y), y downwards.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False, 0
+    a, b, _, c, d, *_ = np.frombuffer(bytes(cast("SideData", matrix)), dtype=np.int32).tolist()
+    if abs(b) > abs(a):
+        return True, b < 0, c < 0, 90 if b < 0 else 270
+    return False, d < 0, a < 0, 180 if d < 0 else 0

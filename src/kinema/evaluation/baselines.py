@@ -1,0 +1,61 @@
+"""What costs nothing to reach: chance, and always answering the commonest class of the training clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kinema.evaluation.predictions import Predictions
+from kinema.types import JOINT, Clip, Heads
+
+
+def class_counts(clips: Sequence[Clip], classes: Heads) -> dict[str, list[int]]:
+    """Task -> number of clips of each class."""
+    return {
+        task: np.bincount([clip.labels[task] for clip in clips], minlength=len(names)).tolist()
+        for task, names in classes.items()
+    }
+
+
+def commonest(clips: Sequence[Clip], classes: Heads) -> dict[str, Any]:
+    """Task -> index of the commonest class (the first of several). With several tasks also "joint": the commonest
+    combination, in the order of the tasks.
+
+    Args:
+        clips: At least one.
+        classes: Task -> class names.
+    """
+    found: dict[str, Any] = {task: int(np.argmax(counts)) for task, counts in class_counts(clips, classes).items()}
+    if len(classes) > 1:
+        combinations = Counter(tuple(clip.labels[task] for task in classes) for clip in clips)
+        highest = max(combinations.values())
+        found[JOINT] = list(min(labels for labels, count in combinations.items() if count == highest))
+    return found
+
+
+def baselines(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Task (and "joint") -> `chance` and `majority` accuracy on the predicted clips.
+
+    Args:
+        predictions: Only their labels are used.
+        common: From `commonest` of the training clips.
+    """
+    hits = {task: predictions.labels[task] == common[task] for task in predictions.classes}
+    found = {
+        task: {"chance": 1 / len(names), "majority": _mean(hits[task])} for task, names in predictions.classes.items()
+    }
+    if len(predictions.classes) > 1:
+        tasks = list(predictions.classes)
+        together = np.logical_and.reduce(
+            [predictions.labels[task] == label for task, label in zip(tasks, common[JOINT], strict=True)]
+        )
+        combinations = float(np.prod([len(names) for names in predictions.classes.values()]))
+        found[JOINT] = {"chance": 1 / combinations, "majority": _mean(together)}
+    return found
+
+
+def _mean(hits: np.ndarray) -> float:
+    return float(hits.mean()) if len(hits) else float("nan")

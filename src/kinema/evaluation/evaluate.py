@@ -1,0 +1,126 @@
+"""Evaluating a weights folder on a split of a data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kinema.config import resolve_evaluation
+from kinema.data.load_dataset import load_dataset
+from kinema.data.usable import probe_splits
+from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.results import results
+from kinema.models.load import load_model
+from kinema.models.weights import read_training
+from kinema.progress import SILENT, Reporter
+from kinema.types import ConfigError, DataError, Dataset, Heads, Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation: the numbers, and what they were computed from."""
+
+    record: Mapping[str, Any]
+    predictions: Predictions
+
+
+def evaluate(
+    weights: Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: Split | None = None,
+    seed: int = 0,
+    defaults: Mapping[str, Any] | None = None,
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Evaluate a weights folder with the preprocessing that it was trained with.
+
+    Args:
+        weights: A weights folder.
+        overrides: `data.key=value` to evaluate on other data than those it was trained on, and `clips.batch_size` or
+            `clips.workers`.
+        split: Which split. By default the test split, or the validation split where there is no test split.
+        seed: The training run's, for a validation split that was cut out of the training clips.
+        defaults: `clips:` settings that hold where no override says otherwise.
+        reporter: Where to show progress.
+
+    Raises:
+        ConfigError: An override is impossible.
+        DataError: Weights or data are missing or wrong.
+    """
+    model, config = load_model(weights)
+    training = read_training(weights)
+    data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
+    dataset = with_classes(load_dataset(data, seed=seed), config.heads)
+    for note in dataset.notes:
+        log.info("%s", note)
+    chosen = split or _default_split(dataset)
+    if not dataset.splits.get(chosen):
+        raise ConfigError(f"--split: this data set has no {chosen} split; it has {', '.join(dataset.splits)}")
+    log.info("evaluating on the %s split, %d clips", chosen, len(dataset.splits[chosen]))
+    clips, videos, skipped = probe_splits(dataset, [chosen], workers=clips_section.workers, reporter=reporter)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    predictions = predict_clips(
+        model,
+        clips[chosen],
+        videos,
+        classes=config.heads,
+        preprocessing=config.preprocessing,
+        batch_size=clips_section.batch_size,
+        workers=clips_section.workers,
+        description=f"evaluating on {chosen} clips",
+        reporter=reporter,
+    )
+    predictions = replace(predictions, skipped={**skipped[chosen], **predictions.skipped})
+    if not predictions.clips:
+        raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
+    record = results(predictions, split=chosen, training=training, pairs=dataset.pairs)
+    return Evaluation(record=record, predictions=predictions)
+
+
+def with_classes(dataset: Dataset, heads: Heads) -> Dataset:
+    """A data set whose class indices are those of a model, matched by class name.
+
+    Raises:
+        DataError: The data set lacks a task, or has a class that the model does not know.
+    """
+    missing = [task for task in heads if task not in dataset.classes]
+    if missing:
+        raise DataError(
+            f"the data set has no labels for the model's task {missing[0]!r}; it has {', '.join(dataset.classes)}"
+        )
+    if all(tuple(dataset.classes[task]) == tuple(heads[task]) for task in heads):
+        return dataset
+    positions: dict[str, list[int]] = {}
+    for task, known in heads.items():
+        index = {name: position for position, name in enumerate(known)}
+        unknown = [name for name in dataset.classes[task] if name not in index]
+        if unknown:
+            raise DataError(
+                f"the data set has {len(unknown)} classes of {task!r} that the model does not know, such as "
+                f"{unknown[0]!r}"
+            )
+        positions[task] = [index[name] for name in dataset.classes[task]]
+    splits = {
+        split: tuple(
+            replace(clip, labels={task: positions[task][clip.labels[task]] for task in heads}) for clip in clips
+        )
+        for split, clips in dataset.splits.items()
+    }
+    return replace(dataset, classes=heads, splits=splits)
+
+
+def _default_split(dataset: Dataset) -> Split:
+    preferred: tuple[Split, ...] = ("test", "validation")
+    for split in preferred:
+        if dataset.splits.get(split):
+            return split
+    raise ConfigError("--split: this data set has neither a test nor a validation split; say --split train")

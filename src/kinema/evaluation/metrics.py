@@ -1,0 +1,117 @@
+"""Numbers from predictions. All accuracies are shares of 1.
+
+Top-k, mean class accuracy and the confusion matrix are computed from ranks and counts here, and tested against
+torchmetrics: the library's macro average counts a class that no clip has, and it has no joint accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from kinema.evaluation.predictions import Predictions, log_softmax, ranks_of_truth
+from kinema.types import JOINT
+
+TOP_K = (1, 3, 5)
+
+_JOINT_CHUNK = 64
+"""Clips whose scores of all class combinations are held at once: EPIC-KITCHENS-100 has 29,100 combinations."""
+
+
+def task_metrics(predictions: Predictions, task: str) -> dict[str, float]:
+    """Top-1/3/5, mean class accuracy and mean cross-entropy of one task.
+
+    Mean class accuracy is the mean, over the classes that have clips, of the share of a class's clips that are right.
+    Without clips every number is NaN.
+    """
+    labels = predictions.labels[task]
+    logits = predictions.logits[task]
+    if not len(labels):
+        return {**{f"top{k}": float("nan") for k in TOP_K}, "mean_class": float("nan"), "loss": float("nan")}
+    ranks = ranks_of_truth(logits, labels)
+    log_probabilities = log_softmax(logits)
+    matrix = confusion_matrix(logits.argmax(axis=1), labels, num_classes=logits.shape[1])
+    counts = matrix.sum(axis=1)
+    return {
+        **top_k(ranks),
+        "mean_class": float((matrix.diagonal()[counts > 0] / counts[counts > 0]).mean()),
+        "loss": float(-np.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()),
+    }
+
+
+def top_k(ranks: Int64[np.ndarray, "B"]) -> dict[str, float]:
+    """Share of clips whose true class is among the k best, for k = 1, 3, 5."""
+    return {f"top{k}": float((ranks < k).mean()) if len(ranks) else float("nan") for k in TOP_K}
+
+
+def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
+    """Rank of the true combination of classes among all combinations, by the product of the tasks' probabilities."""
+    tasks = list(predictions.classes)
+    logs = [log_softmax(predictions.logits[task]) for task in tasks]
+    sizes = [log.shape[1] for log in logs]
+    labels = np.ravel_multi_index([predictions.labels[task] for task in tasks], sizes)
+    ranks = []
+    for start in range(0, len(labels), _JOINT_CHUNK):
+        rows = slice(start, start + _JOINT_CHUNK)
+        scores = logs[0][rows]
+        for log in logs[1:]:
+            scores = (scores[:, :, None] + log[rows][:, None, :]).reshape(len(scores), -1)
+        ranks.append(ranks_of_truth(scores, labels[rows].astype(np.int64)))
+    return np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64)
+
+
+def confusion_matrix(
+    predicted: Int64[np.ndarray, "B"], labels: Int64[np.ndarray, "B"], *, num_classes: int
+) -> Int64[np.ndarray, "K K"]:
+    """Counts of clips: row the true class, column the predicted class."""
+    flat = np.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
+    return flat.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def pair_accuracy(predictions: Predictions, pairs: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, float]:
+    """Accuracy when only the two classes of a pair are offered, of the clips that have one of the two.
+
+    Args:
+        predictions: Of any clips.
+        pairs: Task -> pairs of class names.
+
+    Returns:
+        "first / second" -> accuracy, for the pairs that have clips, and "all" over the clips of all pairs.
+    """
+    hits: dict[str, np.ndarray] = {}
+    for task, names in pairs.items():
+        index = {name: i for i, name in enumerate(predictions.classes[task])}
+        for first, second in names:
+            if first not in index or second not in index:
+                continue
+            both = np.array([index[first], index[second]])
+            labels = predictions.labels[task]
+            chosen = np.isin(labels, both)
+            if chosen.any():
+                answers = both[predictions.logits[task][chosen][:, both].argmax(axis=1)]
+                hits[f"{first} / {second}"] = answers == labels[chosen]
+    if not hits:
+        return {}
+    return {
+        "all": float(np.concatenate(list(hits.values())).mean()),
+        **{name: float(right.mean()) for name, right in hits.items()},
+    }
+
+
+def accuracy(predictions: Predictions) -> dict[str, float]:
+    """Task -> top-1 accuracy, and with several tasks "joint": right in all of them at once."""
+    right = {task: predictions.logits[task].argmax(axis=1) == predictions.labels[task] for task in predictions.classes}
+    values = {task: float(hits.mean()) if len(hits) else float("nan") for task, hits in right.items()}
+    if len(right) > 1:
+        together = np.logical_and.reduce(list(right.values()))
+        values[JOINT] = float(together.mean()) if len(together) else float("nan")
+    return values
+
+
+def main_task(tasks: Sequence[str] | Mapping[str, Any]) -> str:
+    """The name under which a run's headline accuracy stands: its only task, or "joint"."""
+    names = list(tasks)
+    return names[0] if len(names) == 1 else JOINT

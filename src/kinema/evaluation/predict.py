@@ -1,0 +1,102 @@
+"""Running a model over clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from kinema.data.decoding import Video
+from kinema.data.device import to_model_input
+from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
+from kinema.data.usable import split_readable
+from kinema.evaluation.predictions import Predictions
+from kinema.progress import SILENT, Reporter
+from kinema.types import Clip, DataError, Heads, Preprocessing, UserError
+
+
+def predict_clips(
+    model: nn.Module,
+    clips: Sequence[Clip],
+    videos: Mapping[Path, Video | DataError],
+    *,
+    classes: Heads,
+    preprocessing: Mapping[str, Preprocessing],
+    batch_size: int,
+    workers: int,
+    description: str = "predicting",
+    reporter: Reporter = SILENT,
+) -> Predictions:
+    """Logits of a model for labelled clips, in evaluation mode and fp32, on the device where the model is.
+
+    Args:
+        model: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
+        clips: With a label for every task.
+        videos: What probing the clips' videos found. Clips of a video that could not be probed are skipped.
+        classes: Task -> class names, in the order of the model's logits.
+        preprocessing: Stream -> the one that the model was trained with.
+        batch_size: Clips at once.
+        workers: Processes that read clips.
+        description: What the reporter shows.
+        reporter: Where to show progress.
+    """
+    readable, probed, skipped = split_readable(clips, videos)
+    collector = Collector()
+    reader = ClipReader(readable, probed, preprocessing, augmentation=None, seed=0)
+    order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
+            task.advance(len(skipped))
+            for batch in clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda"):
+                if len(batch):
+                    inputs = to_model_input(batch.to(device).streams, preprocessing)
+                    collector.add(batch, model(inputs))
+                else:
+                    collector.add(batch, {})
+                task.advance(len(batch) + len(batch.failures))
+    finally:
+        model.train(was_training)
+    return collector.predictions(readable, classes, skipped)
+
+
+class Collector:
+    """Gathers logits batch by batch."""
+
+    def __init__(self) -> None:
+        self._logits: dict[str, list[np.ndarray]] = {}
+        self._indices: list[int] = []
+        self._failures: dict[int, str] = {}
+
+    def add(self, batch: Batch, logits: Mapping[str, torch.Tensor]) -> None:
+        """Add a batch's logits, task -> (B, K)."""
+        self._failures.update(batch.failures)
+        self._indices.extend(batch.indices.tolist())
+        for task, values in logits.items():
+            if not torch.isfinite(values).all():
+                # Comparisons with NaN are false, so the true class would seem to have the first rank.
+                raise UserError(f"the model gives numbers that are not finite for {task!r}; its weights are broken")
+            self._logits.setdefault(task, []).append(values.float().cpu().numpy())
+
+    def predictions(self, clips: Sequence[Clip], classes: Heads, skipped: Mapping[str, str]) -> Predictions:
+        """All that was added.
+
+        Args:
+            clips: The list that the batches' indices point into.
+            classes: Task -> class names.
+            skipped: Clip id -> reason, of clips that were never in `clips`.
+        """
+        rows = [clips[index] for index in self._indices]
+        empty = {task: np.zeros((0, len(names)), dtype=np.float32) for task, names in classes.items()}
+        return Predictions(
+            classes=classes,
+            clips=rows,
+            logits={t: np.concatenate(self._logits[t]) if t in self._logits else empty[t] for t in classes},
+            labels={t: np.array([clip.labels[t] for clip in rows], dtype=np.int64) for t in classes},
+            skipped={**skipped, **{clips[index].clip_id: reason for index, reason in self._failures.items()}},
+        )

@@ -1,0 +1,104 @@
+"""What a model said about every clip: kept, so that any number can be computed again without running the model."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float32, Int64
+
+from kinema.files import write_atomically
+from kinema.types import Clip, Heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Logits of the clips that could be read, beside their labels.
+
+    Attributes:
+        classes: Task -> class names, in the order of the logits.
+        clips: The clips, one per row.
+        logits: Task -> (B, K).
+        labels: Task -> (B,) class indices.
+        skipped: Clip id -> why that clip could not be read. None of these has a row.
+    """
+
+    classes: Heads
+    clips: Sequence[Clip]
+    logits: Mapping[str, Float32[np.ndarray, "B _K"]]
+    labels: Mapping[str, Int64[np.ndarray, "B"]]
+    skipped: Mapping[str, str]
+
+    def probabilities(self, task: str) -> np.ndarray:
+        """Softmax of a task's logits, (B, K), in float64."""
+        return np.asarray(np.exp(log_softmax(self.logits[task])))
+
+    def save(self, folder: Path) -> None:
+        """Write `predictions.csv` (one row per clip), `logits.safetensors` and, if clips were skipped, `skipped.csv`.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "predictions.csv", _csv(self._rows()))
+        logits = {task: np.ascontiguousarray(values) for task, values in self.logits.items()}
+        write_atomically(folder / "logits.safetensors", safetensors.numpy.save(logits))
+        if self.skipped:
+            rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in self.skipped.items()]
+            write_atomically(folder / "skipped.csv", _csv(rows))
+
+    def _rows(self) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = [
+            {
+                "clip_id": clip.clip_id,
+                "video": str(clip.video),
+                "start_s": clip.start_s,
+                "stop_s": "" if clip.stop_s is None else clip.stop_s,
+                "group": clip.group or "",
+            }
+            for clip in self.clips
+        ]
+        for task, names in self.classes.items():
+            probabilities = self.probabilities(task)
+            ranks = ranks_of_truth(self.logits[task], self.labels[task])
+            for row, label, values, rank in zip(rows, self.labels[task], probabilities, ranks, strict=True):
+                best = int(values.argmax())
+                row[task] = names[label]
+                row[f"{task}_predicted"] = names[best]
+                row[f"{task}_confidence"] = round(float(values[best]), 6)
+                row[f"{task}_rank"] = int(rank) + 1
+        return rows
+
+
+def log_softmax(logits: Float32[np.ndarray, "B K"]) -> np.ndarray:
+    """Logarithm of the softmax over classes, (B, K), in float64."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=1, keepdims=True)
+    return np.asarray(values - np.log(np.exp(values).sum(axis=1, keepdims=True)))
+
+
+def ranks_of_truth(scores: np.ndarray, labels: Int64[np.ndarray, "B"]) -> Int64[np.ndarray, "B"]:
+    """How many classes come before the true one, 0 where the prediction is right. Equal scores are in the order of
+    the classes, as `argmax` has them.
+
+    Args:
+        scores: (B, K).
+        labels: True class of each row.
+    """
+    true = np.take_along_axis(scores, labels[:, None], axis=1)
+    before = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    return np.asarray(((scores > true) | ((scores == true) & before)).sum(axis=1), dtype=np.int64)
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()

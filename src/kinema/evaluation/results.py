@@ -1,0 +1,96 @@
+"""One evaluation as a record: the numbers with what they have to be compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinema.evaluation.baselines import baselines
+from kinema.evaluation.metrics import (
+    accuracy,
+    confusion_matrix,
+    joint_ranks,
+    main_task,
+    pair_accuracy,
+    task_metrics,
+    top_k,
+)
+from kinema.evaluation.predictions import Predictions
+from kinema.files import write_atomically, write_json
+from kinema.models.weights import TrainingFacts
+from kinema.types import JOINT, Split
+
+
+def results(
+    predictions: Predictions,
+    *,
+    split: Split,
+    training: TrainingFacts,
+    pairs: Mapping[str, tuple[tuple[str, str], ...]],
+) -> dict[str, Any]:
+    """The numbers of an evaluation, as `kinema evaluate --json` gives them; shares of 1.
+
+    Args:
+        predictions: Of the evaluated clips.
+        split: Which split these are.
+        training: What the model was trained on: for baselines and the gap.
+        pairs: Task -> pairs of class names that show the same frames in opposite order.
+    """
+    base = baselines(predictions, training.commonest)
+    tasks = {}
+    for task, names in predictions.classes.items():
+        tasks[task] = {**task_metrics(predictions, task), **base[task], "num_classes": len(names)}
+    record: dict[str, Any] = {"split": split, "tasks": tasks}
+    if len(predictions.classes) > 1:
+        record[JOINT] = {**top_k(joint_ranks(predictions)), **base[JOINT]}
+        # Right in both is exactly the best combination, so these two are computed in two ways.
+        assert _equal(record[JOINT]["top1"], accuracy(predictions)[JOINT])
+        assert not record[JOINT]["top1"] > min(values["top1"] for values in tasks.values())
+    for task, values in {**tasks, JOINT: record.get(JOINT, {})}.items():
+        if values:
+            values["train_top1"] = training.accuracy[task]
+            values["gap"] = training.accuracy[task] - values["top1"]
+    within = pair_accuracy(predictions, pairs)
+    if within:
+        record["pairs"] = within.pop("all")
+        record["pairs_by_name"] = within
+    main = main_task(predictions.classes)
+    record["train_top1"] = training.accuracy[main]
+    record["gap"] = (record[JOINT] if main == JOINT else tasks[main])["gap"]
+    record["num_clips"] = len(predictions.clips)
+    record["num_skipped"] = len(predictions.skipped)
+    return record
+
+
+def save_evaluation(folder: Path, record: Mapping[str, Any], predictions: Predictions) -> None:
+    """Write `metrics.json`, the predictions and one `confusion_<task>.csv` per task into a new folder.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    predictions.save(folder)
+    for task, names in predictions.classes.items():
+        matrix = confusion_matrix(
+            predictions.logits[task].argmax(axis=1), predictions.labels[task], num_classes=len(names)
+        )
+        write_atomically(folder / f"confusion_{task}.csv", _confusion_csv(matrix, names))
+    write_json(folder / "metrics.json", record)
+
+
+def _confusion_csv(matrix: np.ndarray, names: tuple[str, ...]) -> bytes:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *names])
+    writer.writerows([name, *row.tolist()] for name, row in zip(names, matrix, strict=True))
+    return text.getvalue().encode()
+
+
+def _equal(first: float, second: float) -> bool:
+    return first == second or (math.isnan(first) and math.isnan(second))

@@ -1,0 +1,1 @@
+"""Running trained recognisers."""

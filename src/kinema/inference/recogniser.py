@@ -1,0 +1,128 @@
+"""A trained recogniser, ready to use: `kinema.load(folder).predict("clip.avi")`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from kinema.data.decoding import probe
+from kinema.data.device import to_model_input
+from kinema.data.geometry import centre_box
+from kinema.data.reading import read_clip, to_size
+from kinema.data.sampling import sample_times_s
+from kinema.models.load import load_model, weights_folder
+from kinema.models.weights import WeightsConfig
+from kinema.types import Clip, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a recogniser says of one clip.
+
+    Attributes:
+        probabilities: Task -> class name -> probability, the most probable first.
+    """
+
+    probabilities: Mapping[str, Mapping[str, float]]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Task -> the most probable class."""
+        return {task: next(iter(values)) for task, values in self.probabilities.items()}
+
+    def top(self, k: int) -> dict[str, list[tuple[str, float]]]:
+        """Task -> the k most probable classes with their probabilities."""
+        return {task: list(values.items())[:k] for task, values in self.probabilities.items()}
+
+    def __str__(self) -> str:
+        parts = []
+        for task, values in self.probabilities.items():
+            name, probability = next(iter(values.items()))
+            parts.append(
+                f"{name} {probability:.1%}" if len(self.probabilities) == 1 else f"{task}: {name} {probability:.1%}"
+            )
+        return ", ".join(parts)
+
+
+class Recogniser:
+    """A model with everything that it needs to be run as it was trained.
+
+    Args:
+        model: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
+        config: Heads and preprocessing.
+        device: Where to run it.
+    """
+
+    def __init__(self, model: nn.Module, config: WeightsConfig, *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.config = config
+
+    def predict(
+        self, video: str | Path | UInt8[Tensor, "T H W 3"], *, start_s: float = 0.0, stop_s: float | None = None
+    ) -> Prediction:
+        """Recognise the action in a clip.
+
+        Args:
+            video: A video file, or all frames of a clip, RGB, evenly spaced in time.
+            start_s: Where the clip begins in the file, in seconds.
+            stop_s: Where it ends; None is the end of the file.
+
+        Raises:
+            DataError: The file cannot be read, or the times lie outside it.
+        """
+        preprocessing = self.config.preprocessing["rgb"]
+        if isinstance(video, Tensor):
+            if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
+                raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
+            times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
+            chosen = [frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]]
+            frames = to_size(chosen, centre_box(video.shape[1], video.shape[2], preprocessing), preprocessing.size_px)
+        else:
+            path = Path(video)
+            clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s)
+            frames = read_clip(clip, probe(path), preprocessing)
+        return self.predict_frames(frames[None])[0]
+
+    def predict_frames(self, frames: UInt8[Tensor, "B T C H W"]) -> Sequence[Prediction]:
+        """Recognise clips whose frames were already taken, cropped and resized as the preprocessing says."""
+        with torch.inference_mode():
+            inputs = to_model_input({"rgb": frames.to(self.device)}, self.config.preprocessing)
+            logits = self.model(inputs)
+        probabilities = {task: values.float().softmax(dim=1).cpu() for task, values in logits.items()}
+        return [
+            Prediction(
+                probabilities={
+                    task: _named(self.config.heads[task], values[row]) for task, values in probabilities.items()
+                }
+            )
+            for row in range(len(frames))
+        ]
+
+
+def load(folder: str | Path, *, device: torch.device | str | None = None) -> Recogniser:
+    """Load a weights folder.
+
+    Args:
+        folder: A weights folder, or a run that has one.
+        device: Where to run; by default a GPU where there is one.
+
+    Raises:
+        DataError: The folder is not a weights folder.
+
+    Example:
+        >>> recogniser = kinema.load("runs/my_run/weights")  # doctest: +SKIP
+        >>> print(recogniser.predict("clip.avi"))  # doctest: +SKIP
+    """
+    model, config = load_model(weights_folder(Path(folder)))
+    return Recogniser(model, config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _named(names: Sequence[str], values: Tensor) -> dict[str, float]:
+    order = values.argsort(descending=True, stable=True).tolist()
+    return {names[index]: float(values[index]) for index in order}

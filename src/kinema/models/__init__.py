@@ -1,0 +1,1 @@
+"""Architectures: one file per registered model, made of parts in `layers/`."""

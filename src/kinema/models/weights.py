@@ -1,0 +1,206 @@
+"""Weights to share: a folder with the tensors, how to build the model, and what an honest evaluation needs.
+
+    model.safetensors   the tensors
+    config.json         architecture and arguments, heads with class names, preprocessing per stream
+    training.json       what it was trained on: class counts, accuracy on its training clips, groups and content
+                        hashes of those clips
+    README.md           the same for a person
+
+Nothing is unpickled that a stranger could have written.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kinema.files import write_atomically, write_json
+from kinema.types import DataError, Heads, Inputs, Preprocessing
+from kinema.version import __version__
+
+FORMAT = 1
+"""Version of the folder's layout. A folder of another version is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Content of `config.json`: all that is needed to build the model and to feed it."""
+
+    model: str
+    arguments: Mapping[str, Any]
+    heads: Heads
+    preprocessing: Mapping[str, Preprocessing]
+
+    @property
+    def inputs(self) -> Inputs:
+        return {stream: preprocessing.shape for stream, preprocessing in self.preprocessing.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """Content of `training.json`.
+
+    Attributes:
+        data: The recipe's `data:` section.
+        num_clips: Clips that it was trained on.
+        class_counts: Task -> number of training clips per class.
+        commonest: Task -> index of the commonest class; with several tasks also the commonest combination, under
+            "joint", as a list in the order of the heads.
+        accuracy: Task (and "joint") -> top-1 accuracy on training clips, without augmentation.
+        num_accuracy_clips: Clips on which `accuracy` was measured.
+        epoch: Epoch whose weights these are, from 1.
+        selected_by: How that epoch was chosen.
+        groups: Groups of the training clips.
+        contents: Content hash of each training video.
+    """
+
+    data: Mapping[str, Any]
+    num_clips: int
+    class_counts: Mapping[str, list[int]]
+    commonest: Mapping[str, Any]
+    accuracy: Mapping[str, float]
+    num_accuracy_clips: int
+    epoch: int
+    selected_by: str
+    groups: list[str]
+    contents: list[str]
+
+
+def save(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: WeightsConfig,
+    training: TrainingFacts,
+    *,
+    card: str,
+) -> None:
+    """Write a weights folder.
+
+    Raises:
+        DataError: It cannot be written. Nothing half-written is left.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        write_atomically(folder / "model.safetensors", safetensors.torch.save(contiguous))
+        write_json(
+            folder / "config.json",
+            {
+                "format": FORMAT,
+                "kinema": __version__,
+                "model": {"name": config.model, "arguments": dict(config.arguments)},
+                "heads": {task: list(names) for task, names in config.heads.items()},
+                "preprocessing": {
+                    stream: {**asdict(preprocessing), "fingerprint": preprocessing.fingerprint}
+                    for stream, preprocessing in config.preprocessing.items()
+                },
+            },
+        )
+        write_json(folder / "training.json", asdict(training))
+        write_atomically(folder / "README.md", card.encode())
+    except OSError as error:
+        raise DataError(f"{folder}: the weights cannot be written: {error.strerror or error}") from error
+
+
+def read_config(folder: Path) -> WeightsConfig:
+    """Read `config.json`.
+
+    Raises:
+        DataError: The folder is not a weights folder of this version, or was changed by hand.
+    """
+    content = _read_json(folder, "config.json")
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"{folder / 'config.json'}: format {content.get('format')!r}, but this kinema reads format {FORMAT}; "
+            "use the kinema that wrote it"
+        )
+    try:
+        preprocessing = {}
+        for stream, values in content["preprocessing"].items():
+            expected = values.pop("fingerprint")
+            preprocessing[stream] = Preprocessing.from_dict(values)
+            if preprocessing[stream].fingerprint != expected:
+                raise DataError(
+                    f"{folder / 'config.json'}: the preprocessing of {stream!r} was changed after training "
+                    f"(fingerprint {preprocessing[stream].fingerprint} instead of {expected}); restore it"
+                )
+        return WeightsConfig(
+            model=content["model"]["name"],
+            arguments=content["model"]["arguments"],
+            heads={task: tuple(names) for task, names in content["heads"].items()},
+            preprocessing=preprocessing,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / 'config.json'}: not a configuration of kinema ({error!r})") from None
+
+
+def read_training(folder: Path) -> TrainingFacts:
+    """Read `training.json`.
+
+    Raises:
+        DataError: It is missing or not of this version.
+    """
+    try:
+        return TrainingFacts(**_read_json(folder, "training.json"))
+    except TypeError as error:
+        raise DataError(f"{folder / 'training.json'}: not written by this version of kinema ({error})") from None
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors` file, or of a PyTorch checkpoint without running any code in it.
+
+    Raises:
+        DataError: The file is missing, or holds no state dictionary.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        OSError,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: cannot be read as weights: {reason[:200]}") from None
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = (
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise DataError(f"{path}: holds no state dictionary (name -> tensor)")
+    return tensors
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such weights folder")
+    if not path.is_file():
+        raise DataError(f"{folder}: not a weights folder, {name} is missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -1,0 +1,207 @@
+"""What Lightning calls while it trains: history, checkpoints, stopping on a signal, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from kinema.data.loading import Batch
+from kinema.files import write_atomically
+from kinema.progress import Task
+from kinema.training.module import RecogniserTraining
+from kinema.types import DataError, StoppedBySignal
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, also when the disk fills up while one is written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(path), buffer.getvalue())
+        except OSError as error:
+            size_mb = buffer.getbuffer().nbytes / 1e6
+            raise DataError(
+                f"{path}: the checkpoint of {size_mb:.0f} MB cannot be written: {error.strerror or error}; make room "
+                "and go on with --resume, the checkpoint before it is untouched"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+
+class History(Callback):
+    """One row per epoch, in memory, in the checkpoint and in `metrics.csv`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._began = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, RecogniserTraining)
+        row = {"epoch": float(trainer.current_epoch + 1), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= pl_module.train_metrics()
+        row |= {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("validation/") and name != "validation/selection"
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics({n: v for n, v in row.items() if n != "epoch"}, step=trainer.current_epoch + 1)
+        self.rows.append({**row, "seconds": time.monotonic() - self._began})
+        write_atomically(self.path, self._csv().encode())
+
+    def _csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+        return text.getvalue()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+class StopRequest:
+    """SIGINT and SIGTERM ask training to stop after the batch at hand; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def install(self) -> None:
+        """Take over the signals. Lightning installs its own handlers when `fit` begins, so this is called after."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._handle)
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """A request that nobody has made yet; the signals' handlers are restored afterwards."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield StopRequest()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` after every epoch, every few minutes within one, and when training is asked to stop.
+
+    Last in the list of callbacks, so that the checkpoint holds what the others have decided.
+    """
+
+    def __init__(self, path: Path, *, every_minutes: float, request: StopRequest) -> None:
+        self.path = path
+        self.every_s = 60 * every_minutes
+        self.request = request
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.request.install()
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, RecogniserTraining)
+        if pl_module.batches_done >= pl_module.steps_per_epoch:
+            return  # the epoch's end is at hand, with its validation
+        if self.request.signum is not None or time.monotonic() - self._saved_at >= self.every_s:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+        if self.request.signum is not None:
+            raise StoppedBySignal(self.request.signum, self.path.parent.parent)
+
+
+class Progress(Callback):
+    """Tells the reporter's task how far training is, and what share of the time it waited for clips."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._mark = time.monotonic()
+        self._waited_s = 0.0
+        self._total_s = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mark = time.monotonic()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        now = time.monotonic()
+        self._waited_s += now - self._mark
+        self._total_s += now - self._mark
+        self._mark = now
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, RecogniserTraining)
+        now = time.monotonic()
+        self._total_s += now - self._mark
+        self._mark = now
+        metrics = pl_module.train_metrics()
+        facts = {"loss": f"{metrics['train/loss']:.3f}", "waiting for clips": f"{self._share():.0%}"}
+        self.task.advance(
+            len(batch) + len(batch.failures),
+            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            **facts,
+            **_accuracies(trainer.callback_metrics),
+        )
+
+    def _share(self) -> float:
+        return self._waited_s / self._total_s if self._total_s else 0.0
+
+
+def _accuracies(metrics: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    prefix, suffix = "validation/", "_top1"
+    return {
+        f"validation {name.removeprefix(prefix).removesuffix(suffix)}": f"{float(value):.1%}"
+        for name, value in metrics.items()
+        if name.startswith(prefix) and name.endswith(suffix)
+    }
+
+
+def quiet_lightning() -> None:
+    """Lightning announces devices and tips through loggers; kinema says itself what matters."""
+    import logging
+
+    os.environ.setdefault("PYTORCH_LIGHTNING_DISABLE_TIPS", "1")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)

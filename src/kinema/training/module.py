@@ -1,0 +1,200 @@
+"""What happens in one step, as a Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from kinema.config import Recipe
+from kinema.data.device import to_model_input
+from kinema.data.loading import Batch, EpochOrder
+from kinema.evaluation.metrics import accuracy, main_task, task_metrics
+from kinema.evaluation.predict import Collector
+from kinema.training.losses import multi_task_loss
+from kinema.training.optimisers import build_optimiser, build_schedule
+from kinema.types import JOINT, Clip, Heads, Preprocessing, UserError
+
+
+class RecogniserTraining(LightningModule):
+    """Trains a model on batches of clips and measures it on the validation clips.
+
+    Everything random in a step is derived from (seed, epoch, batch), and what is counted within an epoch is part of
+    the checkpoint, so that a run that was interrupted anywhere goes on as if it had not been.
+
+    Args:
+        model: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
+        recipe: All settings.
+        classes: Task -> class names.
+        preprocessing: Stream -> preprocessing.
+        validation_clips: What the validation batches' indices point into.
+        steps_per_epoch: Batches in an epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        classes: Heads,
+        preprocessing: Mapping[str, Preprocessing],
+        validation_clips: list[Clip],
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.classes = classes
+        self.preprocessing = preprocessing
+        self.validation_clips = validation_clips
+        self.steps_per_epoch = steps_per_epoch
+        self.counted_epoch = -1
+        self.batches_done = 0
+        self.sums: dict[str, float] = {}
+        self.skipped: set[int] = set()
+        self._collector = Collector()
+        self._colour_draws = torch.Generator()
+
+    # Training
+
+    def begin_epoch(self) -> None:
+        """Reset what is counted within an epoch, unless a checkpoint from the middle of this epoch was restored.
+
+        Called from where the batches are taken: of Lightning's own hooks none is called in every kind of restart.
+        """
+        if self.counted_epoch != self.current_epoch:
+            self.counted_epoch = self.current_epoch
+            self.batches_done = 0
+            self.sums = {"loss": 0.0, "clips": 0.0, **{f"right_{name}": 0.0 for name in self._accuracy_names()}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        sequence = np.random.SeedSequence([self.recipe.trainer.seed, self.current_epoch, self.batches_done])
+        seeds = sequence.generate_state(2)
+        torch.manual_seed(int(seeds[0]))
+        self._colour_draws.manual_seed(int(seeds[1]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        self.batches_done += 1
+        self.skipped.update(batch.failures)
+        if not len(batch):
+            return None
+        inputs = to_model_input(
+            batch.streams,
+            self.preprocessing,
+            augmentation=self.recipe.clips.augmentation,
+            generator=self._colour_draws,
+        )
+        logits = self.model(inputs)
+        loss = multi_task_loss(logits, batch.labels, self.recipe.task)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise UserError(
+                f"the loss is {value} in epoch {self.current_epoch + 1}, batch {self.batches_done}; "
+                "lower optim.lr, or use trainer.precision=fp32"
+            )
+        self._count(logits, batch, value)
+        return loss
+
+    def _count(self, logits: Mapping[str, Tensor], batch: Batch, loss: float) -> None:
+        right = {task: values.argmax(dim=1) == batch.labels[task] for task, values in logits.items()}
+        if len(right) > 1:
+            right[JOINT] = torch.stack(list(right.values())).all(dim=0)
+        self.sums["loss"] += loss * len(batch)
+        self.sums["clips"] += len(batch)
+        for name, hits in right.items():
+            self.sums[f"right_{name}"] += float(hits.sum())
+
+    def _accuracy_names(self) -> list[str]:
+        return [*self.classes, JOINT] if len(self.classes) > 1 else list(self.classes)
+
+    def train_metrics(self) -> dict[str, float]:
+        """Mean loss and accuracies of the epoch so far, on augmented clips, while the weights were changing."""
+        num_clips = max(1.0, self.sums["clips"])
+        return {
+            "train/loss": self.sums["loss"] / num_clips,
+            **{f"train/{name}_top1": self.sums[f"right_{name}"] / num_clips for name in self._accuracy_names()},
+        }
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._collector = Collector()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch):
+            self._collector.add(batch, {})
+            return
+        logits = self.model(to_model_input(batch.streams, self.preprocessing))
+        self._collector.add(batch, logits)
+
+    def on_validation_epoch_end(self) -> None:
+        predictions = self._collector.predictions(self.validation_clips, self.classes, {})
+        metrics = {task: task_metrics(predictions, task) for task in self.classes}
+        loss = sum(self.recipe.task.weights.get(task, 1.0) * values["loss"] for task, values in metrics.items())
+        accuracies = accuracy(predictions)
+        self.log("validation/loss", loss)
+        for name, value in accuracies.items():
+            self.log(f"validation/{name}_top1", value)
+        # Accuracy on few clips has few values: among equal ones the lower loss is the better epoch.
+        self.log("validation/selection", accuracies[main_task(self.classes)] - 1e-6 * min(loss, 1e3))
+
+    # Plumbing
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def configure_optimizers(self) -> Any:
+        trainer = self.recipe.trainer
+        optimiser = build_optimiser(self.model, self.recipe.optim, fused=trainer.precision != "fp16")
+        held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+        left_out = [n for n, p in self.named_parameters() if p.requires_grad and id(p) not in held]
+        assert not left_out, f"not in the optimiser: {left_out}"
+        schedule = build_schedule(
+            optimiser, self.recipe.optim, steps_per_epoch=self.steps_per_epoch, num_epochs=trainer.epochs
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_state"] = {
+            "epoch": self.counted_epoch,
+            "batches_done": self.batches_done,
+            "sums": dict(self.sums),
+            "skipped": sorted(self.skipped),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["epoch_state"]
+        self.counted_epoch = state["epoch"]
+        self.batches_done = state["batches_done"]
+        self.sums = dict(state["sums"])
+        self.skipped = set(state["skipped"])
+
+
+class TrainingBatches:
+    """The training batches that are still to be done, for Lightning.
+
+    It asks for the position when the first batch is taken, not when Lightning makes the iterator: only then has a
+    checkpoint been restored.
+
+    Args:
+        batches: A loader over `order`.
+        order: Which clips come when.
+        module: Knows how many batches of which epoch are done.
+    """
+
+    def __init__(self, batches: Any, order: EpochOrder, module: RecogniserTraining) -> None:
+        self._batches = batches
+        self._order = order
+        self._module = module
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._module.begin_epoch()
+        self._order.set_position(epoch=self._module.current_epoch, first_batch=self._module.batches_done)
+        yield from self._batches

@@ -1,0 +1,129 @@
+"""Everything between a recipe and the first step: clips found and probed, the model built and given weights. All that
+can be wrong with a recipe or its data is found here, before a run exists."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kinema.config import ClipsSection, Recipe
+from kinema.data.decoding import Video
+from kinema.data.load_dataset import load_dataset
+from kinema.data.usable import probe_splits
+from kinema.models.build import Initialisation, build_model, initialise
+from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.progress import SILENT, Reporter
+from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that training needs.
+
+    Attributes:
+        dataset: As its function returned it, with the validation split cut out where the recipe asks for one.
+        clips: Split -> readable clips, of the splits that training uses.
+        videos: Path -> what probing found.
+        skipped: Split -> clip id -> why the clip cannot be used.
+        model: With its initial weights.
+        initialisation: Where these came from.
+        preprocessing: Stream -> preprocessing.
+        select: Which epoch will be kept.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    clips: Mapping[Split, list[Clip]]
+    videos: Mapping[Path, Video]
+    skipped: Mapping[Split, dict[str, str]]
+    model: nn.Module
+    initialisation: Initialisation
+    preprocessing: Mapping[str, Preprocessing]
+    select: str
+
+    @property
+    def num_parameters(self) -> tuple[int, int]:
+        """All parameters, and those that are trained. Buffers are not parameters."""
+        parameters = list(self.model.parameters())
+        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
+    """Find, probe and build everything that a recipe names.
+
+    Raises:
+        ConfigError: A setting is impossible for these data or this model.
+        DataError: Data or weights are missing or wrong.
+    """
+    dataset = load_dataset(recipe.data, seed=recipe.trainer.seed)
+    for note in dataset.notes:
+        log.info("%s", note)
+    select = _selection(recipe, dataset)
+    # A small clip of the right shape is enough to find out that the model cannot be built: before probing, which can
+    # take long.
+    preprocessing = make_preprocessing(recipe.clips, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    torch.manual_seed(recipe.trainer.seed)
+    model = build_model(
+        recipe.model.name,
+        recipe.model.arguments(),
+        heads=dataset.classes,
+        inputs={"rgb": preprocessing.shape},
+    )
+    initialisation = initialise(model, recipe.init)
+    preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
+    used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
+    clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
+    return Prepared(
+        recipe=recipe,
+        dataset=dataset,
+        clips=clips,
+        videos=videos,
+        skipped=skipped,
+        model=model,
+        initialisation=initialisation,
+        preprocessing={"rgb": preprocessing},
+        select=select,
+    )
+
+
+def make_preprocessing(
+    clips: ClipsSection, *, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Preprocessing:
+    """What a recipe's `clips:` section and the normalisation of its weights amount to."""
+    return Preprocessing(
+        num_frames=clips.num_frames,
+        size_px=clips.size_px,
+        resize_px=clips.resize_px or clips.size_px,
+        fit=clips.fit,
+        mean=mean,
+        std=std,
+    )
+
+
+def _selection(recipe: Recipe, dataset: Dataset) -> str:
+    has_validation = bool(dataset.splits.get("validation"))
+    select = recipe.trainer.select
+    if select == "auto":
+        select = "best" if has_validation else "last"
+    if select == "best" and not has_validation:
+        raise ConfigError(
+            "trainer.select: best needs a validation split and this data set has none; "
+            "cut one out with data.validation=0.1, or use trainer.select=last"
+        )
+    if recipe.trainer.patience is not None and not has_validation:
+        raise ConfigError("trainer.patience: needs a validation split; cut one out with data.validation=0.1")
+    for task in recipe.task.weights:
+        if task not in dataset.classes:
+            raise ConfigError(f"task.weights.{task}: no such task; this data set has {', '.join(dataset.classes)}")
+    log.info(
+        "the epoch that is kept: %s",
+        "the best on the validation split" if select == "best" else "the last; nothing is selected",
+    )
+    return select

@@ -1,0 +1,199 @@
+"""A run is a folder that is never overwritten.
+
+config.yaml          the recipe with every default filled in
+environment.json     command, versions, hardware, git state, seed, when it began
+log.txt              what was printed
+metrics.csv          one row per epoch
+tensorboard/         the same for TensorBoard
+checkpoints/         last.ckpt (to go on from), best.ckpt
+weights/             the result, to share
+evaluations/<split>/ metrics.json, predictions.csv, ...
+report.html          a page about all of it
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kinema.config import Recipe, parse_yaml, resolve
+from kinema.files import write_atomically, write_json
+from kinema.types import ConfigError, DataError
+from kinema.version import __version__
+
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "av", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths inside a run's folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.folder / "evaluations"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def is_finished(self) -> bool:
+        """Training is over and its result is written."""
+        return (self.weights / "training.json").is_file()
+
+    def recipe(self) -> Recipe:
+        """The run's own recipe.
+
+        Raises:
+            DataError: The folder holds no run.
+            ConfigError: Its recipe is not of this version.
+        """
+        if not self.config.is_file():
+            raise DataError(f"{self.folder}: not a run, config.yaml is missing")
+        return resolve(parse_yaml(self.config.read_text(encoding="utf-8"), source=str(self.config)))
+
+    def new_evaluation(self, name: str) -> Path:
+        """A folder for an evaluation that does not exist yet: `name`, or `name-2`, ..."""
+        return fresh_folder(self.evaluations / name)
+
+
+def create_run(recipe: Recipe) -> Run:
+    """Make the folder of a new run and write what is known before it begins.
+
+    Raises:
+        ConfigError: `output` exists already, or cannot be made.
+    """
+    if recipe.output is not None:
+        folder = recipe.output
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"output: {folder} exists already and a run is never overwritten; give another folder, "
+                f"or go on with that run by --resume {folder}"
+            )
+    else:
+        today = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
+        folder = fresh_folder(Path("runs") / f"{today}_{recipe.data.name}_{recipe.model.name}")
+    run = Run(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.config, recipe.to_yaml().encode())
+        write_json(folder / "environment.json", environment(recipe))
+    except OSError as error:
+        raise ConfigError(f"output: {folder} cannot be written: {error.strerror or error}") from None
+    return run
+
+
+def discard_empty_run(run: Run) -> None:
+    """Remove the folder of a run that failed before it had trained anything."""
+    if not run.last_checkpoint.exists() and not run.weights.exists():
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """`folder`, or `folder-2`, `folder-3`, ... if that exists."""
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def environment(recipe: Recipe) -> dict[str, Any]:
+    """What a run depends on beside its recipe."""
+    return {
+        "started": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": recipe.trainer.seed,
+        "versions": {
+            "kinema": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "hardware": hardware(),
+        "git": _git_state(Path.cwd()),
+        "kinema_git": _git_state(Path(__file__).parent),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB, and GPUs."""
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether anything differs from it, or None outside a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

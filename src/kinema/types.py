@@ -1,0 +1,166 @@
+"""The words that every part of kinema shares. No torch here: this module is imported to answer `--help`.
+
+Legend of tensor axes, used in every shape annotation of the package:
+
+    B clips   T frames   C channels   H W pixels   N tokens   D features   K classes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Heads = Mapping[str, tuple[str, ...]]
+"""Task -> class names, in the order of the logits. One task is called `action`; several keep their names."""
+
+JOINT = "joint"
+"""Name of the accuracy of being right in all tasks at once."""
+
+
+class UserError(ValueError):
+    """Something the user can mend. The command line prints it as one line and exits with code 2."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type or impossible; the message names its key."""
+
+
+class DataError(UserError):
+    """A file or folder is missing, unreadable or wrong; the message names it."""
+
+
+class StoppedBySignal(Exception):  # noqa: N818 - not an error
+    """Work was asked to stop, has saved how far it was, and can go on from there.
+
+    Attributes:
+        signum: The signal.
+        folder: The run that can be continued.
+    """
+
+    def __init__(self, signum: int, folder: Path) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
+        self.folder = folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A stretch of one video with its labels. Every data set ends in a list of these.
+
+    Times are in seconds from the first displayed frame of the video; the clip is the half-open interval
+    `[start_s, stop_s)`.
+
+    Attributes:
+        clip_id: Unique within its data set.
+        video: The file that holds the clip.
+        start_s: Start of the clip.
+        stop_s: End of the clip, or None for the end of the video.
+        labels: Task -> class index. Empty where a clip has no label (an unlabelled test list).
+        group: What must never straddle two splits (a recording, a participant, UCF101's gNN).
+            None where the data set does not say.
+        attributes: Further columns of the annotations, as text.
+    """
+
+    clip_id: str
+    video: Path
+    start_s: float = 0.0
+    stop_s: float | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    group: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """What a data-set function returns. Nothing after it knows which data set it was.
+
+    Attributes:
+        classes: Task -> class names.
+        splits: Split -> clips whose video is there. A split that the data set does not have is absent.
+        group_name: What `Clip.group` is, in the field's word ("recording"), or None.
+        pairs: Task -> pairs of class names that show the same frames in opposite order. Accuracy within
+            pairs is reported where a data set declares them.
+        num_listed: Split -> number of clips in the annotations, present or not.
+        notes: Facts worth a line before training starts.
+    """
+
+    classes: Heads
+    splits: Mapping[Split, tuple[Clip, ...]]
+    group_name: str | None = None
+    pairs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    num_listed: Mapping[Split, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputShape:
+    """What a model receives in one stream: (B, num_frames, channels, height_px, width_px)."""
+
+    num_frames: int
+    channels: int
+    height_px: int
+    width_px: int
+
+
+Inputs = Mapping[str, InputShape]
+"""Stream -> shape. Most models have the one stream `rgb`."""
+
+Fit = Literal["crop", "squash"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How frames of one stream become a model's input. Saved with the weights; the only thing that evaluation,
+    prediction and everything else that runs a model reads.
+
+    Attributes:
+        num_frames: Frames per clip, uniform in time over the clip.
+        size_px: Height and width of a frame given to the model.
+        resize_px: `fit="crop"`: length of the frame's short side before the centre crop of `size_px`.
+        fit: `crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square.
+        modality: What the stream holds.
+        mean: Per channel, of pixels in 0..1. Belongs to the weights and comes with them.
+        std: Like `mean`.
+    """
+
+    num_frames: int
+    size_px: int
+    resize_px: int
+    fit: Fit
+    modality: Literal["rgb"] = "rgb"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def shape(self) -> InputShape:
+        return InputShape(num_frames=self.num_frames, channels=3, height_px=self.size_px, width_px=self.size_px)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that differ whenever any setting differs."""
+        return fingerprint(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Inverse of `dataclasses.asdict` after a round trip through JSON.
+
+        Raises:
+            DataError: A key is missing or unknown.
+        """
+        try:
+            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"preprocessing is not what this version of kinema writes: {error}") from None
+
+
+def fingerprint(value: Any) -> str:
+    """Twelve hexadecimal digits of a value made of JSON types, the same for equal values."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
