@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -475,18 +474,6 @@ def test_awkward_names(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     video = probe(Path(name))
     assert video.path == Path(name)
     assert read_number(read_frames(video, [9])[0]) == 9
-
-
-def test_play_list_opens_no_address(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
-        path = tmp_path / "list.m3u8"
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{url}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(DataError):
-            probe(path)
-        with pytest.raises(BlockingIOError):
-            server.accept()
 
 
 def test_files_are_closed(make: Make) -> None:

@@ -237,7 +237,7 @@ def test_process_that_dies(
 ) -> None:
     def deadly(path: Path) -> Video:
         if path in (files[0], files[12], files[13]):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), signal.SIGKILL)
         return probe(path)
 
     with monkeypatch.context() as context:

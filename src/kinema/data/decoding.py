@@ -202,9 +202,8 @@ def _check_file(path: Path) -> None:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream that is not a cover picture, set to decode in one thread."""
     try:
-        # The prefix and the whitelist: a name such as `a:b.avi` is not a protocol, and a play list in disguise
-        # opens no address. Metadata in other encodings than UTF-8 are common in AVI.
-        container = av.open(f"file:{path}", "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+        # With the prefix, `a:b.avi` is not taken for a protocol. Metadata that are not UTF-8 are common in AVI.
+        container = av.open(f"file:{path}", "r", metadata_errors="replace")
     except av.FFmpegError as error:
         raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
     with container:

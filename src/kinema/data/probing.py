@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
 from fractions import Fraction
@@ -176,7 +177,10 @@ def _probed_in_processes(paths: list[Path], *, workers: int) -> Generator[tuple[
 def _start(context: Any) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(ours, theirs), daemon=True)
-    process.start()
+    with warnings.catch_warnings():
+        # From Python 3.12 on, of forking beside threads (a progress bar has one). `_work` takes none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
     theirs.close()  # now its end closes when the process dies
     return ours, process
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kinema.data.motion_scenes import CLIPS_FILE, NOUNS, PAIRS, VERBS, Plan, write
+from kinema.data.probing import cache_folder
 from kinema.registry import register_dataset
 from kinema.types import SPLITS, Clip, ConfigError, DataError, Dataset, Split
 
@@ -16,7 +17,7 @@ _MIN_SIZE_PX = 32  # a shape is hardly more than a spot below
 
 @register_dataset
 def motion(
-    root: Path,
+    root: Path | None,
     *,
     num_train_backgrounds: int = 48,
     num_validation_backgrounds: int = 12,
@@ -32,7 +33,7 @@ def motion(
     are part of some verbs: train without horizontal flips (`clips.augmentation.flip: 0`).
 
     Args:
-        root: Folder in which a folder for these arguments is made.
+        root: Folder in which a folder for these arguments is made; by default in kinema's cache.
         num_train_backgrounds: Backgrounds of the training split. Multiples of 6 keep the nouns balanced.
         num_validation_backgrounds: Backgrounds of the validation split; 0: no such split.
         num_test_backgrounds: Backgrounds of the test split; 0: no such split.
@@ -50,7 +51,7 @@ def motion(
         "test": num_test_backgrounds,
     }
     _check(sizes, size_px, seed, tasks)
-    folder = write(Plan(num_backgrounds=sizes, size_px=size_px, seed=seed), root)
+    folder = write(Plan(num_backgrounds=sizes, size_px=size_px, seed=seed), root or cache_folder() / "motion")
 
     names: dict[str, str] = {task: task if len(tasks) > 1 else "action" for task in tasks}
     clips = _read(folder, names, num_clips=len(VERBS) * sum(sizes.values()))

@@ -1,0 +1,39 @@
+# Everything a new machine with Python 3.11 or newer needs is set up by the targets themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint format clean
+
+demo: $(READY) ## make a small set of videos, train, evaluate, and print where the report is
+	$(BIN)/kinema demo
+
+test: lint ## the test suite
+	$(BIN)/pytest -m "not slow"
+
+test-all: lint ## the test suite with its exhaustive parts
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+# uv installs the same packages as pip in a third of the time; pip is there where uv is not to be had.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	if $(BIN)/pip install --quiet uv; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+		$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
