@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tests.shape_checks
+from jaxtyping import install_import_hook
+
+# Before anything imports torch: on cores that others use too, threads wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before anything imports kinema.
+install_import_hook("kinema", f"{tests.shape_checks.__name__}.checked")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -24,7 +31,6 @@ def data_root() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or fill the user's cache."""
     monkeypatch.setenv("KINEMA_CACHE", str(tmp_path_factory.getbasetemp() / "kinema-cache"))
-    yield

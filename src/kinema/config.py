@@ -7,15 +7,23 @@ pydantic model of those two sections is made from the function's signature.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from kinema import registry
+from kinema.files import parse_yaml, to_yaml
 from kinema.registry import REQUIRED, Entry, suggest
 from kinema.types import ConfigError, Fit
 
@@ -27,11 +35,21 @@ S = TypeVar("S", bound="Section")
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no change after it was checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes true for 1."""
+        assert info.field_name is not None
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and {bool, Any}.isdisjoint((annotation, *get_args(annotation))):
+            raise ValueError(f"expected {_words(annotation)}")
+        return value
 
     def arguments(self) -> dict[str, Any]:
         """The keys that a `data:` or `model:` section adds to those that every such section has."""
-        common = set(DataSection.model_fields) | set(ModelSection.model_fields)
+        common = (DataSection if isinstance(self, DataSection) else ModelSection).model_fields
         return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
 
 
@@ -45,13 +63,22 @@ class DataSection(Section):
     validation: Share = 0.0
     """Share of the training clips, whole groups at a time, that becomes the validation split where there is none."""
 
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: Path | None) -> Path | None:
+        """A run can be continued and evaluated from any folder."""
+        return None if root is None else _absolute(root)
+
 
 class Augmentation(Section):
     """Random changes of a training clip, the same for all of its frames."""
 
+    views: PositiveInt | None = None
+    """How many random versions of a clip there are; epochs take turns. null: a new one in every epoch. With a frozen
+    backbone, a number lets the features of all versions be computed once."""
     jitter: bool = True
     """Draw each frame's time at random inside its own share of the clip, instead of its middle."""
-    flip: Share = 0.5
+    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Probability of a horizontal flip. 0 where classes tell left from right."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
     """Smallest area of a random crop, as a share of the whole crop. 1 is no random crop."""
@@ -72,6 +99,9 @@ class ClipsSection(Section):
     """`crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square."""
     augmentation: Augmentation = Augmentation()
     """Random changes of training clips."""
+    store: Literal["auto", "none"] = "auto"
+    """`auto`: where the backbone is frozen and `augmentation.views` is a number, frames go through the backbone once
+    and training reads its features, stored in fp16. `none`: they go through it in every epoch."""
     batch_size: PositiveInt = 16
     """Clips per training step."""
     workers: Annotated[int, Field(ge=0)] = 2
@@ -100,11 +130,18 @@ class InitSection(Section):
     """`published` (the weights that the backbone's library publishes), a file of weights, a weights folder of kinema,
     or null: from scratch."""
     mean: tuple[float, float, float] | None = None
-    """Mean of the pixels (0..1) that the weights expect, per channel. By default what the backbone publishes."""
+    """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
+    weights folders bring their own. null: that of the published weights."""
     std: tuple[float, float, float] | None = None
     """Like `mean`: the standard deviation."""
     freeze: Literal["none", "backbone"] = "none"
     """`backbone`: the frame backbone keeps its weights, and its batch norm its statistics."""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, weights: str | None) -> str | None:
+        """A run can be continued from any folder."""
+        return weights if weights in (None, "published") else str(_absolute(Path(weights)))
 
     @model_validator(mode="after")
     def _possible(self) -> InitSection:
@@ -148,7 +185,7 @@ class TrainerSection(Section):
 
     epochs: PositiveInt = 30
     """Passes over the training clips."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random. The same seed on the same machine gives the same weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU."""
@@ -196,7 +233,7 @@ class Recipe(Section):
         }
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.to_dict())
 
 
 def resolve(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -271,7 +308,6 @@ def json_schema() -> dict[str, Any]:
         for entry in registry.entries(cast("registry.Kind", kind)).values():
             part = section_model(entry).model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(part.pop("$defs", {}))
-            part.setdefault("required", []).append("name")
             names.append(f"{kind}.{entry.name}")
             definitions[names[-1]] = part
         schema["properties"][section] = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
@@ -308,35 +344,6 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     return merged
 
 
-def parse_yaml(text: str, *, source: str) -> Any:
-    """Read YAML in which `1e-4` is a number.
-
-    Args:
-        text: The YAML.
-        source: Where it comes from, for the error message.
-
-    Raises:
-        ConfigError: It is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{source}: not valid YAML{place}: {getattr(error, 'problem', error)}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as text; people write learning rates like that."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
 def _section_models(values: Mapping[str, Any]) -> dict[str, type[Section]]:
     models: dict[str, type[Section]] = {
         "clips": ClipsSection,
@@ -359,15 +366,28 @@ def _validated(model: type[S], values: Any, *, prefix: str) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(model, problem, prefix) for problem in error.errors())) from None
+        lines = dict.fromkeys(_line(model, values, problem, prefix) for problem in error.errors())
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _line(model: type[Section], problem: Any, prefix: str) -> str:
+def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str:
     """One problem as one line: the key, what was expected, what was given, the nearest key."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join([prefix, *location] if prefix else location)
+    annotation: Any = model
+    names: list[str] = []
+    for part in problem["loc"]:
+        if not (isinstance(annotation, type) and issubclass(annotation, Section) and part in annotation.model_fields):
+            break
+        names.append(part)
+        annotation, values = annotation.model_fields[part].annotation, values.get(part)
+    inside = [str(part) for part in problem["loc"][len(names) :]]
+    key = ".".join([*([prefix] if prefix else []), *names])
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key{suggest(location[-1], _keys(model, location[:-1]))}"
+        return f"{key}.{inside[0]}: unknown key{suggest(inside[0], annotation.model_fields)}"
+    wrong_type = problem["type"].endswith(("_type", "_parsing")) and not inside
+    if wrong_type or (inside and not isinstance(values, Mapping)):
+        # Pydantic tells what is wrong with each item, and why it is none of the types of a union: one line is enough.
+        return f"{key}: expected {_words(annotation)}, got {values!r}"
+    key = ".".join([key, *inside])
     if problem["type"] == "missing":
         return f"{key}: missing; it has to be given"
     message = problem["msg"].removeprefix("Value error, ")
@@ -376,10 +396,34 @@ def _line(model: type[Section], problem: Any, prefix: str) -> str:
     return f"{key}: {message}{given}"
 
 
-def _keys(model: Any, path: list[str]) -> list[str]:
-    for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+def _words(annotation: Any) -> str:
+    """A type as somebody who writes YAML would say it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (list, tuple):
+        items = (*arguments, ...) if origin is list else arguments
+        return "[" + ", ".join("..." if item is ... else _words(item) for item in items) + "]"
+    if origin is not None and origin is not dict:
+        return " or ".join(_words(argument) for argument in arguments)
+    words = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        Path: "a path",
+        type(None): "null",
+    }
+    return words.get(annotation, "keys and values")
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~ of somebody who has no home here
+        raise ValueError(str(error)) from None
 
 
 def _copy(value: Any) -> Any:

@@ -1,12 +1,17 @@
-"""Writing files so that a reader never finds half of one."""
+"""Writing files so that a reader never finds half of one, and YAML without its surprises."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from kinema.types import ConfigError
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -31,7 +36,81 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk's error names no file, another's names the temporary one
         raise
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """Read YAML in which `1e-4` is a number, and `no`, `010`, `1:30` and `2024-01-31` are text.
+
+    Args:
+        text: The YAML.
+        source: Where it comes from, for the error message.
+
+    Raises:
+        ConfigError: It is not YAML, or gives a key twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark is not None else ""
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise ConfigError(f"{source}: not valid YAML{place}: {problem}") from None
+
+
+def to_yaml(value: Any) -> str:
+    """YAML that `parse_yaml` reads as the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_PLAIN: tuple[tuple[str, str, str], ...] = (  # tag, what is read as such, first letters
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", "<<", "<"),
+)
+"""The core schema of YAML 1.2. PyYAML reads version 1.1, in which `1e-4` is text, `no` is false, `010` is 8, `1:30` is
+90 and a date is not text: learning rates, class names and participants would not be what was written."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as in its base
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version would not read as text."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """PyYAML folds some line ends (NEL, U+2028) into spaces, except in double quotes."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+for _tag, _pattern, _first in _PLAIN:
+    for _reader_or_writer in (_Loader, _Dumper):
+        _reader_or_writer.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), [*_first, *([""] if _tag == "null" else [])]
+        )

@@ -83,7 +83,7 @@ class Entry:
 def entries(kind: Kind) -> dict[str, Entry]:
     """All registered functions of a kind, by name, in alphabetical order."""
     found: dict[str, Entry] = {}
-    for module, path in _sources(kind):
+    for module, path in dict.fromkeys(_sources(kind)):  # several entry points may name one module
         for entry in _read(kind, module, path):
             if entry.name in found:
                 raise UserError(f"two {kind}s are called {entry.name!r}: in {found[entry.name].module} and in {module}")
@@ -125,7 +125,10 @@ def _sources(kind: Kind) -> Iterator[tuple[str, Path]]:
         if path.stem != "__init__":
             yield f"{package}.{path.stem}", path
     for point in entry_points(group=_GROUPS[kind]):
-        spec = importlib.util.find_spec(point.module)
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except ModuleNotFoundError:  # the package that it would be in
+            spec = None
         if spec is None or spec.origin is None:
             raise UserError(f"the entry point {point.name!r} of {_GROUPS[kind]} names a module that is not there")
         yield point.module, Path(spec.origin)
@@ -152,16 +155,20 @@ def _read(kind: Kind, module: str, path: Path) -> Iterator[Entry]:
 def _parameters(node: ast.FunctionDef, doc: str, path: Path) -> Iterator[Parameter]:
     docs = argument_docs(doc)
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        assert argument.annotation is not None, f"{path}: {node.name}({argument.arg}) has no annotation"
-        annotation = eval(  # noqa: S307 - the source is this package's or an installed plug-in's, as on import
-            compile(ast.Expression(argument.annotation), str(path), "eval"), dict(_ANNOTATIONS)
-        )
-        yield Parameter(
-            name=argument.arg,
-            annotation=annotation,
-            default=REQUIRED if default is None else ast.literal_eval(default),
-            doc=docs.get(argument.arg, ""),
-        )
+        place = f"{path}: {node.name}({argument.arg})"
+        if argument.annotation is None:
+            raise UserError(f"{place} has no annotation")
+        try:
+            annotation = eval(  # noqa: S307 - the source is this package's or an installed plug-in's, as on import
+                compile(ast.Expression(argument.annotation), str(path), "eval"), dict(_ANNOTATIONS)
+            )
+            value = REQUIRED if default is None else ast.literal_eval(default)
+        except (NameError, ValueError) as error:
+            raise UserError(
+                f"{place}: annotations are made of builtin types, Literal, Path and Any, and defaults are literals "
+                f"({error})"
+            ) from None
+        yield Parameter(name=argument.arg, annotation=annotation, default=value, doc=docs.get(argument.arg, ""))
 
 
 def _name(node: ast.expr) -> str:

@@ -68,7 +68,7 @@ def test_root_is_needed_and_has_to_be_there(tmp_path: Path, name: str) -> None:
     ("name", "override", "message"),
     [
         ("table", "data.holdoutt.set=[2]", "data.holdoutt: unknown key; did you mean 'holdout'?"),
-        ("table", "data.holdout=2", "data.holdout: input should be a valid dictionary, got 2"),
+        ("table", "data.holdout=2", "data.holdout: expected keys and values or null, got 2"),
         ("ucf101", "data.fold=4", "data.fold: input should be 1, 2 or 3, got 4"),
         ("folder", "data.fold=1", "data.fold: unknown key"),
     ],

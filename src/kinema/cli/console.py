@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kinema.files import write_atomically
 from kinema.progress import Task
-from kinema.types import UserError
+from kinema.types import StoppedBySignal, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +27,9 @@ JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - is standard output."),
 ]
+
+_FILE_WIDTH = 140
+"""Characters per line of tables that go into a file or a pipe."""
 
 _LINE_EVERY_S = 10.0
 """Where nobody watches a terminal, progress is a line this often."""
@@ -36,22 +41,32 @@ class Output:
 
     Args:
         json_file: Value of `--json`.
+
+    Raises:
+        UserError: It cannot be written: known before the work begins, not behind it.
     """
 
     def __init__(self, json_file: str | None) -> None:
         from rich.console import Console
 
+        if json_file not in (None, "-"):
+            _check_writable(Path(json_file))
         self.json_file = json_file
-        self.console: Console = Console(stderr=json_file == "-", highlight=False, soft_wrap=True)
+        self.console: Console = Console(stderr=json_file == "-", highlight=False, emoji=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = _FILE_WIDTH
         self.reporter = ConsoleReporter(self.console)
         handler = _ConsoleHandler(self.console)
         logger = logging.getLogger("kinema")
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+        self._log = _Log()
+        logger.addHandler(self._log)
 
     def say(self, text: str = "") -> None:
         self.console.print(text, markup=False)
+        self._log.add("INFO", text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
         """Print a table; numbers stand to the right."""
@@ -80,16 +95,26 @@ class Output:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
             return
+        path = Path(self.json_file)
         try:
-            Path(self.json_file).write_text(text + "\n", encoding="utf-8")
+            if path.exists() and not path.is_file():  # a pipe or a device
+                path.write_text(text + "\n", encoding="utf-8")
+            else:
+                write_atomically(path, f"{text}\n".encode())
         except OSError as error:
-            raise UserError(f"--json: {self.json_file} cannot be written: {error.strerror}") from None
+            raise UserError(f"--json: {path} cannot be written: {error.strerror}") from None
 
-    def log_to(self, path: Path) -> None:
-        """From here on also write every message into a file."""
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("kinema").addHandler(handler)
+    @contextmanager
+    def log_to(self, path: Path) -> Iterator[None]:
+        """Write all messages, those up to here too, into a file as well. What ends the block is the last of them."""
+        self._log.open(path)
+        try:
+            yield
+        except (UserError, StoppedBySignal) as end:
+            self._log.add("ERROR", str(end))
+            raise
+        finally:
+            self._log.path = None
 
 
 class ConsoleReporter:
@@ -157,6 +182,34 @@ class _ConsoleTask:
         return ", ".join(parts + [f"{name.replace('_', ' ')} {value}" for name, value in self._facts.items()])
 
 
+class _Log(logging.Handler):
+    """Keeps messages until there is a file for them. A file that cannot be written stops nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: Path | None = None
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.levelname, record.getMessage())
+
+    def add(self, level: str, text: str) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._lines += [f"{now} {level} {line}\n" for line in text.splitlines() if line]
+        self._flush()
+
+    def open(self, path: Path) -> None:
+        self.path = path
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.path is None:
+            return
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(self._lines)
+        self._lines = []
+
+
 class _ConsoleHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -180,6 +233,16 @@ def duration(seconds: float) -> str:
 def percent(share: float | None) -> str:
     """`83.3 %`, or a dash where there is no number."""
     return "-" if share is None or math.isnan(share) else f"{share:.1%}".replace("%", " %")
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    if path.is_dir():
+        raise UserError(f"--json: {path} is a folder; give a file")
+    if not folder.is_dir():
+        raise UserError(f"--json: {path} cannot be written: there is no folder {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UserError(f"--json: {path} cannot be written: no permission")
 
 
 def _text(value: object) -> str:

@@ -39,7 +39,7 @@ def run_evaluation(path: Path, overrides: list[str], output: Output, *, split: s
     """Evaluate, print, and keep the result in the run; the facts that `--json` gives."""
     from kinema.evaluation.evaluate import evaluate as compute
     from kinema.evaluation.results import save_evaluation
-    from kinema.models.load import weights_folder
+    from kinema.models.weights import weights_folder
     from kinema.report.page import write_page
     from kinema.training.run_folder import Run
 
@@ -49,7 +49,6 @@ def run_evaluation(path: Path, overrides: list[str], output: Output, *, split: s
         weights_folder(path),
         overrides,
         split=split,  # type: ignore[arg-type]
-        seed=recipe.trainer.seed if recipe is not None else 0,
         defaults={"workers": recipe.clips.workers, "batch_size": recipe.clips.batch_size} if recipe else {},
         reporter=output.reporter,
     )

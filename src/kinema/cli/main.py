@@ -8,10 +8,10 @@ import signal
 import sys
 from types import FrameType
 
-import click
 import typer
 
 from kinema.cli import catalogue, demo, evaluate, info, predict, recipes, train
+from kinema.cli.memory import keep_freed_memory
 from kinema.types import StoppedBySignal, UserError
 
 app = typer.Typer(
@@ -34,27 +34,32 @@ app.command("predict")(predict.predict)
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, wherever it is not waited for: ends the program as Ctrl-C does."""
+# What typer raises for a wrong command line. It comes from a copy of click inside typer, or from click itself in
+# older versions, and is not exported.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+_INTERRUPTED, _TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
 
 def main() -> None:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    keep_freed_memory()
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="kinema", standalone_mode=False)
+        if code == _INTERRUPTED:
+            sys.stderr.write("stopped\n")
     except UserError as error:
         code = _fail(str(error))
     except StoppedBySignal as stop:
-        sys.stderr.write(f"stopped; go on with: kinema train --resume {stop.folder}\n")
+        can_go_on = stop.folder.is_dir()  # not where nothing was trained yet
+        sys.stderr.write(f"stopped; go on with: kinema train --resume {stop.folder}\n" if can_go_on else "stopped\n")
         code = 128 + stop.signum
-    except click.exceptions.Exit as leave:
-        code = leave.exit_code
-    except click.ClickException as error:
-        code = _fail(error.format_message())
-    except (KeyboardInterrupt, click.Abort) as stop:
+    except _CommandLineError as error:
+        code = _fail(_one_line(error))
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("stopped\n")
-        code = 143 if isinstance(stop, _Terminated) else 130
+        code = _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; nor will Python's exit
         code = 1
@@ -70,8 +75,18 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _one_line(error: Exception) -> str:
+    """What was wrong with the command line, and where its help is."""
+    context = getattr(error, "ctx", None)
+    command = "kinema" if context is None else context.command_path
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    return f"{' '.join(message.split()).rstrip('.')}; see {command} --help"
+
+
 def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+    """SIGTERM, wherever it is not waited for: ends the program, and what has to be tidied up is."""
+    sys.stderr.write("stopped\n")
+    sys.exit(_TERMINATED)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kinema.cli.console import JsonOption, Output, percent
-from kinema.types import ConfigError
+from kinema.types import JOINT, ConfigError
 
 if TYPE_CHECKING:
     from kinema.config import Recipe
@@ -35,8 +36,14 @@ def train(
     from kinema.config import resolve
 
     output = Output(json_file)
-    chosen = None if recipe is None else resolve(recipes.read(recipe), overrides or [])
-    if chosen is None and resume is None:
+    chosen = None
+    if resume is not None and recipe is not None and "=" in recipe:  # --resume RUN needs no RECIPE before settings
+        from kinema.training.run_folder import Run
+
+        chosen = resolve(Run(resume).recipe().to_dict(), [recipe, *(overrides or [])])
+    elif recipe is not None:
+        chosen = resolve(recipes.read(recipe), overrides or [])
+    elif resume is None:
         raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
     output.finish(run_recipe(chosen, output, resume=resume, dry_run=dry_run))
 
@@ -45,7 +52,7 @@ def run_recipe(
     recipe: Recipe | None, output: Output, *, resume: Path | None = None, dry_run: bool = False
 ) -> dict[str, Any]:
     """Train a recipe, or go on with a run; the facts that `--json` gives."""
-    from kinema.training.run_folder import Run, create_run, discard_empty_run
+    from kinema.training.run_folder import Run, check_output, create_run, discard_empty_run
 
     if resume is not None:
         run = Run(resume)
@@ -54,8 +61,8 @@ def run_recipe(
             output.say(f"{resume} is finished already")
             return _finished(run)
     assert recipe is not None
-    if not dry_run and resume is None and recipe.output is not None and recipe.output.exists():
-        create_run(recipe)  # says so before the data are probed
+    if not dry_run and resume is None:
+        check_output(recipe)
     from kinema.training.prepare import prepare
 
     prepared = prepare(recipe, reporter=output.reporter)
@@ -63,12 +70,13 @@ def run_recipe(
     if dry_run:
         return _plan(prepared)
     run = create_run(recipe) if resume is None else Run(resume)
-    output.log_to(run.folder / "log.txt")
-    output.say(f"run: {run.folder}")
     try:
-        return _train(prepared, run, output)
+        with output.log_to(run.folder / "log.txt"):
+            output.say(f"run: {run.folder}")
+            return _train(prepared, run, output)
     finally:
-        discard_empty_run(run)
+        if resume is None:  # a folder that was there before is not ours to remove
+            discard_empty_run(run)
 
 
 def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:
@@ -89,31 +97,47 @@ def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:
 
 
 def _finished(run: Run) -> dict[str, Any]:
+    from kinema.evaluation.metrics import main_task
     from kinema.models.weights import read_training
 
     training = read_training(run.weights)
-    return {
-        "run": str(run.folder),
-        "weights": str(run.weights),
-        "report": str(run.report),
-        "best": {"epoch": training.epoch, "selected_by": training.selected_by},
+    main = main_task([task for task in training.accuracy if task != JOINT])
+    best = {
+        "epoch": training.epoch,
+        "selected_by": training.selected_by,
+        "train_top1": training.accuracy[main],
     }
+    metrics = run.evaluations / "validation" / "metrics.json"
+    if metrics.is_file():
+        record = json.loads(metrics.read_text(encoding="utf-8"))
+        headline = record[JOINT] if main == JOINT else record["tasks"][main]
+        best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
+    return {"run": str(run.folder), "weights": str(run.weights), "report": str(run.report), "best": best}
 
 
 def _same(saved: Recipe, given: Recipe | None) -> Recipe:
     """The saved recipe, if what was given beside `--resume` says the same."""
     if given is not None:
         before, now = saved.to_dict(), given.to_dict()
-        for section in before:
-            if section == "output" or before[section] == now[section]:
-                continue
-            key = next(k for k in {**before[section], **now[section]} if before[section].get(k) != now[section].get(k))
+        difference = _first_difference({**before, "output": None}, {**now, "output": None})
+        if difference is not None:
+            key, old, new = difference
             raise ConfigError(
-                f"{section}.{key}: the run was begun with {before[section].get(key)!r}, now it is "
-                f"{now[section].get(key)!r}; --resume goes on with the same settings. "
+                f"{key}: the run was begun with {old!r}, now it is {new!r}; --resume goes on with the same settings. "
                 "For other settings start a new run"
             )
     return saved
+
+
+def _first_difference(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Key and both values of the first setting that differs."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else (key, before, now)
+    differences = (
+        _first_difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        for name in {**before, **now}
+    )
+    return next((difference for difference in differences if difference is not None), None)
 
 
 def _introduce(prepared: Prepared, output: Output) -> None:

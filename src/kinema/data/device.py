@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from kinema.config import Augmentation
 from kinema.types import Preprocessing
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -18,35 +16,36 @@ def to_model_input(
     streams: Mapping[str, UInt8[Tensor, "B T C H W"]],
     preprocessing: Mapping[str, Preprocessing],
     *,
-    augmentation: Augmentation | None = None,
-    generator: torch.Generator | None = None,
+    colour: Float[Tensor, "B 3"] | None = None,
 ) -> dict[str, Float[Tensor, "B T C H W"]]:
     """Frames as stored, to what a model takes. Everything that runs a model comes through here.
 
     Args:
         streams: Stream -> frames, already on the device.
         preprocessing: Stream -> how its frames are normalised.
-        augmentation: Random colour, for training, the same for all frames of a clip; needs `generator`.
-        generator: Source of that randomness, on the CPU, so that every device draws the same.
+        colour: Factors of brightness, contrast and saturation, for training: one of each per clip, the same for all
+            of its frames.
     """
     inputs = {}
     for stream, frames in streams.items():
-        values = frames.float() / 255
-        if augmentation is not None and augmentation.colour > 0:
-            values = _jitter_colour(values, augmentation.colour, generator)
+        values = frames.float().div_(255)
+        if colour is not None:
+            values = change_colour(values, colour)
         mean = values.new_tensor(preprocessing[stream].mean).view(-1, 1, 1)
         std = values.new_tensor(preprocessing[stream].std).view(-1, 1, 1)
-        inputs[stream] = (values - mean) / std
+        inputs[stream] = values.sub_(mean).div_(std)  # in place: a batch of clips is hundreds of megabytes
     return inputs
 
 
-def _jitter_colour(
-    values: Float[Tensor, "B T C H W"], strength: float, generator: torch.Generator | None
-) -> Float[Tensor, "B T C H W"]:
-    """Brightness, contrast and saturation, each by a factor of 1 +- strength, in this order, as torchvision's
-    `ColorJitter` does; drawn once per clip, where that transform draws once per batch."""
-    factors = 1 + strength * (2 * torch.rand(3, len(values), generator=generator) - 1)
-    brightness, contrast, saturation = factors.to(values.device).view(3, -1, 1, 1, 1, 1)
+def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B T C H W"]:
+    """Brightness, contrast and saturation, in this order, as torchvision's functions of these names change them; the
+    level that contrast is measured from is the mean of the clip, not of each frame.
+
+    Args:
+        values: RGB in 0..1.
+        factors: Of brightness, contrast and saturation, per clip; 1 changes nothing.
+    """
+    brightness, contrast, saturation = factors.to(values).T.reshape(3, -1, 1, 1, 1, 1)
     grey_weights = values.new_tensor(_GREY).view(-1, 1, 1)
     values = (values * brightness).clamp(0, 1)
     level = (values * grey_weights).sum(dim=2, keepdim=True).mean(dim=(1, 3, 4), keepdim=True)

@@ -33,6 +33,8 @@ def load_dataset(section: DataSection, *, seed: int) -> Dataset:
         there = ", ".join(f"{split} {len(clips)}" for split, clips in dataset.splits.items()) or "none at all"
         raise DataError(f"{place}: no training clip is there (clips by split: {there})")
     _check(dataset, place)
+    # A split that the data set does not have is absent; a data set of somebody else's may have an empty one.
+    dataset = replace(dataset, splits={split: clips for split, clips in dataset.splits.items() if clips})
     if section.validation > 0:
         dataset = cut_validation(dataset, section.validation, seed=seed)
     return replace(dataset, notes=(*dataset.notes, *_straddling(dataset)))

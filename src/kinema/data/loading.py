@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -34,6 +35,8 @@ class Batch:
         streams: Stream -> (B, T, C, H, W).
         labels: Task -> (B,) class indices. Empty for unlabelled clips.
         indices: (B,) positions in the list of clips.
+        colour: (B, 3) factors of brightness, contrast and saturation, in training.
+        features: (B, T, D) in place of streams, where a frozen backbone has seen the clips before.
         failures: Position -> why that clip could not be read.
     """
 
@@ -41,6 +44,8 @@ class Batch:
     labels: dict[str, Int64[Tensor, "B"]]
     indices: Int64[Tensor, "B"]
     failures: dict[int, str]
+    colour: Float32[Tensor, "B 3"] | None = None
+    features: Float[Tensor, "B T D"] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -58,6 +63,8 @@ class Batch:
             labels={task: function(labels) for task, labels in self.labels.items()},
             indices=self.indices,
             failures=self.failures,
+            colour=None if self.colour is None else function(self.colour),
+            features=None if self.features is None else function(self.features),
         )
 
 
@@ -95,8 +102,24 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
             yield [(int(index), epoch) for index in order[start : start + self.batch_size]]
 
 
-class ClipReader(Dataset[tuple[int, dict[str, Tensor] | str]]):
-    """Reads the clip at (index, epoch): frames, or the reason why there are none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadClip:
+    """One clip that was read: its frames by stream, and the colour factors that were drawn for it in training."""
+
+    streams: Mapping[str, UInt8[Tensor, "T C H W"]]
+    colour: Float32[Tensor, "3"] | None
+
+
+class ClipReader(Dataset[tuple[int, ReadClip | str]]):
+    """Reads the clip at (index, epoch): frames, or the reason why there are none.
+
+    Args:
+        clips: The list that indices point into.
+        videos: What probing the clips' videos found.
+        preprocessing: Stream -> preprocessing.
+        augmentation: For training; None elsewhere.
+        seed: Of the augmentation.
+    """
 
     def __init__(
         self,
@@ -113,37 +136,65 @@ class ClipReader(Dataset[tuple[int, dict[str, Tensor] | str]]):
         self.augmentation = augmentation
         self.seed = seed
 
+    @property
+    def num_views(self) -> int | None:
+        """Different versions of a clip, None where every epoch has its own."""
+        return 1 if self.augmentation is None else self.augmentation.views
+
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, dict[str, Tensor] | str]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, ReadClip | str]:
         index, epoch = item
-        clip = self.clips[index]
-        frames = {}
         try:
-            for stream, preprocessing in self.preprocessing.items():
-                rng = np.random.default_rng([self.seed, epoch, index]) if self.augmentation is not None else None
-                video = self.videos[clip.video]
-                frames[stream] = read_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=rng)
+            return index, self._read(self.clips[index], index, epoch % (self.num_views or epoch + 1))
         except DataError as error:
             return index, str(error)
-        return index, frames
 
-    def collate(self, items: Sequence[tuple[int, dict[str, Tensor] | str]]) -> Batch:
+    def _read(self, clip: Clip, index: int, view: int) -> ReadClip:
+        video = self.videos[clip.video]
+        streams, colour = {}, None
+        for stream, preprocessing in self.preprocessing.items():
+            # Every stream draws from the same numbers, so that all show the same cut of the same moments.
+            rng = np.random.default_rng([self.seed, view, index])
+            augmented = None if self.augmentation is None else rng
+            streams[stream] = read_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
+            if self.augmentation is not None and self.augmentation.colour > 0:
+                strength = self.augmentation.colour
+                colour = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32))
+        return ReadClip(streams=streams, colour=colour)
+
+    def collate(self, items: Sequence[tuple[int, ReadClip | str]]) -> Batch:
         """Put clips into one batch."""
         failures = {index: value for index, value in items if isinstance(value, str)}
-        read = [(index, value) for index, value in items if not isinstance(value, str)]
-        indices = [index for index, _ in read]
-        tasks = self.clips[indices[0]].labels if indices else {}
+        read = [(index, value) for index, value in items if isinstance(value, ReadClip)]
+        colours = [value.colour for _, value in read if value.colour is not None]
         return Batch(
-            streams={s: torch.stack([frames[s] for _, frames in read]) for s in self.preprocessing if read},
-            labels={task: torch.tensor([self.clips[index].labels[task] for index in indices]) for task in tasks},
-            indices=torch.tensor(indices, dtype=torch.int64),
+            streams={s: torch.stack([value.streams[s] for _, value in read]) for s in self.preprocessing if read},
+            labels=stack_labels([self.clips[index] for index, _ in read]),
+            indices=torch.tensor([index for index, _ in read], dtype=torch.int64),
             failures=failures,
+            colour=torch.stack(colours) if colours else None,
         )
 
 
-def clip_loader(reader: ClipReader, order: EpochOrder, *, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
+def stack_labels(clips: Sequence[Clip]) -> dict[str, Int64[Tensor, "B"]]:
+    """Task -> (B,) class indices of some clips; nothing for none."""
+    tasks = clips[0].labels if clips else {}
+    return {task: torch.tensor([clip.labels[task] for clip in clips]) for task in tasks}
+
+
+class Reader(Protocol):
+    """Something that a loader can read clips, or what stands for them, from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, Any]: ...
+
+    def collate(self, items: Sequence[tuple[int, Any]]) -> Batch: ...
+
+
+def clip_loader(reader: Reader, order: EpochOrder, *, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
     """Batches of `reader`'s clips in `order`, read by `workers` processes (0: by this one)."""
     return DataLoader(
         reader,  # type: ignore[arg-type]  # collating makes batches of its items
@@ -154,6 +205,14 @@ def clip_loader(reader: ClipReader, order: EpochOrder, *, workers: int, pin_memo
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
     )
+
+
+def end_workers(loader: DataLoader[Batch] | None) -> None:
+    """End the processes of a loader that is not needed any more; otherwise they stay for as long as anything, such as
+    a cycle of references, holds it, and its destruction as part of a cycle takes 5 s (torch 2.15)."""
+    iterator: Any = getattr(loader, "_iterator", None)
+    if hasattr(iterator, "_shutdown_workers"):  # torch has no public way
+        iterator._shutdown_workers()
 
 
 def _one_thread(_worker: int) -> None:

@@ -26,12 +26,13 @@ def clip_interval_s(clip: Clip, video: Video) -> tuple[float, float]:
     stop_s = video.duration_s if clip.stop_s is None else clip.stop_s
     # Annotators round, and the last frame's duration is not always known: half a frame is forgiven.
     tolerance_s = 0.5 / video.fps
-    if not 0 <= clip.start_s < stop_s <= video.duration_s + tolerance_s:
+    inside_s = min(stop_s, video.duration_s)
+    if not (0 <= clip.start_s < inside_s and stop_s <= video.duration_s + tolerance_s):
         raise DataError(
             f"{clip.video}: the clip {clip.clip_id!r} is annotated from {clip.start_s:g} to {stop_s:g} s, "
             f"but the video is {video.duration_s:.3f} s long; mend its times"
         )
-    return clip.start_s, min(stop_s, video.duration_s)
+    return clip.start_s, inside_s
 
 
 def read_clip(

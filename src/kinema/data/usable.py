@@ -24,7 +24,7 @@ def probe_splits(
         Split -> usable clips, path -> video, split -> clip id -> reason.
 
     Raises:
-        DataError: A clip's times lie outside its video, or no clip of a split can be used.
+        DataError: A clip's times lie outside its video, or no clip of a split (that has any) can be used.
     """
     paths = dict.fromkeys(clip.video for split in splits for clip in dataset.splits[split])
     probed = probe_all(paths, workers=workers, reporter=reporter)
@@ -45,7 +45,7 @@ def probe_splits(
                 len(dataset.splits[split]),
                 reasons[0],
             )
-        if not clips[split]:
+        if reasons and not clips[split]:
             raise DataError(f"none of the {len(reasons)} {split} clips can be read; the first: {reasons[0]}")
     return clips, videos, skipped
 

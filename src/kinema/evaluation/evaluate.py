@@ -37,7 +37,6 @@ def evaluate(
     overrides: Sequence[str] = (),
     *,
     split: Split | None = None,
-    seed: int = 0,
     defaults: Mapping[str, Any] | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
@@ -48,7 +47,6 @@ def evaluate(
         overrides: `data.key=value` to evaluate on other data than those it was trained on, and `clips.batch_size` or
             `clips.workers`.
         split: Which split. By default the test split, or the validation split where there is no test split.
-        seed: The training run's, for a validation split that was cut out of the training clips.
         defaults: `clips:` settings that hold where no override says otherwise.
         reporter: Where to show progress.
 
@@ -58,13 +56,23 @@ def evaluate(
     """
     model, config = load_model(weights)
     training = read_training(weights)
+    if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):
+        raise DataError(
+            f"{weights / 'training.json'}: its classes are not those of config.json; the folder is mixed up"
+        )
     data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
-    dataset = with_classes(load_dataset(data, seed=seed), config.heads)
+    dataset = with_classes(load_dataset(data, seed=training.seed), config.heads)
     for note in dataset.notes:
         log.info("%s", note)
     chosen = split or _default_split(dataset)
     if not dataset.splits.get(chosen):
         raise ConfigError(f"--split: this data set has no {chosen} split; it has {', '.join(dataset.splits)}")
+    unlabelled = sum(not clip.labels.keys() >= config.heads.keys() for clip in dataset.splits[chosen])
+    if unlabelled:
+        raise DataError(
+            f"{data.root or data.name}: {unlabelled} clips of the {chosen} split have no label; "
+            "evaluate on another split, or use kinema predict"
+        )
     log.info("evaluating on the %s split, %d clips", chosen, len(dataset.splits[chosen]))
     clips, videos, skipped = probe_splits(dataset, [chosen], workers=clips_section.workers, reporter=reporter)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,6 +91,7 @@ def evaluate(
     if not predictions.clips:
         raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
     record = results(predictions, split=chosen, training=training, pairs=dataset.pairs)
+    record["data"] = data.model_dump(mode="json")
     return Evaluation(record=record, predictions=predictions)
 
 
@@ -111,7 +120,8 @@ def with_classes(dataset: Dataset, heads: Heads) -> Dataset:
         positions[task] = [index[name] for name in dataset.classes[task]]
     splits = {
         split: tuple(
-            replace(clip, labels={task: positions[task][clip.labels[task]] for task in heads}) for clip in clips
+            replace(clip, labels={task: positions[task][clip.labels[task]] for task in heads if task in clip.labels})
+            for clip in clips
         )
         for split, clips in dataset.splits.items()
     }

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from kinema.evaluation.predictions import Predictions, log_softmax, ranks_of_truth
 from kinema.types import JOINT
@@ -50,7 +50,7 @@ def top_k(ranks: Int64[np.ndarray, "B"]) -> dict[str, float]:
 def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
     """Rank of the true combination of classes among all combinations, by the product of the tasks' probabilities."""
     tasks = list(predictions.classes)
-    logs = [log_softmax(predictions.logits[task]) for task in tasks]
+    logs = [_relative_to_best(predictions.logits[task]) for task in tasks]
     sizes = [log.shape[1] for log in logs]
     labels = np.ravel_multi_index([predictions.labels[task] for task in tasks], sizes)
     ranks = []
@@ -61,6 +61,13 @@ def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
             scores = (scores[:, :, None] + log[rows][:, None, :]).reshape(len(scores), -1)
         ranks.append(ranks_of_truth(scores, labels[rows].astype(np.int64)))
     return np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64)
+
+
+def _relative_to_best(logits: Float32[np.ndarray, "B K"]) -> np.ndarray:
+    """Logarithms of probabilities up to a summand per clip. The best class has exactly 0, so that rounding cannot put
+    another combination before that of the best classes."""
+    values = logits.astype(np.float64)
+    return np.asarray(values - values.max(axis=1, keepdims=True))
 
 
 def confusion_matrix(
@@ -83,6 +90,8 @@ def pair_accuracy(predictions: Predictions, pairs: Mapping[str, Sequence[tuple[s
     """
     hits: dict[str, np.ndarray] = {}
     for task, names in pairs.items():
+        if task not in predictions.classes:
+            continue
         index = {name: i for i, name in enumerate(predictions.classes[task])}
         for first, second in names:
             if first not in index or second not in index:

@@ -15,8 +15,8 @@ from kinema.data.device import to_model_input
 from kinema.data.geometry import centre_box
 from kinema.data.reading import read_clip, to_size
 from kinema.data.sampling import sample_times_s
-from kinema.models.load import load_model, weights_folder
-from kinema.models.weights import WeightsConfig
+from kinema.models.load import load_model
+from kinema.models.weights import WeightsConfig, weights_folder
 from kinema.types import Clip, UserError
 
 
@@ -75,15 +75,20 @@ class Recogniser:
 
         Raises:
             DataError: The file cannot be read, or the times lie outside it.
+            UserError: What was given is neither a file nor such frames.
         """
         preprocessing = self.config.preprocessing["rgb"]
         if isinstance(video, Tensor):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
                 raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
+            if start_s != 0.0 or stop_s is not None:
+                raise UserError("start_s and stop_s are for files; of frames give those of the clip alone")
             times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
             chosen = [frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]]
             frames = to_size(chosen, centre_box(video.shape[1], video.shape[2], preprocessing), preprocessing.size_px)
         else:
+            if not isinstance(video, str | Path):
+                raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
             path = Path(video)
             clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s)
             frames = read_clip(clip, probe(path), preprocessing)

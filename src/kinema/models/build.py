@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kinema import registry
 from kinema.config import InitSection
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, FrameBackbone
-from kinema.models.weights import read_config, read_state_dict
+from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
 from kinema.types import ConfigError, DataError, Heads, Inputs, UserError
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,16 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
         ConfigError: There is no such model, an argument is impossible, or it cannot be built for these clips.
     """
     function = registry.entry("model", name, key="model.name").load()
-    _check_shapes(function, name, arguments, heads, inputs)
-    module: nn.Module = function(heads, inputs, **arguments)
+    try:
+        module: nn.Module = function(heads, inputs, **arguments)
+        _check_shapes(module, inputs)
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, ArithmeticError) as error:
+        shapes = ", ".join(
+            f"{shape.num_frames} frames of {shape.height_px}x{shape.width_px} px" for shape in inputs.values()
+        )
+        raise ConfigError(f"model.name: {name} cannot be built for clips of {shapes}: {reason(error)}") from error
     return module
 
 
@@ -61,13 +70,15 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         DataError: A file is missing, unreadable, or fits nothing in the model.
     """
     part: Any = getattr(model, "backbone", model)
-    mean, std = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
-    summary = "from scratch"
-    if init.weights is not None and (Path(init.weights) / "config.json").is_file():
-        folder = Path(init.weights)
+    published = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
+    given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
+    mean, std = published if init.weights == "published" else given or published
+    loaded: Loaded | None = None
+    folder = None if init.weights is None else weights_folder(Path(init.weights))
+    if folder is not None and (folder / "config.json").is_file():
         preprocessing = read_config(folder).preprocessing["rgb"]
         mean, std = preprocessing.mean, preprocessing.std
-        summary = load_matching(model, read_state_dict(folder / "model.safetensors"), source=init.weights)
+        loaded = load_matching(model, read_state_dict(folder / "model.safetensors"), source=str(folder))
     elif init.weights is not None:
         if init.weights == "published":
             if not hasattr(part, "published_weights"):
@@ -75,7 +86,7 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
             state = part.published_weights()
         else:
             state = read_state_dict(Path(init.weights))
-            if init.mean is None:
+            if given is None:
                 log.warning(
                     "init.mean and init.std are not given: %s is taken to expect the normalisation of the published "
                     "weights, mean %s and std %s",
@@ -83,18 +94,35 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
                     _numbers(mean),
                     _numbers(std),
                 )
-        summary = load_matching(model, state, source=init.weights)
-    if init.mean is not None and init.std is not None:
-        mean, std = init.mean, init.std
+        loaded = load_matching(model, state, source=init.weights)
+    summary = "from scratch" if loaded is None else loaded.summary
     if init.freeze == "backbone":
         if not isinstance(part, FrameBackbone):
             raise ConfigError("init.freeze: this model has no frame backbone to freeze; use none")
         part.freeze()
         summary += ", backbone frozen"
+    if loaded is not None and loaded.random:
+        lacking = f"{init.weights}: {len(loaded.random)} tensors of the backbone are not in it: {_some(loaded.random)}"
+        if init.freeze == "backbone":
+            raise DataError(f"{lacking}; a frozen backbone needs all of its weights")
+        log.warning("%s; they stay random", lacking)
     return Initialisation(mean=mean, std=std, summary=summary)
 
 
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What `load_matching` did.
+
+    Attributes:
+        summary: One line that says what fitted.
+        random: Names of the frame backbone's tensors that nothing was found for.
+    """
+
+    summary: str
+    random: list[str]
+
+
+def load_matching(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Loaded:
     """Load the tensors whose name and shape fit: into the whole model, or into its backbone.
 
     Args:
@@ -102,55 +130,46 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], *, source: str)
         state: Name -> tensor. A prefix shared by all names (`module.`, `model.`, ...) is ignored.
         source: Where `state` comes from, for messages.
 
-    Returns:
-        One line that says what fitted.
-
     Raises:
         DataError: Nothing fits.
     """
-    backbone = getattr(model, "backbone", None)
-    targets = [model, backbone.body] if isinstance(backbone, FrameBackbone) else [model]
-    best: tuple[nn.Module, dict[str, Tensor]] | None = None
-    for target in targets:
-        own = target.state_dict()
+    own = model.state_dict()
+    prefixes = ["", "backbone.body."] if isinstance(getattr(model, "backbone", None), FrameBackbone) else [""]
+    part, found = "", dict[str, Tensor]()
+    for prefix in prefixes:
         for names in _without_prefixes(state):
-            found = {n: state[s] for n, s in names.items() if n in own and own[n].shape == state[s].shape}
-            if found and (best is None or len(found) > len(best[1])):
-                best = (target, found)
-    if best is None:
+            fitting = {prefix + name: state[source_name] for name, source_name in names.items()}
+            fitting = {n: tensor for n, tensor in fitting.items() if n in own and own[n].shape == tensor.shape}
+            if len(fitting) > len(found):
+                part, found = prefix, fitting
+    if not found:
         some = ", ".join(list(state)[:3])
         raise DataError(f"{source}: none of its {len(state)} tensors fits this model (it holds {some}, ...)")
-    target, found = best
-    missing = [name for name in target.state_dict() if name not in found]
-    target.load_state_dict(found, strict=False)
-    if missing and target is not model:
-        log.warning("%s: %d tensors of the backbone stay random: %s", source, len(missing), _some(missing))
-    part = "model" if target is model else "backbone"
-    left = len(state) - len(found)
-    return f"{len(found)} of the {part}'s {len(found) + len(missing)} tensors from {source}" + (
-        f" ({left} not used, such as a classifier)" if left else ""
+    model.load_state_dict(found, strict=False)
+    num_wanted = sum(name.startswith(part) for name in own)
+    num_left = len(state) - len(found)
+    summary = f"{len(found)} of the {'backbone' if part else 'model'}'s {num_wanted} tensors from {source}"
+    return Loaded(
+        summary=summary + (f" ({num_left} not used, such as a classifier)" if num_left else ""),
+        # Files from before batch norm counted its batches lack these counts, which nothing depends on.
+        random=[n for n in own if n.startswith("backbone.") and n not in found and "num_batches_tracked" not in n],
     )
 
 
-def _check_shapes(function: Any, name: str, arguments: Mapping[str, Any], heads: Heads, inputs: Inputs) -> None:
-    """Run the model once without memory or arithmetic (torch's meta device), so that an impossible combination of
-    clip length, size and architecture is found before training and not at its first step."""
-    try:
+def _check_shapes(module: nn.Module, inputs: Inputs) -> None:
+    """Run the model without memory or arithmetic (on torch's meta device), so that an impossible combination of clip
+    length, size and architecture is found before training and not at its first step. In both modes, because some
+    networks do other things in training."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    without_memory = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    for training in (False, True):
+        module.train(training)
         with torch.device("meta"), torch.no_grad():
-            model = function(heads, inputs, **arguments).eval()
             clips = {
                 stream: torch.empty(2, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
                 for stream, shape in inputs.items()
             }
-            model(clips)
-    except UserError:
-        raise
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        shapes = ", ".join(
-            f"{shape.num_frames} frames of {shape.height_px}x{shape.width_px} px" for shape in inputs.values()
-        )
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model.name: {name} cannot be built for clips of {shapes}: {reason}") from None
+            functional_call(module, without_memory, (clips,))
 
 
 def _without_prefixes(state: Mapping[str, Tensor]) -> list[dict[str, str]]:

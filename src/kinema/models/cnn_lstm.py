@@ -28,6 +28,7 @@ def cnn_lstm(
     num_layers: int = 1,
     bidirectional: bool = False,
     pool: Literal["last", "mean"] = "last",
+    feature_norm: Literal["none", "batch", "clip"] = "none",
     dropout: float = 0.5,
 ) -> nn.Module:
     """Frame features, then an LSTM over time.
@@ -40,6 +41,8 @@ def cnn_lstm(
         num_layers: Stacked LSTM layers.
         bidirectional: Read the clip in both directions.
         pool: What the classifier sees: the `last` state, or the `mean` of all outputs.
+        feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
+            stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.
         dropout: Before the classifier.
     """
     frames = FrameBackbone(backbone)
@@ -50,4 +53,4 @@ def cnn_lstm(
         bidirectional=bidirectional,
         pool=pool,
     )
-    return FrameModel(frames, temporal, heads, dropout=dropout)
+    return FrameModel(frames, temporal, heads, dropout=dropout, feature_norm=feature_norm)

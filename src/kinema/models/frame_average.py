@@ -8,6 +8,8 @@ frames' logits.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
 from kinema.models.frame_model import FrameModel
@@ -18,14 +20,22 @@ from kinema.types import Heads, Inputs
 
 
 @register_model
-def frame_average(heads: Heads, inputs: Inputs, *, backbone: str = "mobilenet_v2", dropout: float = 0.5) -> nn.Module:
+def frame_average(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    backbone: str = "mobilenet_v2",
+    feature_norm: Literal["none", "batch"] = "none",
+    dropout: float = 0.5,
+) -> nn.Module:
     """Mean of the frames' features, then a linear classifier.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
         backbone: An image network of torchvision or timm, or `tiny`.
+        feature_norm: `batch` normalises the frames' features; helps on top of a frozen backbone.
         dropout: Before the classifier.
     """
     frames = FrameBackbone(backbone)
-    return FrameModel(frames, MeanPool(frames.num_features), heads, dropout=dropout)
+    return FrameModel(frames, MeanPool(frames.num_features), heads, dropout=dropout, feature_norm=feature_norm)

@@ -22,11 +22,19 @@ class FrameModel(nn.Module):
         temporal: A module with `num_features`: (B, T, D) -> (B, num_features).
         heads: Task -> class names.
         dropout: Before the heads.
+        feature_norm: `batch`: batch norm over the frames' features. Features of a frozen backbone differ in scale by
+            orders of magnitude, which makes what is trained on them learn slowly. `clip`: the clip's mean is taken
+            away first. What is left is what changes within the clip; the scene, which does not, cannot be learnt by
+            heart. No use in front of an average over frames, which is then zero.
     """
 
-    def __init__(self, backbone: FrameBackbone, temporal: nn.Module, heads: Heads, *, dropout: float) -> None:
+    def __init__(
+        self, backbone: FrameBackbone, temporal: nn.Module, heads: Heads, *, dropout: float, feature_norm: str
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.centred = feature_norm == "clip"
+        self.norm = nn.Identity() if feature_norm == "none" else nn.BatchNorm1d(backbone.num_features)
         self.temporal = temporal
         self.heads = LinearHeads(temporal.num_features, heads, dropout=dropout)  # type: ignore[arg-type]
 
@@ -36,7 +44,10 @@ class FrameModel(nn.Module):
 
     def classify(self, features: Float[Tensor, "B T D"]) -> dict[str, Float[Tensor, "B _K"]]:
         """Logits from the frames' features."""
-        return self.heads(self.temporal(features))
+        if self.centred:
+            features = features - features.mean(dim=1, keepdim=True)
+        normed = self.norm(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return self.heads(self.temporal(normed))
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         return self.classify(self.features(streams["rgb"]))

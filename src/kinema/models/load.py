@@ -33,8 +33,3 @@ def load_model(folder: Path) -> tuple[nn.Module, WeightsConfig]:
         )
     model.load_state_dict(state)
     return model.eval(), config
-
-
-def weights_folder(path: Path) -> Path:
-    """The weights folder that a path names: itself, or the one inside a run."""
-    return path / "weights" if (path / "weights" / "config.json").is_file() else path

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +32,21 @@ from kinema.version import __version__
 
 FORMAT = 1
 """Version of the folder's layout. A folder of another version is refused."""
+
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    OSError,
+)
+"""What the readers of torch and safetensors raise for files that are not what their names say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +69,7 @@ class TrainingFacts:
 
     Attributes:
         data: The recipe's `data:` section.
+        seed: The recipe's seed: a validation split that was cut out of the training clips is cut by it.
         num_clips: Clips that it was trained on.
         class_counts: Task -> number of training clips per class.
         commonest: Task -> index of the commonest class; with several tasks also the commonest combination, under
@@ -64,6 +83,7 @@ class TrainingFacts:
     """
 
     data: Mapping[str, Any]
+    seed: int
     num_clips: int
     class_counts: Mapping[str, list[int]]
     commonest: Mapping[str, Any]
@@ -88,10 +108,14 @@ def save(
     Raises:
         DataError: It cannot be written. Nothing half-written is left.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_atomically(folder / "model.safetensors", safetensors.torch.save(contiguous))
+        # Each in its own memory: the format refuses tensors that share it.
+        copies = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+        }
+        write_atomically(folder / "model.safetensors", safetensors.torch.save(copies))
         write_json(
             folder / "config.json",
             {
@@ -105,10 +129,17 @@ def save(
                 },
             },
         )
-        write_json(folder / "training.json", asdict(training))
         write_atomically(folder / "README.md", card.encode())
+        write_json(folder / "training.json", asdict(training))  # last: its presence says that the folder is whole
     except OSError as error:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
         raise DataError(f"{folder}: the weights cannot be written: {error.strerror or error}") from error
+
+
+def weights_folder(path: Path) -> Path:
+    """The weights folder that a path names: itself, or the one inside a run."""
+    return path / "weights" if (path / "weights" / "config.json").is_file() else path
 
 
 def read_config(folder: Path) -> WeightsConfig:
@@ -127,7 +158,10 @@ def read_config(folder: Path) -> WeightsConfig:
         preprocessing = {}
         for stream, values in content["preprocessing"].items():
             expected = values.pop("fingerprint")
-            preprocessing[stream] = Preprocessing.from_dict(values)
+            try:
+                preprocessing[stream] = Preprocessing.from_dict(values)
+            except DataError as error:
+                raise DataError(f"{folder / 'config.json'}: {error}") from None
             if preprocessing[stream].fingerprint != expected:
                 raise DataError(
                     f"{folder / 'config.json'}: the preprocessing of {stream!r} was changed after training "
@@ -149,10 +183,16 @@ def read_training(folder: Path) -> TrainingFacts:
     Raises:
         DataError: It is missing or not of this version.
     """
+    path = folder / "training.json"
     try:
-        return TrainingFacts(**_read_json(folder, "training.json"))
+        facts = TrainingFacts(**_read_json(folder, "training.json"))
     except TypeError as error:
-        raise DataError(f"{folder / 'training.json'}: not written by this version of kinema ({error})") from None
+        raise DataError(f"{path}: not written by this version of kinema ({error})") from None
+    objects = {name: getattr(facts, name) for name in ("data", "class_counts", "commonest", "accuracy")}
+    wrong = [name for name, value in objects.items() if not isinstance(value, dict)]
+    if wrong or not isinstance(facts.data.get("name"), str):
+        raise DataError(f"{path}: not written by this version of kinema ({(wrong or ['data.name'])[0]} is wrong)")
+    return facts
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -166,18 +206,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        OSError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as weights: {reason[:200]}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about a strange file that is refused in the next line
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read as weights: {reason(error)}") from None
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -189,6 +222,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise DataError(f"{path}: holds no state dictionary (name -> tensor)")
     return tensors
+
+
+def reason(error: Exception) -> str:
+    """Why a file is no file of weights, in one line."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to read it unsafely
+        return "not a file of tensors alone, and what a stranger may have written is not unpickled"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

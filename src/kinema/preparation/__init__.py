@@ -1,1 +1,1 @@
-
+"""What is computed once, before training."""

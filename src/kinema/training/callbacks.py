@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import os
+import pickle
 import signal
 import threading
 import time
@@ -17,13 +18,15 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from kinema.data.loading import Batch
 from kinema.files import write_atomically
 from kinema.progress import Task
 from kinema.training.module import RecogniserTraining
 from kinema.types import DataError, StoppedBySignal
+
+LAST = "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -38,16 +41,48 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             size_mb = buffer.getbuffer().nbytes / 1e6
             raise DataError(
-                f"{path}: the checkpoint of {size_mb:.0f} MB cannot be written: {error.strerror or error}; make room "
-                "and go on with --resume, the checkpoint before it is untouched"
-            ) from error
+                f"{path}: the checkpoint of {size_mb:.0f} MB cannot be written: {error.strerror or error}; "
+                f"{_way_on(Path(path).with_name(LAST))}"
+            ) from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, on the CPU. Nothing in it is executed.
+
+    Raises:
+        DataError: It is missing or broken.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: the checkpoint cannot be read: {reason}; begin a new run") from None
+    return checkpoint
+
+
+def _way_on(last_checkpoint: Path) -> str:
+    """What can be done when something of a run could not be written."""
+    if not last_checkpoint.is_file():
+        return "make room and begin again"
+    return f"make room and go on with --resume {last_checkpoint.parent.parent}, the last checkpoint is untouched"
 
 
 class History(Callback):
-    """One row per epoch, in memory, in the checkpoint and in `metrics.csv`."""
+    """One row per epoch, in memory, in the checkpoint and in `metrics.csv`, whose columns are
+
+    epoch                   from 1
+    lr                      learning rate that the next step would have
+    train/loss              mean over the epoch's clips, augmented and with label smoothing, while weights changed
+    train/TASK_top1         accuracy on the same clips; for several tasks also joint, right in all of them
+    validation/loss         mean over the validation clips, without label smoothing
+    validation/TASK_top1    accuracy on the validation clips
+    seconds                 duration; of an epoch that was interrupted, of its last part
+
+    The loggers get the same numbers, without epoch and seconds, at the step `epoch`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,10 +101,14 @@ class History(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/") and name != "validation/selection"
         }
+        self.rows.append({**row, "seconds": time.monotonic() - self._began})
+        try:
+            write_atomically(self.path, self._csv().encode())
+        except OSError as error:
+            hint = _way_on(self.path.parent / "checkpoints" / LAST)
+            raise DataError(f"{self.path}: cannot be written: {error.strerror or error}; {hint}") from None
         for logger in trainer.loggers:
             logger.log_metrics({n: v for n, v in row.items() if n != "epoch"}, step=trainer.current_epoch + 1)
-        self.rows.append({**row, "seconds": time.monotonic() - self._began})
-        write_atomically(self.path, self._csv().encode())
 
     def _csv(self) -> str:
         text = io.StringIO()
@@ -86,21 +125,43 @@ class History(Callback):
         self.rows = [dict(row) for row in state_dict["rows"]]
 
 
+class StopNow(BaseException):
+    """Ends training at once, through whatever is being done. Lightning would turn a KeyboardInterrupt into exit code 1.
+
+    Attributes:
+        signum: The signal that came.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
 class StopRequest:
-    """SIGINT and SIGTERM ask training to stop after the batch at hand; a second one ends it at once."""
+    """SIGINT and SIGTERM. While batches are trained on, the first one asks to stop behind the batch at hand; a second
+    one, and one that comes before or afterwards, ends everything at once.
+
+    Attributes:
+        signum: The signal that asked to stop.
+        can_wait: Whether somebody looks at `signum`.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.can_wait = False
+        self._process = os.getpid()
 
     def install(self) -> None:
-        """Take over the signals. Lightning installs its own handlers when `fit` begins, so this is called after."""
+        """Take over the signals; also again when `fit` has begun, because Lightning then installs its own handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._handle)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt
+        if os.getpid() != self._process:
+            return  # a terminal sends Ctrl-C to the processes that read clips too; they end with this one
+        if not self.can_wait or self.signum is not None:
+            raise StopNow(signum)
         self.signum = signum
 
 
@@ -109,11 +170,24 @@ def stop_request() -> Iterator[StopRequest]:
     """A request that nobody has made yet; the signals' handlers are restored afterwards."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    request = StopRequest()
+    request.install()
     try:
-        yield StopRequest()
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Weights of the best epoch so far. Unlike its base it goes on when the run's folder was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        here = self.format_checkpoint_name({})
+        scores = dict.fromkeys([here] * len(state_dict["best_k_models"]), state_dict["best_model_score"])
+        paths = {"best_model_path": here, "kth_best_model_path": here} if scores else {}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
 
 
 class LastCheckpoint(Checkpoint):
@@ -130,7 +204,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.request.install()
+        self.request.can_wait = True
         self._saved_at = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.request.can_wait = False
+        if self.request.signum is not None:
+            raise StopNow(self.request.signum)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -159,6 +239,9 @@ class Progress(Callback):
         self._mark = time.monotonic()
         self._waited_s = 0.0
         self._total_s = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mark = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kinema.config import Recipe
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, EpochOrder
 from kinema.evaluation.metrics import accuracy, main_task, task_metrics
 from kinema.evaluation.predict import Collector
+from kinema.models.frame_model import FrameModel
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser, build_schedule
-from kinema.types import JOINT, Clip, Heads, Preprocessing, UserError
+from kinema.types import JOINT, Clip, DataError, Heads, Preprocessing, UserError
 
 
 class RecogniserTraining(LightningModule):
@@ -33,6 +36,7 @@ class RecogniserTraining(LightningModule):
         preprocessing: Stream -> preprocessing.
         validation_clips: What the validation batches' indices point into.
         steps_per_epoch: Batches in an epoch.
+        clips_fingerprint: Differs for other clips; part of a checkpoint.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class RecogniserTraining(LightningModule):
         preprocessing: Mapping[str, Preprocessing],
         validation_clips: list[Clip],
         steps_per_epoch: int,
+        clips_fingerprint: str,
     ) -> None:
         super().__init__()
         self.model = model
@@ -52,12 +57,13 @@ class RecogniserTraining(LightningModule):
         self.preprocessing = preprocessing
         self.validation_clips = validation_clips
         self.steps_per_epoch = steps_per_epoch
+        self.clips_fingerprint = clips_fingerprint
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
-        self.skipped: set[int] = set()
+        self.skipped: Counter[int] = Counter()  # training clip -> epochs in which it could not be read
+        self.best: tuple[float, float] | None = None  # validation accuracy and negative loss
         self._collector = Collector()
-        self._colour_draws = torch.Generator()
 
     # Training
 
@@ -73,22 +79,17 @@ class RecogniserTraining(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         sequence = np.random.SeedSequence([self.recipe.trainer.seed, self.current_epoch, self.batches_done])
-        seeds = sequence.generate_state(2)
-        torch.manual_seed(int(seeds[0]))
-        self._colour_draws.manual_seed(int(seeds[1]))
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.batches_done += 1
-        self.skipped.update(batch.failures)
+        self.skipped.update(batch.failures.keys())
         if not len(batch):
+            if self.batches_done == self.steps_per_epoch and not self.sums["clips"]:
+                reason = next(iter(batch.failures.values()))
+                raise DataError(f"no training clip could be read in epoch {self.current_epoch + 1}; the last: {reason}")
             return None
-        inputs = to_model_input(
-            batch.streams,
-            self.preprocessing,
-            augmentation=self.recipe.clips.augmentation,
-            generator=self._colour_draws,
-        )
-        logits = self.model(inputs)
+        logits = self._logits(batch)
         loss = multi_task_loss(logits, batch.labels, self.recipe.task)
         value = loss.item()
         if not np.isfinite(value):
@@ -98,6 +99,12 @@ class RecogniserTraining(LightningModule):
             )
         self._count(logits, batch, value)
         return loss
+
+    def _logits(self, batch: Batch) -> dict[str, Tensor]:
+        if batch.features is not None:
+            assert isinstance(self.model, FrameModel)
+            return self.model.classify(batch.features.float())
+        return self.model(to_model_input(batch.streams, self.preprocessing, colour=batch.colour))
 
     def _count(self, logits: Mapping[str, Tensor], batch: Batch, loss: float) -> None:
         right = {task: values.argmax(dim=1) == batch.labels[task] for task, values in logits.items()}
@@ -128,24 +135,40 @@ class RecogniserTraining(LightningModule):
         if not len(batch):
             self._collector.add(batch, {})
             return
-        logits = self.model(to_model_input(batch.streams, self.preprocessing))
-        self._collector.add(batch, logits)
+        self._collector.add(batch, self._logits(batch))
 
     def on_validation_epoch_end(self) -> None:
         predictions = self._collector.predictions(self.validation_clips, self.classes, {})
+        if not predictions.clips:
+            reason = next(iter(predictions.skipped.values()))
+            raise DataError(f"none of the {len(predictions.skipped)} validation clips can be read; the first: {reason}")
         metrics = {task: task_metrics(predictions, task) for task in self.classes}
         loss = sum(self.recipe.task.weights.get(task, 1.0) * values["loss"] for task, values in metrics.items())
         accuracies = accuracy(predictions)
-        self.log("validation/loss", loss)
-        for name, value in accuracies.items():
-            self.log(f"validation/{name}_top1", value)
-        # Accuracy on few clips has few values: among equal ones the lower loss is the better epoch.
-        self.log("validation/selection", accuracies[main_task(self.classes)] - 1e-6 * min(loss, 1e3))
+        metrics_of_epoch = {"loss": loss, **{f"{name}_top1": value for name, value in accuracies.items()}}
+        for name, value in metrics_of_epoch.items():
+            self.log(f"validation/{name}", value, logger=False)  # the history logs
+        # Accuracy on few clips has few values: among equal ones the lower loss is the better epoch. Those who select
+        # compare one float32 number, which cannot hold both, but holds the number of the epoch that was the best yet.
+        score = accuracies[main_task(self.classes)], -loss
+        is_better = self.best is None or score > self.best
+        self.best = score if is_better else self.best
+        self.log("validation/selection", float(self.current_epoch + 1) if is_better else 0.0, logger=False)
 
     # Plumbing
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if gradient_clip_val is None:
+            return
+        # Not through Lightning, which refuses it for a fused optimiser beside mixed precision of any kind. It is
+        # right for fp16 alone, whose gradients a fused optimiser unscales; for fp16 ours is not fused.
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         trainer = self.recipe.trainer
@@ -163,7 +186,9 @@ class RecogniserTraining(LightningModule):
             "epoch": self.counted_epoch,
             "batches_done": self.batches_done,
             "sums": dict(self.sums),
-            "skipped": sorted(self.skipped),
+            "skipped": dict(self.skipped),
+            "best": self.best,
+            "clips": self.clips_fingerprint,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -171,7 +196,8 @@ class RecogniserTraining(LightningModule):
         self.counted_epoch = state["epoch"]
         self.batches_done = state["batches_done"]
         self.sums = dict(state["sums"])
-        self.skipped = set(state["skipped"])
+        self.skipped = Counter(state["skipped"])
+        self.best = state["best"]
 
 
 class TrainingBatches:

@@ -3,6 +3,7 @@ can be wrong with a recipe or its data is found here, before a run exists."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kinema.config import ClipsSection, Recipe
+from kinema.config import ClipsSection, Recipe, TrainerSection
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
 from kinema.data.usable import probe_splits
@@ -62,6 +63,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         ConfigError: A setting is impossible for these data or this model.
         DataError: Data or weights are missing or wrong.
     """
+    compute_device(recipe.trainer)
     dataset = load_dataset(recipe.data, seed=recipe.trainer.seed)
     for note in dataset.notes:
         log.info("%s", note)
@@ -80,6 +82,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
+    _check_smallest_batch(model, recipe, preprocessing, len(clips["train"]))
     return Prepared(
         recipe=recipe,
         dataset=dataset,
@@ -91,6 +94,42 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         preprocessing={"rgb": preprocessing},
         select=select,
     )
+
+
+def _check_smallest_batch(model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, num_clips: int) -> None:
+    """Batch norm cannot be trained on a single value per channel, which the last batch of an epoch may come to.
+
+    Raises:
+        ConfigError: An epoch has a batch of one clip, and the model cannot be trained on it.
+    """
+    size = recipe.clips.batch_size
+    if (num_clips % size or size) > 1:
+        return
+    shape = preprocessing.shape
+    clip = torch.empty(1, shape.num_frames, shape.channels, shape.height_px, shape.width_px, device="meta")
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).to("meta").train()({"rgb": clip})
+    except ValueError as error:
+        raise ConfigError(
+            f"clips.batch_size: with {size} and {num_clips} training clips, an epoch has a batch of one clip, on which "
+            f"this model cannot be trained ({str(error).partition(', got')[0]}); take another size"
+        ) from None
+
+
+def compute_device(trainer: TrainerSection) -> torch.device:
+    """Where a run computes.
+
+    Raises:
+        ConfigError: The recipe asks for a GPU and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if trainer.accelerator == "gpu" and not has_gpu:
+        raise ConfigError("trainer.accelerator: there is no GPU; use auto or cpu")
+    on_gpu = has_gpu and trainer.accelerator != "cpu"
+    if trainer.precision == "fp16" and not on_gpu:
+        raise ConfigError("trainer.precision: fp16 needs a GPU; use bf16 or fp32")
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def make_preprocessing(

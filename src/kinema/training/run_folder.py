@@ -13,6 +13,7 @@ report.html          a page about all of it
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -82,6 +83,28 @@ class Run:
         """A folder for an evaluation that does not exist yet: `name`, or `name-2`, ..."""
         return fresh_folder(self.evaluations / name)
 
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed in the middle of writing left of its temporary files."""
+        for folder in (self.folder, self.last_checkpoint.parent):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+
+def check_output(recipe: Recipe) -> None:
+    """Make sure that a run can be put where the recipe says: known before the data are looked at, not behind it.
+
+    Raises:
+        ConfigError: `output` exists and is not an empty folder.
+    """
+    folder = recipe.output
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ConfigError(
+            f"output: {folder} exists already and a run is never overwritten; give another folder, "
+            f"or go on with that run by --resume {folder}"
+        )
+
 
 def create_run(recipe: Recipe) -> Run:
     """Make the folder of a new run and write what is known before it begins.
@@ -89,28 +112,33 @@ def create_run(recipe: Recipe) -> Run:
     Raises:
         ConfigError: `output` exists already, or cannot be made.
     """
-    if recipe.output is not None:
-        folder = recipe.output
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"output: {folder} exists already and a run is never overwritten; give another folder, "
-                f"or go on with that run by --resume {folder}"
-            )
-    else:
-        today = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
-        folder = fresh_folder(Path("runs") / f"{today}_{recipe.data.name}_{recipe.model.name}")
-    run = Run(folder)
+    check_output(recipe)
+    folder = recipe.output or Path("runs")
     try:
+        if recipe.output is None:
+            folder = _new_folder_of_today(recipe)
         folder.mkdir(parents=True, exist_ok=True)
+        run = Run(folder)
         write_atomically(run.config, recipe.to_yaml().encode())
         write_json(folder / "environment.json", environment(recipe))
     except OSError as error:
+        if folder != Path("runs"):
+            shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(f"output: {folder} cannot be written: {error.strerror or error}") from None
     return run
 
 
+def _new_folder_of_today(recipe: Recipe) -> Path:
+    today = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
+    while True:
+        folder = fresh_folder(Path("runs") / f"{today}_{recipe.data.name}_{recipe.model.name}")
+        with contextlib.suppress(FileExistsError):  # another run took the same name just now
+            folder.mkdir(parents=True)
+            return folder
+
+
 def discard_empty_run(run: Run) -> None:
-    """Remove the folder of a run that failed before it had trained anything."""
+    """Remove the folder of a new run that failed before it had trained anything."""
     if not run.last_checkpoint.exists() and not run.weights.exists():
         shutil.rmtree(run.folder, ignore_errors=True)
 

@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import logging
-import math
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
+from torch import nn
 
+from kinema.config import ClipsSection
 from kinema.data.hashing import content_hash
-from kinema.data.loading import ClipReader, EpochOrder, clip_loader
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
 from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.results import results, save_evaluation
+from kinema.models.frame_model import FrameModel
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.preparation.features import FeatureReader, frozen_features
 from kinema.progress import SILENT, Reporter
 from kinema.training.callbacks import (
     AtomicCheckpointIO,
+    BestCheckpoint,
     History,
     LastCheckpoint,
     Progress,
+    StopNow,
     StopRequest,
     quiet_lightning,
+    read_checkpoint,
     stop_request,
 )
 from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining, TrainingBatches
-from kinema.training.prepare import Prepared
+from kinema.training.prepare import Prepared, compute_device
 from kinema.training.run_folder import Run
-from kinema.types import ConfigError
+from kinema.training.tensorboard import EventFile
+from kinema.types import Clip, DataError, Split, StoppedBySignal, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +75,33 @@ def train(prepared: Prepared, run: Run, *, reporter: Reporter = SILENT) -> Train
         reporter: Where to show progress.
 
     Raises:
-        StoppedBySignal: SIGINT or SIGTERM came; a checkpoint was written.
-        DataError: Something cannot be written. The checkpoint before it is untouched.
+        StoppedBySignal: SIGINT or SIGTERM came. A checkpoint was written, unless a second one came before it could be.
+        DataError: Something cannot be written (the checkpoint before it is untouched), or no clip can be read.
         UserError: The loss is not finite.
     """
     quiet_lightning()
-    with warnings.catch_warnings(), stop_request() as request:
-        # Hints about things that are as they are on purpose: the loader's position is restored by us, and frozen parts
-        # are in evaluation mode.
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
-        module, history = _fit(prepared, run, request, reporter)
-    epoch = _load_selected(module, run, prepared.select, last_epoch=len(history.rows))
-    return _finish(prepared, run, module, epoch, reporter)
+    run.remove_leftovers()
+    try:
+        with warnings.catch_warnings(), stop_request() as request:
+            _ignore_hints()
+            module, history = _fit(prepared, run, request, reporter)
+            epoch = _load_selected(module, run, prepared.select, last_epoch=len(history.rows))
+            return _finish(prepared, run, module, epoch, reporter)
+    except StopNow as stop:
+        raise StoppedBySignal(stop.signum, run.folder) from None
+
+
+def _ignore_hints() -> None:
+    # Hints of Lightning's about things that are as they are on purpose: the loader's position is restored by us, frozen
+    # parts are in evaluation mode, a resumed run has checkpoints, and a batch that cannot be read has no loss.
+    warnings.simplefilter("ignore", PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+    for message in (
+        "module\\(s\\) in eval mode at the start of training",
+        "Checkpoint directory .* exists and is not empty",
+        "`training_step` returned `None`",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter) -> tuple[RecogniserTraining, History]:
@@ -98,13 +116,24 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
         preprocessing=prepared.preprocessing,
         validation_clips=list(validation),
         steps_per_epoch=len(order),
+        clips_fingerprint=fingerprint({split: [clip.clip_id for clip in clips[split]] for split in clips}),
     )
     history = History(run.folder / "metrics.csv")
+    checkpoint = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.is_file() else None
+    if checkpoint is not None and checkpoint["epoch_state"]["clips"] != module.clips_fingerprint:
+        raise DataError(
+            f"{run.folder}: the run was begun with other clips; a video is new, missing, or cannot be read any more. "
+            "Mend the data set, or begin a new run"
+        )
+    if checkpoint is not None and _is_over(checkpoint, recipe.trainer.epochs):
+        _restore(module, history, checkpoint)
+        return module, history
+    readers = _readers(prepared, reporter)
     with reporter.track(
         "training",
         total=recipe.trainer.epochs * len(clips["train"]),
         unit="clips",
-        done=_clips_done(run, prepared),
+        done=_clips_done(checkpoint, prepared),
     ) as task:
         callbacks: list[Callback] = [history, Progress(task)]
         callbacks += _selection_callbacks(prepared, run)
@@ -112,25 +141,19 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
             LastCheckpoint(run.last_checkpoint, every_minutes=recipe.trainer.checkpoint_minutes, request=request)
         )
         trainer = _trainer(prepared, run, callbacks)
-        reader = ClipReader(
-            clips["train"],
-            prepared.videos,
-            prepared.preprocessing,
-            augmentation=recipe.clips.augmentation,
-            seed=seed,
-        )
-        batches = clip_loader(reader, order, workers=recipe.clips.workers, pin_memory=_has_gpu(trainer))
-        checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
-        if checkpoint is not None and _is_over(checkpoint, recipe.trainer.epochs):
-            _restore(module, history, checkpoint)
-        else:
+        batches = clip_loader(readers["train"], order, workers=recipe.clips.workers, pin_memory=_has_gpu(trainer))
+        validation_batches = _validation_batches(readers["validation"], recipe.clips) if validation else None
+        try:
             trainer.fit(
                 module,
                 TrainingBatches(batches, order, module),
-                _validation_batches(prepared) if validation else None,
-                ckpt_path=checkpoint,
+                validation_batches,
+                ckpt_path=run.last_checkpoint if checkpoint is not None else None,
                 weights_only=True,
             )
+        finally:
+            end_workers(batches)
+            end_workers(validation_batches)
     if module.skipped:
         names = ", ".join(clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
@@ -139,17 +162,13 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
 
 def _trainer(prepared: Prepared, run: Run, callbacks: list[Callback]) -> Trainer:
     section = prepared.recipe.trainer
-    if section.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("trainer.precision: fp16 needs a GPU; use bf16 or fp32")
-    if section.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator: there is no GPU; use auto or cpu")
     return Trainer(
         max_epochs=section.epochs,
         accelerator=section.accelerator,
         devices=1,
         precision=_PRECISION[section.precision],
         gradient_clip_val=prepared.recipe.optim.clip_norm,
-        logger=TensorBoardLogger(save_dir=run.folder, name="tensorboard", version=""),
+        logger=EventFile(run.folder / "tensorboard"),
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run.folder,
@@ -171,7 +190,7 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
     if prepared.select == "best":
         best = run.best_checkpoint
         callbacks.append(
-            ModelCheckpoint(
+            BestCheckpoint(
                 dirpath=best.parent,
                 filename=best.stem,
                 save_weights_only=True,
@@ -183,36 +202,57 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
     return callbacks
 
 
-def _validation_batches(prepared: Prepared) -> Any:
-    recipe = prepared.recipe
-    clips = prepared.clips["validation"]
-    reader = ClipReader(clips, prepared.videos, prepared.preprocessing, augmentation=None, seed=0)
-    order = EpochOrder(len(clips), batch_size=recipe.clips.batch_size, seed=None)
-    return clip_loader(reader, order, workers=recipe.clips.workers)
+def _readers(prepared: Prepared, reporter: Reporter) -> dict[Split, ClipReader | FeatureReader]:
+    """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again."""
+    section = prepared.recipe.clips
+    readers: dict[Split, ClipReader | FeatureReader] = {}
+    for split, clips in prepared.clips.items():
+        reader = ClipReader(
+            clips,
+            prepared.videos,
+            prepared.preprocessing,
+            augmentation=section.augmentation if split == "train" else None,
+            seed=prepared.recipe.trainer.seed,
+        )
+        readers[split] = reader
+        model = prepared.model
+        frozen = isinstance(model, FrameModel) and model.backbone.frozen
+        if section.store == "auto" and frozen and section.augmentation.views is not None:
+            assert isinstance(model, FrameModel)
+            features = frozen_features(
+                model.to(compute_device(prepared.recipe.trainer)),
+                reader,
+                batch_size=section.batch_size,
+                workers=section.workers,
+                description=f"features of {split} clips",
+                reporter=reporter,
+            )
+            if features is not None:
+                readers[split] = FeatureReader(features, reader)
+    return readers
+
+
+def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> Any:
+    order = EpochOrder(len(reader), batch_size=section.batch_size, seed=None)
+    return clip_loader(reader, order, workers=section.workers)
 
 
 def _has_gpu(trainer: Trainer) -> bool:
     return trainer.strategy.root_device.type == "cuda"
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
-
-
-def _clips_done(run: Run, prepared: Prepared) -> int:
+def _clips_done(checkpoint: Mapping[str, Any] | None, prepared: Prepared) -> int:
     """Clips that an interrupted run has seen already."""
-    if not run.last_checkpoint.is_file():
+    if checkpoint is None:
         return 0
-    state = _read_checkpoint(run.last_checkpoint)["epoch_state"]
+    state = checkpoint["epoch_state"]
     per_epoch = len(prepared.clips["train"])
     inside = min(state["batches_done"] * prepared.recipe.clips.batch_size, per_epoch)
     return int(state["epoch"] * per_epoch + inside)
 
 
-def _is_over(path: Path, num_epochs: int) -> bool:
+def _is_over(checkpoint: Mapping[str, Any], num_epochs: int) -> bool:
     """Whether training was complete when this checkpoint was written, and only the weights were missing."""
-    checkpoint = _read_checkpoint(path)
     history = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("History"))
     if len(history["rows"]) >= num_epochs:
         return True
@@ -220,8 +260,7 @@ def _is_over(path: Path, num_epochs: int) -> bool:
     return bool(stopping) and stopping[0]["stopped_epoch"] > 0
 
 
-def _restore(module: RecogniserTraining, history: History, path: Path) -> None:
-    checkpoint = _read_checkpoint(path)
+def _restore(module: RecogniserTraining, history: History, checkpoint: dict[str, Any]) -> None:
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     history.load_state_dict(
@@ -233,15 +272,16 @@ def _load_selected(module: RecogniserTraining, run: Run, select: str, *, last_ep
     """Put the kept epoch's weights into the module; its number, from 1."""
     if select == "last":
         return last_epoch
-    checkpoint = _read_checkpoint(run.best_checkpoint)
+    checkpoint = read_checkpoint(run.best_checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1
 
 
 def _finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int, reporter: Reporter) -> Trained:
-    """Measure the kept weights, write them, and evaluate them on the validation split."""
+    """Measure the kept weights, evaluate them on the validation split, and write them."""
     recipe, classes = prepared.recipe, prepared.dataset.classes
-    train_clips = prepared.clips["train"]
+    model = module.model.to(compute_device(recipe.trainer))  # Lightning has put it back on the CPU
+    train_clips = _trained_clips(prepared, module)
     chosen = np.random.default_rng(recipe.trainer.seed).permutation(len(train_clips))[:_ACCURACY_CLIPS]
     settings: dict[str, Any] = {
         "classes": classes,
@@ -251,14 +291,17 @@ def _finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int
         "reporter": reporter,
     }
     on_training = predict_clips(
-        module.model,
+        model,
         [train_clips[index] for index in sorted(chosen)],
         prepared.videos,
         description="measuring on training clips",
         **settings,
     )
+    if not on_training.clips:
+        raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
+        seed=recipe.trainer.seed,
         num_clips=len(train_clips),
         class_counts=class_counts(train_clips, classes),
         commonest=commonest(train_clips, classes),
@@ -276,23 +319,48 @@ def _finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int
         preprocessing=prepared.preprocessing,
     )
     main = main_task(classes)
-    best: dict[str, Any] = {"epoch": epoch, "selected_by": prepared.select, "train_top1": facts.accuracy[main]}
+    best: dict[str, Any] = {
+        "epoch": epoch,
+        "selected_by": facts.selected_by,
+        "train_top1": facts.accuracy[main],
+    }
     record = None
     if "validation" in prepared.clips:
-        on_validation = predict_clips(
-            module.model,
-            prepared.clips["validation"],
-            prepared.videos,
-            description="evaluating on validation clips",
-            **settings,
-        )
-        pairs = prepared.dataset.pairs
-        record = results(on_validation, split="validation", training=facts, pairs=pairs)
-        record["num_skipped"] += len(prepared.skipped["validation"])
-        save_evaluation(run.new_evaluation("validation"), record, on_validation)
+        record = _evaluate(prepared, run, model, facts, settings)
         headline = record["joint"] if main == "joint" else record["tasks"][main]
         best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
     # Written last: their presence says that the run is finished.
-    save(run.weights, module.model.state_dict(), config, facts, card=model_card(config, facts, record))
-    assert not math.isnan(facts.accuracy[main])
+    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record))
     return Trained(run=run, best=best)
+
+
+def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]:
+    """Training clips without those that could not be read in any epoch."""
+    num_epochs = module.counted_epoch + 1
+    return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
+
+
+def _evaluate(
+    prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate on the validation split and keep the result in the run."""
+    predictions = predict_clips(
+        model,
+        prepared.clips["validation"],
+        prepared.videos,
+        description="evaluating on validation clips",
+        **settings,
+    )
+    if not predictions.clips:
+        reason = next(iter(predictions.skipped.values()))
+        raise DataError(f"no validation clip can be read any more; the first: {reason}")
+    record = results(predictions, split="validation", training=facts, pairs=prepared.dataset.pairs)
+    record["num_skipped"] += len(prepared.skipped["validation"])
+    # Without weights there can be none but that of an attempt that was interrupted at this place.
+    shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
+    try:
+        save_evaluation(run.new_evaluation("validation"), record, predictions)
+    except OSError as error:
+        hint = f"make room and go on with --resume {run.folder}"
+        raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
+    return record

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.tiny import Tiny
+from kinema.models.weights import UNREADABLE, reason
 from kinema.registry import suggest
 from kinema.types import ConfigError, DataError
 
@@ -18,6 +19,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _FROZEN_CHUNK = 32
 """Frames that a frozen backbone takes at once on a CPU: activations of so many stay in its caches."""
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Their weights were trained with another normalisation than torchvision's, which the network does itself; and
+    # their auxiliary classifiers give several outputs in training.
+    name: {"aux_logits": False, "transform_input": True, "init_weights": False}
+    for name in ("googlenet", "inception_v3")
+}
 
 
 class FrameBackbone(nn.Module):
@@ -79,10 +87,10 @@ class FrameBackbone(nn.Module):
             raise ConfigError(f"init.weights: nothing is published for {self.name!r}; train it from scratch (null)")
         try:
             return _fetch(self.library, self._bare_name)
-        except (OSError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"init.weights: the published weights of {self.name!r} cannot be fetched "
-                f"({str(error).splitlines()[0]}); give the path of a file instead: init.weights=FILE"
+                f"({reason(error)}); give the path of a file instead: init.weights=FILE"
             ) from None
 
 
@@ -95,11 +103,12 @@ def _build(name: str) -> tuple[str, nn.Module, int]:
     bare = name.removeprefix("torchvision/").removeprefix("timm/")
     zoo = torchvision.models.list_models(module=torchvision.models)
     if not name.startswith("timm/") and bare in zoo:
-        body = torchvision.models.get_model(bare, weights=None)
+        body = torchvision.models.get_model(bare, weights=None, **_OPTIONS.get(bare, {}))
         return "torchvision", body, _remove_classifier(body, name)
     if not name.startswith("torchvision/") and timm.is_model(bare):
         network: Any = timm.create_model(bare, pretrained=False, num_classes=0)
-        return "timm", network, network.num_features
+        # What comes out behind a last convolution or linear layer may be wider than the feature map.
+        return "timm", network, getattr(network, "head_hidden_size", None) or network.num_features
     raise ConfigError(f"model.backbone: no image network {name!r}{_nearest(bare, zoo)}")
 
 
@@ -127,14 +136,18 @@ def _remove_classifier(body: nn.Module, name: str) -> int:
 
 
 def _published_normalisation(library: str, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    config: Any = None
+    published: Any = None
     if library == "timm":
         import timm
 
-        config = timm.get_pretrained_cfg(name)
-    if config is None:  # torchvision's image networks all expect this
+        published = timm.get_pretrained_cfg(name)
+    elif library == "torchvision":
+        import torchvision
+
+        published = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    if published is None:
         return IMAGENET_MEAN, IMAGENET_STD
-    return tuple(config.mean), tuple(config.std)
+    return tuple(published.mean), tuple(published.std)
 
 
 def _fetch(library: str, name: str) -> dict[str, Tensor]:
@@ -142,7 +155,8 @@ def _fetch(library: str, name: str) -> dict[str, Tensor]:
         import torchvision
 
         weights = torchvision.models.get_model_weights(name).DEFAULT
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        # A file in the download folder may have been put there by anybody: no code in it is run.
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     import timm
 
     if timm.get_pretrained_cfg(name) is None:

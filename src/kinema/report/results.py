@@ -1,0 +1,249 @@
+"""The numbers of a run's evaluations, in words, as a picture and as a table; and the curves of its training."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kinema.evaluation.metrics import main_task
+from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
+from kinema.report.markup import (
+    Child,
+    Markup,
+    counted,
+    details,
+    element,
+    join,
+    percent,
+    signed_percent,
+    table,
+)
+from kinema.report.record import Evaluation, RunRecord
+from kinema.types import JOINT
+
+LARGE_GAP = 0.15
+PAIR_CHANCE = 0.5
+PAIR_MARGIN = 0.05
+"""Within so much of chance, pairs are called not told apart."""
+
+_MAX_REASONS = 10
+
+
+def results_section(run: RunRecord) -> Markup:
+    """Verdicts, the headline, all numbers."""
+    latest = run.latest
+    if latest is None:
+        return _not_evaluated(run)
+    skipped = [part for evaluation in run.evaluations if (part := _skipped(evaluation)) is not None]
+    only_validation = None
+    if all(evaluation.split != "test" for evaluation in run.evaluations):
+        only_validation = element(
+            "p",
+            "There is no evaluation on the test split yet. Where the data set has one: ",
+            element("code", f"kinema evaluate {shlex.quote(str(run.folder))}"),
+            class_="note",
+        )
+    return join(
+        element("ul", [element("li", verdict) for verdict in verdicts(run.evaluations)], class_="verdicts"),
+        _headline(latest),
+        only_validation,
+        _bars(run.evaluations),
+        numbers_table(run.evaluations),
+        _pairs(latest),
+        skipped,
+    )
+
+
+def verdicts(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What one has to know before believing the numbers, one sentence each."""
+    return [sentence for evaluation in evaluations for sentence in _verdicts(evaluation)]
+
+
+def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
+    """One row per evaluation and task."""
+    columns = ["top1", "top3", "top5", "mean_class", "chance", "majority", "train_top1"]
+    titles = ["top-1", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
+    with_pairs = any("pairs" in evaluation.record for evaluation in evaluations)
+    rows: list[list[Child]] = []
+    for evaluation in evaluations:
+        for task, values in evaluation.tasks.items():
+            row: list[Child] = [evaluation.name, task]
+            row += [f"{evaluation.record.get(key, 0):,}" for key in ("num_clips", "num_skipped")]
+            row += [_strong(percent(values.get(key)), key) for key in columns]
+            row.append(signed_percent(values.get("gap")))
+            if with_pairs:
+                first = task == next(iter(evaluation.tasks))
+                row.append(percent(evaluation.record.get("pairs")) if first else "")
+            rows.append(row)
+    head = ["evaluation", "task", "clips", "skipped", *titles, *(["within pairs"] if with_pairs else [])]
+    return table(head, rows, text_columns=(0, 1))
+
+
+def curves_section(run: RunRecord) -> Markup:
+    """Loss and accuracies over the epochs."""
+    if not run.history:
+        return element("p", "No epoch has been finished yet.")
+    kept = None if run.training is None else float(run.training["epoch"])
+    names = dict.fromkeys(column.partition("/")[2] for row in run.history for column in row if "/" in column)
+    charts = []
+    for name in sorted(names, key=lambda name: name != "loss"):
+        series = [
+            Series(name=title, style=style, points=points)
+            for style, title in (("train", "training"), ("validation", "validation"))
+            if (points := _points(run.history, f"{style}/{name}"))
+        ]
+        if not series:
+            continue
+        task = name.removesuffix("_top1")
+        charts.append(
+            line_chart(
+                series,
+                title="loss" if name == "loss" else f"top-1, {task}",
+                shares=name != "loss",
+                kept=kept,
+                reference=("chance", chance) if (chance := _chance(run, task)) is not None else None,
+            )
+        )
+    note = (
+        "Training values are means over an epoch on augmented clips while the weights were changing, so they can lie "
+        "below those of validation."
+    )
+    return join(element("div", charts, class_="columns"), element("p", note, class_="note"))
+
+
+def _verdicts(evaluation: Evaluation) -> Iterator[str]:
+    for task, values in evaluation.tasks.items():
+        where = f"{evaluation.name}, {task}" if len(evaluation.tasks) > 1 else evaluation.name
+        top1 = _finite(values.get("top1"))
+        if top1 is None:
+            yield f"{where}: no accuracy, because no clip was evaluated."
+            continue
+        beaten_by = [
+            f"{name} ({percent(share)})"
+            for name, share in (
+                ("always answering the commonest training class", _finite(values.get("majority"))),
+                ("chance", _finite(values.get("chance"))),
+            )
+            if share is not None and top1 <= share
+        ]
+        if beaten_by:
+            yield f"{where}: top-1 {percent(top1)} is not better than {' or '.join(beaten_by)}."
+    gaps = [
+        (f"{task}, " if len(evaluation.tasks) > 1 else "")
+        + f"{signed_percent(gap)}: {percent(values['train_top1'])} there, {percent(values['top1'])} here"
+        for task, values in evaluation.tasks.items()
+        if (gap := _finite(values.get("gap"))) is not None and gap > LARGE_GAP
+    ]
+    if gaps:
+        yield f"{evaluation.name}: the gap to the training clips is large ({'; '.join(gaps)})."
+    pairs = _finite(evaluation.record.get("pairs"))
+    if pairs is not None and pairs <= PAIR_CHANCE + PAIR_MARGIN:
+        yield (
+            f"{evaluation.name}: within pairs of classes that show the same frames in opposite order, "
+            f"{percent(pairs)} is no better than guessing (50.0 %): the order of frames does not help the model."
+        )
+
+
+def _headline(evaluation: Evaluation) -> Markup:
+    record = evaluation.record
+    task = main_task(record["tasks"])
+    values = evaluation.tasks.get(task, {})
+    clips = counted(record.get("num_clips", 0), "clip")
+    name = "top-1" if len(record["tasks"]) == 1 else "right in all tasks"
+    tiles = [
+        _tile(percent(values.get("top1")), f"{name} on {evaluation.name}", clips, style="main"),
+        _tile(percent(values.get("chance")), "chance", f"one of {_num_answers(record):,} answers"),
+        _tile(percent(values.get("majority")), "majority", "always the commonest training class"),
+        _tile(percent(values.get("train_top1")), "training clips", "without augmentation"),
+        _tile(signed_percent(values.get("gap")), "gap", "training clips less these"),
+    ]
+    if "pairs" in record:
+        tiles.append(_tile(percent(record["pairs"]), "within pairs", "same frames, opposite order; chance 50\xa0%"))
+    return element("div", tiles, class_="tiles")
+
+
+def _num_answers(record: Mapping[str, Any]) -> int:
+    return math.prod(values["num_classes"] for values in record["tasks"].values())
+
+
+def _tile(value: str, name: str, note: str | None = None, *, style: str | None = None) -> Markup:
+    return element(
+        "div",
+        element("div", value, class_="tile-value"),
+        element("div", name, class_="tile-name"),
+        element("div", note, class_="tile-note") if note else None,
+        class_=f"tile {style}" if style else "tile",
+    )
+
+
+def _bars(evaluations: Sequence[Evaluation]) -> Markup:
+    readings = [
+        Reading(
+            name=[element("b", evaluation.name), f" {task}" if len(evaluation.tasks) > 1 else ""],
+            value=values.get("top1"),
+            marks=(
+                ("training clips", "train", values.get("train_top1")),
+                ("chance", "chance", values.get("chance")),
+                ("majority", "majority", values.get("majority")),
+            ),
+        )
+        for evaluation in evaluations
+        for task, values in evaluation.tasks.items()
+    ]
+    keys = (("value", "top-1"), ("train", "training clips"), ("chance", "chance"), ("majority", "majority baseline"))
+    legend = element("span", [element("span", mark_key(style), name) for style, name in keys], class_="legend")
+    return bars(readings, legend=legend)
+
+
+def _pairs(evaluation: Evaluation) -> Markup | None:
+    by_name: Mapping[str, float] = evaluation.record.get("pairs_by_name", {})
+    if not by_name:
+        return None
+    rows = [[name, percent(share)] for name, share in by_name.items()]
+    return details(
+        f"Within pairs on {evaluation.name}: only the two classes of a pair offered", table(["pair", "right"], rows)
+    )
+
+
+def _skipped(evaluation: Evaluation) -> Markup | None:
+    num = evaluation.record.get("num_skipped", 0)
+    if not num:
+        return None
+    rows = evaluation.skipped()
+    items = [element("li", element("code", row["clip_id"]), ": ", row["reason"]) for row in rows[:_MAX_REASONS]]
+    path = f"evaluations/{evaluation.name}/skipped.csv"
+    rest = element("p", "All of them: ", element("a", path, href=path)) if num > len(items) and rows else None
+    title = f"{evaluation.name}: {counted(num, 'clip')} could not be read and count nowhere"
+    return details(title, element("ul", items), rest, is_open=len(items) <= 3)
+
+
+def _not_evaluated(run: RunRecord) -> Markup:
+    folder = shlex.quote(str(run.folder))
+    if run.training is None:
+        say = ["Training is not finished. Go on with ", element("code", f"kinema train --resume {folder}"), "."]
+    else:
+        say = ["Not evaluated yet. Run ", element("code", f"kinema evaluate {folder}"), "."]
+    return element("p", say, class_="empty")
+
+
+def _points(history: Sequence[Mapping[str, float]], column: str) -> list[tuple[float, float]]:
+    rows = [(row["epoch"], row.get(column, math.nan)) for row in history if _finite(row.get("epoch")) is not None]
+    return rows if any(math.isfinite(y) for _, y in rows) else []
+
+
+def _chance(run: RunRecord, task: str) -> float | None:
+    """1 / classes of a task, or of all combinations for the joint accuracy."""
+    sizes = {name: len(classes) for name, classes in run.heads.items()}
+    if task in sizes:
+        return 1 / sizes[task]
+    return 1 / math.prod(sizes.values()) if task == JOINT and sizes else None
+
+
+def _strong(text: str, key: str) -> Child:
+    return element("b", text) if key == "top1" else text
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

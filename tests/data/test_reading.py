@@ -1,0 +1,152 @@
+"""From a clip to frames: the right ones, cut and mirrored alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.videos import Image, numbered_frames, read_number, write_video
+from torch import Tensor
+
+from kinema.config import Augmentation
+from kinema.data.decoding import Video, probe, read_frames
+from kinema.data.geometry import Box, random_box
+from kinema.data.reading import clip_interval_s, read_clip, to_size
+from kinema.data.sampling import sample_times_s
+from kinema.types import Clip, DataError, Preprocessing
+
+SQUASH = Preprocessing(num_frames=5, size_px=48, resize_px=48, fit="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+STILL = Augmentation(jitter=False, flip=0, min_scale=1)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Video:
+    """40 numbered frames at 10 fps."""
+    path = tmp_path_factory.mktemp("reading") / "numbered.mp4"
+    return probe(write_video(path, numbered_frames(40), fps=10, options={"bf": "2", "crf": "12"}))
+
+
+def clip_of(video: Video, start_s: float = 0.0, stop_s: float | None = None) -> Clip:
+    return Clip(clip_id="a", video=video.path, start_s=start_s, stop_s=stop_s, labels={"action": 0})
+
+
+def numbers(frames: Tensor) -> list[int]:
+    return [read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
+
+
+def test_frames_are_those_on_display_at_the_times(video: Video) -> None:
+    frames = read_clip(clip_of(video), video, SQUASH)
+    assert frames.shape == (5, 3, 48, 48)
+    assert frames.dtype == torch.uint8
+    assert frames.is_contiguous()
+    # Middles of fifths of 4 s: 0.4, 1.2, ... s, at 10 frames per second.
+    assert numbers(frames) == [4, 12, 20, 28, 36]
+
+
+def test_the_last_frame_is_before_the_end_of_the_clip(video: Video) -> None:
+    many = replace(SQUASH, num_frames=20)
+    assert set(numbers(read_clip(clip_of(video, 1.0, 2.0), video, many))) == set(range(10, 20))
+
+
+def test_a_clip_shorter_than_a_frame_repeats_it(video: Video) -> None:
+    assert numbers(read_clip(clip_of(video, 1.04, 1.06), video, SQUASH)) == [10] * 5
+
+
+def test_variable_frame_rates_are_sampled_in_time(tmp_path: Path) -> None:
+    times_s = [0.0, 0.1, 0.2, 0.3, 2.0, 3.9]
+    path = write_video(tmp_path / "variable.mp4", numbered_frames(6), fps=10, times_s=times_s)
+    uneven = probe(path)
+    frames = read_clip(clip_of(uneven, 0.0, 4.0), uneven, SQUASH)
+    # 0.4, 1.2, 2.0, 2.8, 3.6 s: mostly the two frames that stay long.
+    assert numbers(frames) == [3, 3, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("start_s", "stop_s"), [(0.0, 4.2), (4.0, None), (-0.1, 1.0), (2.0, 1.0), (1.0, 1.0), (5.0, 6.0)]
+)
+def test_times_outside_the_video_are_refused(video: Video, start_s: float, stop_s: float | None) -> None:
+    with pytest.raises(DataError) as caught:
+        read_clip(clip_of(video, start_s, stop_s), video, SQUASH)
+    assert str(caught.value).startswith(f"{video.path}: the clip 'a' is annotated from {start_s:g} to ")
+    assert "but the video is 4.000 s long" in str(caught.value)
+
+
+def test_half_a_frame_too_long_is_forgiven(video: Video) -> None:
+    assert clip_interval_s(clip_of(video, 3.0, 4.04), video) == (3.0, 4.0)
+
+
+@pytest.mark.parametrize(("start_s", "stop_s"), [(4.0, 4.04), (4.01, 4.04), (float("nan"), 1.0), (0.0, float("nan"))])
+def test_nothing_of_a_clip_behind_the_last_frame_is_not_forgiven(video: Video, start_s: float, stop_s: float) -> None:
+    with pytest.raises(DataError, match="mend its times"):
+        clip_interval_s(clip_of(video, start_s, stop_s), video)
+
+
+def test_without_randomness_augmentation_changes_nothing(video: Video) -> None:
+    plain = read_clip(clip_of(video), video, SQUASH)
+    augmented = read_clip(clip_of(video), video, SQUASH, augmentation=STILL, rng=np.random.default_rng(0))
+    assert torch.equal(augmented, plain)
+
+
+def test_a_flip_mirrors_every_frame(video: Video) -> None:
+    plain = read_clip(clip_of(video), video, SQUASH)
+    always = Augmentation(jitter=False, flip=float(np.nextafter(1, 0)), min_scale=1)
+    flipped = read_clip(clip_of(video), video, SQUASH, augmentation=always, rng=np.random.default_rng(0))
+    assert torch.equal(flipped, plain.flip(-1))
+    assert not torch.equal(flipped, plain)
+
+
+def test_half_of_the_clips_are_flipped(video: Video) -> None:
+    half = Augmentation(jitter=False, flip=0.5, min_scale=1)
+    plain = read_clip(clip_of(video), video, SQUASH)
+    flips = [
+        not torch.equal(
+            read_clip(clip_of(video), video, SQUASH, augmentation=half, rng=np.random.default_rng(s)), plain
+        )
+        for s in range(30)
+    ]
+    assert 5 < sum(flips) < 25
+
+
+def test_a_random_cut_is_the_same_in_all_frames(video: Video) -> None:
+    cut = Augmentation(jitter=False, flip=0, min_scale=0.3)
+    found = read_clip(clip_of(video), video, SQUASH, augmentation=cut, rng=np.random.default_rng(3))
+    box = random_box(video.height_px, video.width_px, SQUASH, min_scale=0.3, rng=np.random.default_rng(3))
+    assert box.height_px < video.height_px
+    frames = read_frames(video, video.frames_at(sample_times_s(0, 4, num_frames=5)))
+    assert torch.equal(found, to_size(frames, box, 48))
+
+
+def test_jitter_moves_each_frame_inside_its_own_part(video: Video) -> None:
+    jitter = Augmentation(jitter=True, flip=0, min_scale=1)
+    seen = [
+        numbers(read_clip(clip_of(video), video, SQUASH, augmentation=jitter, rng=np.random.default_rng(seed)))
+        for seed in range(12)
+    ]
+    assert len({tuple(found) for found in seen}) > 1
+    for found in seen:
+        assert [number // 8 for number in found] == [0, 1, 2, 3, 4]
+
+
+def test_cutting_out_without_scaling_keeps_the_pixels() -> None:
+    frame = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    box = Box(top_px=1, left_px=2, height_px=4, width_px=4)
+    found = to_size([frame, frame[::-1]], box, 4)
+    assert torch.equal(found[0], torch.from_numpy(frame[1:5, 2:6].copy()).permute(2, 0, 1))
+    assert torch.equal(found[1], torch.from_numpy(frame[::-1][1:5, 2:6].copy()).permute(2, 0, 1))
+
+
+def test_scaling_is_antialiased() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, 1::4] = stripes[:, 2::4] = 255
+    small = to_size([stripes], Box(top_px=0, left_px=0, height_px=64, width_px=64), 16)
+    # Half of the columns are white, and without antialiasing those alone would be seen.
+    assert ((small >= 110) & (small <= 145)).all()
+
+
+def test_a_frame_of_one_colour_keeps_it() -> None:
+    frame: Image = np.full((30, 50, 3), (10, 128, 250), dtype=np.uint8)
+    found = to_size([frame], Box(top_px=3, left_px=4, height_px=20, width_px=33), 24)
+    assert (found == torch.tensor([10, 128, 250], dtype=torch.uint8).view(1, 3, 1, 1)).all()

@@ -1,0 +1,131 @@
+"""The record of an evaluation, under the names that scripts of others use, and the files beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from tests.evaluation.made_up import predictions
+from tests.models.facts import TRAINING
+
+from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.results import results, save_evaluation
+
+RNG = np.random.default_rng(0)
+ONE = predictions(
+    {"action": RNG.normal(size=(6, 4)).astype(np.float32)},
+    {"action": np.array([0, 1, 2, 3, 1, 1])},
+    skipped={"clip9": "videos/9.mp4: empty (0 bytes)"},
+)
+TWO = predictions(
+    {"verb": RNG.normal(size=(6, 4)).astype(np.float32), "noun": RNG.normal(size=(6, 3)).astype(np.float32)},
+    {"verb": np.array([0, 1, 2, 3, 1, 1]), "noun": np.array([0, 1, 2, 0, 1, 1])},
+)
+TRAINED_ONE = replace(TRAINING, commonest={"action": 1}, accuracy={"action": 0.9})
+TRAINED_TWO = replace(
+    TRAINING, commonest={"verb": 1, "noun": 1, "joint": [1, 1]}, accuracy={"verb": 0.8, "noun": 0.9, "joint": 0.7}
+)
+
+# What is promised to scripts, and what comes beside it.
+TOP = {"split", "tasks", "train_top1", "gap", "num_clips", "num_skipped"}
+TASK = {"top1", "top3", "top5", "mean_class", "chance", "majority"}
+ALSO_IN_A_TASK = {"loss", "num_classes", "train_top1", "gap"}
+JOINT = {"top1", "top3", "top5", "chance", "majority", "train_top1", "gap"}
+
+
+def test_the_keys_of_one_task() -> None:
+    record = results(ONE, split="test", training=TRAINED_ONE, pairs={})
+    assert set(record) == TOP
+    assert set(record["tasks"]) == {"action"}
+    assert set(record["tasks"]["action"]) == TASK | ALSO_IN_A_TASK
+    assert (record["split"], record["num_clips"], record["num_skipped"]) == ("test", 6, 1)
+    task = record["tasks"]["action"]
+    assert (task["chance"], task["majority"], task["num_classes"]) == (0.25, 0.5, 4)
+    assert record["train_top1"] == task["train_top1"] == 0.9
+    assert record["gap"] == task["gap"] == pytest.approx(0.9 - task["top1"])
+
+
+def test_the_keys_of_several_tasks_and_pairs() -> None:
+    record = results(TWO, split="validation", training=TRAINED_TWO, pairs={"verb": (("verb0", "verb1"),)})
+    assert set(record) == TOP | {"joint", "pairs", "pairs_by_name"}
+    assert set(record["tasks"]) == {"verb", "noun"}
+    assert all(set(task) == TASK | ALSO_IN_A_TASK for task in record["tasks"].values())
+    assert set(record["joint"]) == JOINT
+    assert record["joint"]["majority"] == 0.5
+    assert record["joint"]["chance"] == 1 / 12
+    assert isinstance(record["pairs"], float)
+    assert record["pairs_by_name"] == {"verb0 / verb1": record["pairs"]}
+    assert record["train_top1"] == 0.7
+    assert record["gap"] == record["joint"]["gap"] == pytest.approx(0.7 - record["joint"]["top1"])
+
+
+def test_it_is_json() -> None:
+    record = results(TWO, split="test", training=TRAINED_TWO, pairs={"verb": (("verb0", "verb1"),)})
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("found", [ONE, TWO], ids=["one", "two"])
+def test_predictions_have_one_row_per_clip(tmp_path: Path, found: Predictions) -> None:
+    found.save(tmp_path / "new" / "folder")
+    table = rows(tmp_path / "new" / "folder" / "predictions.csv")
+    assert [row["clip_id"] for row in table] == [clip.clip_id for clip in found.clips]
+    for number, (row, clip) in enumerate(zip(table, found.clips, strict=True)):
+        assert row["video"] == str(clip.video)
+        assert float(row["start_s"]) == clip.start_s
+        assert row["stop_s"] == ("" if clip.stop_s is None else str(clip.stop_s))
+        assert row["group"] == (clip.group or "")
+        for task, names in found.classes.items():
+            logits = found.logits[task][number].astype(float)
+            best = int(logits.argmax())
+            confidence = math.exp(logits[best]) / sum(math.exp(value) for value in logits)
+            assert row[task] == names[clip.labels[task]]
+            assert row[f"{task}_predicted"] == names[best]
+            assert float(row[f"{task}_confidence"]) == pytest.approx(confidence, abs=1e-6)
+            assert int(row[f"{task}_rank"]) == 1 + (logits > logits[clip.labels[task]]).sum()
+    saved = safetensors.numpy.load_file(tmp_path / "new" / "folder" / "logits.safetensors")
+    assert all(np.array_equal(saved[task], found.logits[task]) for task in found.classes)
+
+
+def test_skipped_clips_are_named_and_have_no_row(tmp_path: Path) -> None:
+    ONE.save(tmp_path)
+    assert rows(tmp_path / "skipped.csv") == [{"clip_id": "clip9", "reason": "videos/9.mp4: empty (0 bytes)"}]
+    assert "clip9" not in (tmp_path / "predictions.csv").read_text()
+    TWO.save(tmp_path / "two")
+    assert not (tmp_path / "two" / "skipped.csv").exists()
+
+
+def test_an_evaluation_is_kept_whole(tmp_path: Path) -> None:
+    record = results(TWO, split="test", training=TRAINED_TWO, pairs={})
+    save_evaluation(tmp_path / "test", record, TWO)
+    assert sorted(path.name for path in (tmp_path / "test").iterdir()) == [
+        "confusion_noun.csv",
+        "confusion_verb.csv",
+        "logits.safetensors",
+        "metrics.json",
+        "predictions.csv",
+    ]
+    assert json.loads((tmp_path / "test" / "metrics.json").read_text()) == record
+    table = rows(tmp_path / "test" / "confusion_noun.csv")
+    expected: dict[tuple[str, str], int] = {}
+    for row, label in zip(TWO.logits["noun"], TWO.labels["noun"], strict=True):
+        key = (f"noun{label}", f"noun{row.argmax()}")
+        expected[key] = expected.get(key, 0) + 1
+    found: dict[Any, int] = {
+        (row["true \\ predicted"], name): int(count)
+        for row in table
+        for name, count in row.items()
+        if name != "true \\ predicted" and int(count)
+    }
+    assert found == expected

@@ -1,0 +1,331 @@
+"""The page about a run, from made-up runs that hold what kinema itself writes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.report.made_up import ACTIONS, TASKS, Page, make_run
+from tests.videos import numbered_frames, read_number, write_video
+
+from kinema.data.decoding import probe
+from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
+from kinema.report.markup import counted, duration, element, percent, signed_percent
+from kinema.report.page import write_page
+from kinema.report.record import read_run
+from kinema.training.run_folder import Run
+from kinema.types import DataError, Heads
+
+EVIL = "<script>alert('x')</script> & \"quoted\""
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "numbered.mp4"
+    return write_video(path, numbered_frames(24, width_px=192, height_px=144), fps=12)
+
+
+def test_numbers_are_those_of_the_evaluations(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", pairs={"action": (("open", "close"),)})
+    page = Page(write_page(run.folder))
+    for split in ("validation", "test"):
+        record = _metrics(run, split)
+        values = record["tasks"]["action"]
+        shown = [percent(values[key]) for key in ("top1", "top3", "top5", "mean_class", "chance", "majority")]
+        shown += [percent(values["train_top1"]), signed_percent(values["gap"]), percent(record["pairs"])]
+        assert [split, "action", "24", "0", *shown] in page.rows
+    assert "top-1 on test" in page.text
+    assert "epoch 3 kept for the best validation result" in page.text
+    assert "chance 33.3 %" in page.text.replace("\xa0", " ")
+
+
+def test_table_of_classes_agrees_with_the_confusion_matrix(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", skill=0.5)
+    page = Page(write_page(run.folder))
+    with (run.evaluations / "test" / "confusion_action.csv").open(newline="") as file:
+        matrix = [[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]]
+    for i, name in enumerate(ACTIONS["action"]):
+        (row,) = [row for row in page.rows if row[0] == name and len(row) == 5]
+        others = {n: count for j, (n, count) in enumerate(zip(ACTIONS["action"], matrix[i], strict=True)) if j != i}
+        wrong = max(others, key=others.__getitem__)
+        assert row[1:] == [
+            str(sum(matrix[i])),
+            str(matrix[i][i]),
+            percent(matrix[i][i] / sum(matrix[i])),
+            f"{wrong} ({others[wrong]})",
+        ]
+    cells = [tag for tag, attributes in page.tags if tag == "rect" and attributes.get("class") in ("right", "wrong")]
+    assert len(cells) == sum(count > 0 for row in matrix for count in row)
+
+
+def test_several_tasks_have_a_joint_accuracy_and_a_matrix_each(tmp_path: Path, video: Path) -> None:
+    run = make_run(tmp_path / "run", heads=TASKS, skill=1.0, videos=[video])
+    page = Page(write_page(run.folder))
+    joint = _metrics(run, "test")["joint"]
+    shown = [percent(joint[key]) for key in ("top1", "top3", "top5", "mean_class") if key in joint]
+    (row,) = [row for row in page.rows if row[:2] == ["test", "joint"]]
+    assert row[4:7] == shown[:3]
+    assert row[7] == "–"  # no mean class accuracy over combinations
+    assert row[8] == percent(1 / 6)
+    assert len(page.of_class("matrix")) == 2
+    assert len(page.of_class("chart")) == 4  # loss, verb, noun, joint
+    assert "top-1, joint" in page.text
+    assert "right in all tasks on test" in page.text
+    assert len(page.of_class("clip")) == len(page.attributes("picture")) == 12
+
+
+def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
+    run = make_run(tmp_path / "run", videos=[video], skill=1.0)
+    page = Page(write_page(run.folder))
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    addresses = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "srcset", "href", "data", "poster", "action", "xlink:href")
+    ]
+    assert addresses
+    for address in addresses:
+        inside = (run.folder / address).is_file() if not address.startswith(("data:", "#")) else True
+        assert inside, address
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert {address[1:] for address in addresses if address.startswith("#")} <= set(ids)
+    source = run.report.read_text(encoding="utf-8")
+    style = source[source.index("<style>") : source.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    (policy,) = [a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_what_users_wrote_is_text(tmp_path: Path) -> None:
+    heads: Heads = {"action": (EVIL, "</style><img src=x onerror=alert(1)>", "a\"b'c")}
+    run = make_run(tmp_path / "run", heads=heads, skill=0.0, skipped={EVIL: f"{EVIL}.mp4: zero bytes"})
+    (run.folder / "log.txt").write_text(f"2026-01-01 10:00:00 WARNING {EVIL}\n")
+    environment = json.loads((run.folder / "environment.json").read_text())
+    (run.folder / "environment.json").write_text(json.dumps({**environment, "command": ["kinema", EVIL]}))
+    page = Page(write_page(run.folder))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [a for a in page.attributes("img") if a.get("src") == "x"]
+    assert page.text.count(EVIL) >= 5  # matrix, table, chart of counts, clips, skipped clips, log
+    assert f"{EVIL}.mp4: zero bytes" in page.text
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_without_evaluations_it_says_what_to_do(tmp_path: Path, finished: bool) -> None:
+    run = make_run(tmp_path / "run", evaluated=(), finished=finished)
+    page = Page(write_page(run.folder))
+    if finished:
+        assert f"kinema evaluate {run.folder}" in page.text
+        assert "Preprocessing" in page.text
+    else:
+        assert f"kinema train --resume {run.folder}" in page.text
+        assert "not finished" in page.text
+    assert "4 of 4 epochs in 10 s" in page.text
+    assert len(page.of_class("chart")) == 2
+    assert not page.of_class("matrix")
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=(), finished=False)
+    (run.folder / "metrics.csv").unlink()
+    page = Page(write_page(run.folder))
+    assert "0 of 4 epochs" in page.text
+    assert "No epoch has been finished yet." in page.text
+
+
+def test_only_a_validation_result_asks_for_the_test_split(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("validation",))
+    page = Page(write_page(run.folder))
+    assert "no evaluation on the test split" in page.text
+    assert "top-1 on validation" in page.text
+    write_page(make_run(tmp_path / "other", evaluated=("test",)).folder)
+    assert "no evaluation on the test split" not in Page(tmp_path / "other" / "report.html").text
+
+
+def test_newest_test_evaluation_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",) * 11 + ("train", "validation"))
+    record = read_run(run.folder)
+    assert [evaluation.name for evaluation in record.evaluations][:4] == ["train", "validation", "test", "test-2"]
+    assert record.latest is not None
+    assert record.latest.name == "test-11"
+    page = Page(write_page(run.folder))
+    assert "Confusion matrix, test-11" in page.text
+    assert len([row for row in page.rows if row[0].startswith("test")]) == 11
+
+
+def test_bad_results_are_said_in_words(tmp_path: Path) -> None:
+    pairs = {"action": (("open", "close"),)}
+    bad = Page(write_page(make_run(tmp_path / "bad", skill=-9.0, pairs=pairs, evaluated=("test",)).folder))
+    record = _metrics(Run(tmp_path / "bad"), "test")
+    assert record["tasks"]["action"]["top1"] == 0.0
+    assert "top-1 0.0 % is not better than always answering the commonest training class" in bad.text
+    assert "or chance (33.3 %)." in bad.text
+    assert "the gap to the training clips is large (+100.0 %:" in bad.text
+    assert "the order of frames does not help" in bad.text
+    good = Page(write_page(make_run(tmp_path / "good", skill=30.0, pairs=pairs).folder))
+    assert "not better than" not in good.text
+    assert "gap to the training clips is large" not in good.text
+    assert "order of frames does not help" not in good.text
+
+
+def test_nan_is_a_dash(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    path = run.evaluations / "test" / "metrics.json"
+    record = json.loads(path.read_text())
+    record["tasks"]["action"] = {
+        key: value if key == "num_classes" else math.nan for key, value in record["tasks"]["action"].items()
+    }
+    path.write_text(json.dumps(record | {"gap": math.nan, "num_clips": 0}))
+    rows = (run.folder / "metrics.csv").read_text().splitlines()
+    rows[2] = re.sub(r"^(2(?:\.0)?),[^,]*,[^,]*,", r"\1,0.001,nan,", rows[2])
+    (run.folder / "metrics.csv").write_text("\n".join(rows))
+    page = Page(write_page(run.folder))
+    assert ["test", "action", "0", "0", *["–"] * 8] in page.rows
+    assert "test: no accuracy, because no clip was evaluated." in page.text
+    assert not re.search(r"\bnan\b", page.text, flags=re.IGNORECASE)
+    lines = [a["d"] for a in page.attributes("path") if a.get("class") == "line train" and len(a["d"]) > 10]
+    assert lines[0].count("M") == 2  # the loss has a hole
+
+
+def test_many_classes_get_a_compact_matrix_and_the_most_confused_pairs(tmp_path: Path) -> None:
+    heads: Heads = {"action": tuple(f"class {i}" for i in range(150))}
+    run = make_run(tmp_path / "run", heads=heads, num_clips=2000, skill=1.5)
+    page = Page(write_page(run.folder))
+    assert page.num_bytes < 1_500_000
+    assert not page.of_class("matrix")
+    (image,) = [a for a in page.attributes("img") if a.get("class") == "compact"]
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
+        alpha = np.asarray(picture)[..., 3]
+    with (run.evaluations / "test" / "confusion_action.csv").open(newline="") as file:
+        matrix = np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
+    assert np.array_equal(alpha > 0, matrix > 0)
+    np.fill_diagonal(matrix, 0)
+    pairs = [row for row in page.rows if len(row) == 4 and row[0].startswith("class ")]
+    assert [int(row[2]) for row in pairs] == sorted(matrix.ravel().tolist(), reverse=True)[:20]
+    for true, answer, count, _ in pairs:
+        assert matrix[int(true[6:]), int(answer[6:])] == int(count)
+
+
+@pytest.mark.parametrize(("num_classes", "size_px"), [(400, 200), (1203, 172)])
+def test_more_classes_than_pixels(tmp_path: Path, num_classes: int, size_px: int) -> None:
+    heads: Heads = {"action": tuple(f"class {i}" for i in range(num_classes))}
+    run = make_run(tmp_path / "run", heads=heads, num_clips=1500, evaluated=("test",))
+    page = Page(write_page(run.folder))
+    assert page.num_bytes < 1_500_000
+    (image,) = [a for a in page.attributes("img") if a.get("class") == "compact"]
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
+        assert picture.size == (size_px, size_px)
+        alpha = np.asarray(picture)[..., 3]
+    assert (alpha.diagonal() > 0).mean() > 0.5
+
+
+def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, video: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(video.read_bytes()[:700])
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    run = make_run(tmp_path / "run", skill=0.0, videos=[tmp_path / "missing.mp4", broken, empty, tmp_path])
+    page = Page(write_page(run.folder))
+    assert len(page.of_class("missing")) == len(page.of_class("clip")) == 6 + 3
+    assert not page.attributes("picture")
+
+
+def test_a_clip_that_plays_shows_its_stretch_in_order(video: Path) -> None:
+    sample = Sample(clip_id="a", video=video, start_s=1.0, stop_s=2.0, answers={"action": ("open", "close", 0.9)})
+    pictures = moving_picture(sample, probe(video))
+    assert pictures is not None
+    moving: Any  # Pillow's types know nothing of pictures that move
+    with Image.open(io.BytesIO(pictures[0])) as moving:
+        assert moving.format == "WEBP"
+        assert moving.n_frames == 12  # the video's frames; what was sampled twice is shown twice as long
+        assert moving.size == (160, 120)
+        numbers, shown_ms = [], 0
+        for i in range(moving.n_frames):
+            moving.seek(i)
+            numbers.append(read_number(np.asarray(moving.convert("RGB"))))
+            shown_ms += moving.info["duration"]
+    assert numbers == list(range(12, 24))
+    assert shown_ms == pytest.approx(1600, abs=10)  # its own pace, and a pause at the end
+    outside = Sample(clip_id="a", video=video, start_s=9.0, stop_s=None, answers={})
+    assert moving_picture(outside, probe(video)) is None
+
+
+def test_videos_inside_the_run_are_named_from_there(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "run" / "videos" / "a.mp4", tmp_path / "b.mp4"
+    page = Page(write_page(make_run(tmp_path / "run", videos=[inside, outside]).folder))
+    assert {a["title"] for a in page.attributes("div") if "title" in a} == {"videos/a.mp4", str(outside)}
+
+
+def test_choice_of_clips() -> None:
+    def sample(true: str, predicted: str, confidence: float) -> Sample:
+        answers = {"action": (true, predicted, confidence)}
+        return Sample(clip_id=f"{true}{confidence}", video=Path("x"), start_s=0.0, stop_s=None, answers=answers)
+
+    samples = [
+        sample("a", "b", 0.5),
+        sample("a", "a", 0.6),
+        sample("a", "a", 0.9),
+        sample("b", "a", 0.8),
+        sample("b", "b", 0.3),
+        sample("c", "c", 0.7),
+        sample("c", "a", 0.6),
+    ]
+    assert [s.clip_id for s in most_confident_mistakes(samples, 2)] == ["b0.8", "c0.6"]
+    assert [s.clip_id for s in hits(samples, 6)] == ["a0.9", "b0.3", "c0.7"]
+    assert [s.clip_id for s in hits(samples, 2)] == ["a0.9", "c0.7"]
+
+
+def test_skipped_clips_have_their_reasons(tmp_path: Path) -> None:
+    reasons = {f"clip {i}": f"reason {i}" for i in range(12)}
+    page = Page(write_page(make_run(tmp_path / "run", evaluated=("test",), skipped=reasons).folder))
+    assert "test: 12 clips could not be read" in page.text.replace("\xa0", " ")
+    assert "reason 9" in page.text
+    assert "reason 10" not in page.text
+    assert "evaluations/test/skipped.csv" in [a["href"] for a in page.attributes("a")]
+
+
+def test_writing_again_replaces_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=())
+    assert write_page(run.folder) == run.report
+    first = run.report.read_bytes()
+    assert write_page(run.folder).read_bytes() == first
+    assert [path.name for path in run.folder.iterdir() if path.name.startswith((".", "report"))] == ["report.html"]
+
+
+def test_broken_runs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.yaml is missing"):
+        write_page(tmp_path)
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    (run.evaluations / "test" / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match=r"metrics\.json: not readable JSON"):
+        write_page(run.folder)
+    run.config.write_text("model: 3")
+    with pytest.raises(DataError, match=r"config\.yaml: not the recipe"):
+        write_page(run.folder)
+    assert not run.report.exists()
+
+
+def test_words() -> None:
+    assert percent(0.8333) == "83.3\xa0%"
+    assert percent(None) == percent(math.nan) == "–"
+    assert [signed_percent(share) for share in (0.05, -0.05)] == ["+5.0\xa0%", "−5.0\xa0%"]
+    assert [counted(num, "class") for num in (0, 1, 2000)] == ["0\xa0classes", "1\xa0class", "2,000\xa0classes"]
+    assert [duration(s).replace("\xa0", " ") for s in (9.6, 355, 7800)] == ["10 s", "5 min 55 s", "2 h 10 min"]
+    assert element("a", "<", ["&", element("br")], href='"') == '<a href="&quot;">&lt;&amp;<br></a>'
+
+
+def _metrics(run: Run, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run.evaluations / name / "metrics.json").read_text())
+    return content

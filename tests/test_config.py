@@ -1,0 +1,456 @@
+"""Recipes: what is wrong is named by its key in one line, and what is right survives being written and read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinema import recipes
+from kinema.config import Recipe, Section, apply_overrides, json_schema, resolve, resolve_evaluation
+from kinema.files import parse_yaml, to_yaml
+from kinema.registry import REQUIRED, entries
+from kinema.types import ConfigError
+
+MOTION: dict[str, Any] = {"data": {"name": "motion"}, "model": {"name": "cnn_conv1d", "backbone": "tiny"}}
+TABLE: dict[str, Any] = {"data": {"name": "table", "root": "clips"}, "model": {"name": "frame_average"}}
+
+
+def problem(values: Mapping[str, Any], *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(values, overrides)
+    return str(caught.value)
+
+
+# What is wrong
+
+UNKNOWN = {
+    "modle.name=x": "modle: unknown section; did you mean 'model'?",
+    "optim.learning_rate=1": "optim.learning_rate: unknown key",
+    "optim.shedule=cosine": "optim.shedule: unknown key; did you mean 'schedule'?",
+    "clips.augmentation.flp=0": "clips.augmentation.flp: unknown key; did you mean 'flip'?",
+    "model.kernel_sise=3": "model.kernel_sise: unknown key; did you mean 'kernel_size'?",
+    "model.hidden_size=3": "model.hidden_size: unknown key",  # cnn_lstm has it, this model has not
+    "data.task=[verb]": "data.task: unknown key; did you mean 'tasks'?",
+    "data.name=moton": "data.name: there is no dataset 'moton'; did you mean 'motion'?",
+    "model.name=null": "model.name: missing",
+    "data=null": "data.name: missing",
+    "1=2": "1: unknown section",
+    "optim.1=2": "optim.1: unknown key",
+}
+IMPOSSIBLE = {
+    "clips.batch_size=0": "clips.batch_size: input should be greater than or equal to 1, got 0",
+    "clips.workers=-1": "clips.workers: input should be greater than or equal to 0, got -1",
+    "trainer.patience=0": "trainer.patience: input should be greater than or equal to 1, got 0",
+    "task.weights.verb=-1": "task.weights.verb: input should be greater than or equal to 0, got -1",
+    "optim.lr=.inf": "optim.lr: input should be a finite number, got inf",
+    "data.size_px=2.5": "data.size_px: input should be a valid integer, got a number with a fractional part, got 2.5",
+    "clips.fit=stretch": "clips.fit: input should be 'crop' or 'squash', got 'stretch'",
+    "data.root=~nobody-here/clips": "data.root: could not determine home directory., got '~nobody-here/clips'",
+    "init.freeze=backbone": "init: freeze: backbone needs init.weights; random weights would stay random",
+    "init.mean=[0.5, 0.5, 0.5]": "init: mean and std belong together; give both or neither",
+    "init={mean: [0, 0, 0], std: [1, 1, 0]}": "init: std has to be above 0",
+    "clips={size_px: 64, resize_px: 32}": "clips: resize_px (32) is smaller than size_px (64)",
+    "clips={fit: squash, resize_px: 256}": "clips: resize_px has no meaning with fit: squash; leave it out",
+    "trainer={patience: 3, select: last}": (
+        "trainer: patience needs a validation result; it cannot be used with select: last"
+    ),
+}
+WRONG_TYPE = {
+    "optim=[1]": "optim: expected keys and values, got [1]",
+    "clips.augmentation=3": "clips.augmentation: expected keys and values, got 3",
+    "optim.lr=fast": "optim.lr: expected a number, got 'fast'",
+    "optim.lr=true": "optim.lr: expected a number, got True",
+    "optim.lr=null": "optim.lr: expected a number, got None",
+    "trainer.epochs=true": "trainer.epochs: expected a whole number, got True",
+    "clips.augmentation.jitter=3": "clips.augmentation.jitter: expected true or false, got 3",
+    "init.weights=3": "init.weights: expected text or null, got 3",
+    "init.mean=[0.5]": "init.mean: expected [a number, a number, a number] or null, got [0.5]",
+    "init.mean=[a, b, c]": "init.mean: expected [a number, a number, a number] or null, got ['a', 'b', 'c']",
+    "output=[run]": "output: expected a path or null, got ['run']",
+    "data.tasks=noun": "data.tasks: expected [verb or noun, ...], got 'noun'",
+    "data.tasks=[verb, nuon]": "data.tasks: expected [verb or noun, ...], got ['verb', 'nuon']",
+    "data.size_px=big": "data.size_px: expected a whole number, got 'big'",
+}
+
+
+@pytest.mark.parametrize(("override", "start"), UNKNOWN.items())
+def test_an_unknown_key_is_named_with_the_nearest_one(override: str, start: str) -> None:
+    message = problem(MOTION, override)
+    assert message.startswith(start)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("override", "expected"), {**IMPOSSIBLE, **WRONG_TYPE}.items())
+def test_a_wrong_value_is_one_line(override: str, expected: str) -> None:
+    assert problem(MOTION, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.labels=3", "data.labels: expected text or [text, ...] or null, got 3"),
+        ("data.group=3", "data.group: expected text or [text, ...] or null, got 3"),
+        ("data.labels=[label, 3]", "data.labels: expected text or [text, ...] or null, got ['label', 3]"),
+        ("data.where=3", "data.where: expected keys and values or null, got 3"),
+        ("data.classes.label=3", "data.classes.label: input should be a valid string, got 3"),
+    ],
+)
+def test_a_value_that_fits_none_of_several_types_is_one_line(override: str, expected: str) -> None:
+    assert problem(TABLE, override) == expected
+
+
+def test_every_problem_of_a_section_has_its_own_line() -> None:
+    lines = problem(TABLE, "data.labels=3", "data.lables=4", "data.validation=2").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["data.validation", "data.labels", "data.lables"]
+
+
+def test_a_required_argument_has_to_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm = entries("model")["cnn_lstm"]
+    parameters = [replace(p, default=REQUIRED) if p.name == "pool" else p for p in lstm.parameters]
+    known = {"model": {"cnn_lstm": replace(lstm, parameters=tuple(parameters))}, "dataset": entries("dataset")}
+    monkeypatch.setattr("kinema.registry.entries", known.__getitem__)
+    values = {**MOTION, "model": {"name": "cnn_lstm"}}
+    assert problem(values) == "model.pool: missing; it has to be given"
+    assert resolve(values, ["model.pool=mean"]).model.arguments()["pool"] == "mean"
+
+
+# Overrides
+
+
+def test_overrides_reach_any_depth_and_replace_lists() -> None:
+    values = {"a": {"b": {"c": 1, "d": [1, 2]}}}
+    before = copy.deepcopy(values)
+    assert apply_overrides(values, ["a.b.c=2", "a.b.d=[3]", "a.e={f: 4}", "g.h.i=null", "a.b.j = x=y "]) == {
+        "a": {"b": {"c": 2, "d": [3], "j": "x=y"}, "e": {"f": 4}},
+        "g": {"h": {"i": None}},
+    }
+    assert values == before
+
+
+def test_later_overrides_win() -> None:
+    assert resolve(MOTION, ["optim.lr=1", "optim.lr=2"]).optim.lr == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E+3", 1000.0),
+        ("-2.5e3", -2500.0),
+        (".5", 0.5),
+        ("'1e-4'", "1e-4"),
+        ('"3"', "3"),
+        ("007", "007"),  # a participant, not an octal number
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("2024-01-31", "2024-01-31"),
+        ("2024-13-45", "2024-13-45"),
+        ("0x1F", 31),
+        ("-0", 0),
+        ("", None),
+        ("~", None),
+        ("[a, 1]", ["a", 1]),
+        ("{a: 1}", {"a": 1}),
+    ],
+)
+def test_values_are_what_they_look_like(text: str, value: object) -> None:
+    found = parse_yaml(text, source="here")
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("override", ["optim", "=1", "optim.=1", ".lr=1", "optim..lr=1", ""])
+def test_an_override_of_another_form_is_refused(override: str) -> None:
+    assert problem(MOTION, override) == f"{override!r}: expected section.key=value, as in optim.lr=1e-4"
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    assert problem(MOTION, "optim.lr=1", "optim.lr.x=2") == "optim.lr.x: optim.lr is a value, it has no keys below it"
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "a: 1\na: 2", "\x00", "!!python/object:os.system {}", "*a"])
+def test_what_is_not_yaml_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^recipe\.yaml: not valid YAML") as caught:
+        parse_yaml(text, source="recipe.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_given_twice_is_named() -> None:
+    with pytest.raises(ConfigError, match="line 3: the key 'lr' is given twice"):
+        parse_yaml("optim:\n  lr: 1\n  lr: 2\n", source="recipe.yaml")
+
+
+def test_a_merge_key_may_be_overridden() -> None:
+    assert parse_yaml("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  x: 3\n", source="")["b"] == {"x": 3, "y": 2}
+
+
+# Writing and reading again
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """All values, not by way of what writes them."""
+    sections = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    return {name: value.model_dump() if isinstance(value, Section) else value for name, value in sections.items()}
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"), max_size=12) | st.from_regex(
+    r"[-+]?[0-9][0-9_.:eExX-]{0,6}", fullmatch=True
+)
+PATHS = TEXTS.filter(lambda text: text and "\0" not in text and not text.startswith("~"))
+SCALARS = TEXTS | st.sampled_from(["yes", "no", "null", "~", "1e-4", "<<", "=", ".inf"]) | st.integers() | st.booleans()
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        SCALARS | st.none() | st.floats(allow_nan=False),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_what_is_written_as_yaml_is_read_as_the_same(value: Any) -> None:
+    found = parse_yaml(to_yaml(value), source="")
+    assert found == value
+    assert repr(found) == repr(value)  # True is not 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    data=st.fixed_dictionaries(
+        {"name": st.just("table"), "root": PATHS},
+        optional={
+            "labels": TEXTS | st.lists(TEXTS, max_size=3),
+            "where": st.dictionaries(TEXTS, SCALARS | st.lists(SCALARS, max_size=2), max_size=2),
+            "classes": st.dictionaries(TEXTS, TEXTS, max_size=2),
+            "validation": st.floats(0, 1, exclude_max=True),
+        },
+    ),
+    clips=st.fixed_dictionaries(
+        {},
+        optional={
+            "num_frames": st.integers(1, 10_000),
+            "size_px": st.integers(8, 1000),
+            "augmentation": st.fixed_dictionaries({}, optional={"flip": st.floats(0, 1, exclude_max=True)}),
+        },
+    ),
+    lr=st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False),
+    weights=PATHS | st.none(),
+    output=st.none() | PATHS,
+)
+def test_a_recipe_survives_being_written_and_read(
+    data: dict[str, Any], clips: dict[str, Any], lr: float, weights: str | None, output: str | None
+) -> None:
+    recipe = resolve(
+        {
+            "data": data,
+            "clips": clips,
+            "model": {"name": "cnn_lstm"},
+            "init": {"weights": weights},
+            "optim": {"lr": lr},
+            "output": output,
+        }
+    )
+    assert settings_of(resolve(parse_yaml(recipe.to_yaml(), source=""))) == settings_of(recipe)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_shipped_recipe_resolves_and_survives(name: str) -> None:
+    recipe = resolve(recipes.read(name))
+    assert settings_of(resolve(parse_yaml(recipe.to_yaml(), source=""))) == settings_of(recipe)
+    assert name == f"{name.partition('/')[0]}/{recipe.model.name}"
+
+
+def test_a_resolved_recipe_has_every_default() -> None:
+    recipe = resolve(MOTION)
+    assert recipe.model.arguments() == {
+        p.name: "tiny" if p.name == "backbone" else p.default for p in entries("model")["cnn_conv1d"].parameters
+    }
+    assert recipe.data.arguments() == {p.name: p.default for p in entries("dataset")["motion"].parameters}
+    assert recipe.data.root is None
+    assert json.loads(json.dumps(recipe.to_dict())) == recipe.to_dict()
+
+
+# Evaluation
+
+TRAINED = {"name": "table", "root": "clips", "labels": "label", "validation": 0.1}
+
+
+def test_an_evaluation_uses_the_data_of_training() -> None:
+    data, clips = resolve_evaluation(TRAINED, [], clips={"batch_size": 3})
+    assert (data.name, data.root, data.validation, data.arguments()["labels"]) == (
+        "table",
+        Path("clips").absolute(),
+        0.1,
+        "label",
+    )
+    assert clips.batch_size == 3
+
+
+def test_an_evaluation_may_use_other_data() -> None:
+    data, clips = resolve_evaluation(TRAINED, ["data.root=other", "clips.workers=0"], clips={})
+    assert (data.root, data.validation, clips.workers) == (Path("other").absolute(), 0.1, 0)
+    data, _ = resolve_evaluation(TRAINED, ["data.name=folder", "data.root=other"], clips={})
+    assert (data.name, data.root, data.validation) == ("folder", Path("other").absolute(), 0.0)
+    data, _ = resolve_evaluation(TRAINED, ["data.name=table"], clips={})
+    assert data.root == Path("clips").absolute()
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("clips.size_px=64", "clips.size_px: belongs to the weights"),
+        ("clips.augmentation.flip=0", "clips.augmentation.flip: belongs to the weights"),
+        ("clips=3", "clips: an evaluation takes data.*"),
+        ("model.name=cnn_lstm", "model.name: an evaluation takes data.*"),
+        ("test", "test: an evaluation takes data.*"),
+        ("data.lables=x", "data.lables: unknown key; did you mean 'labels'?"),
+        ("data.name=tabel", "data.name: there is no dataset 'tabel'; did you mean 'table'?"),
+        ("clips.batch_size=0", "clips.batch_size: input should be greater"),
+    ],
+)
+def test_an_evaluation_takes_no_other_settings(override: str, start: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_evaluation(TRAINED, [override], clips={})
+    assert str(caught.value).startswith(start)
+
+
+# The schema for editors
+
+
+def walk(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from walk(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from walk(item)
+
+
+def test_the_schema_is_a_json_schema() -> None:
+    schema = json_schema()
+    assert schema == json.loads(json.dumps(schema))
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    for part in walk(schema):
+        if isinstance(part.get("$ref"), str):
+            assert part["$ref"].removeprefix("#/$defs/") in schema["$defs"]
+        if isinstance(part.get("required"), list):
+            assert len(set(part["required"])) == len(part["required"])
+            assert set(part["required"]) <= set(part["properties"])
+        if isinstance(part.get("type"), str):
+            assert part["type"] in {"object", "array", "string", "number", "integer", "boolean", "null"}
+    used = {part["$ref"].removeprefix("#/$defs/") for part in walk(schema) if isinstance(part.get("$ref"), str)}
+    assert used == set(schema["$defs"])
+
+
+@pytest.mark.parametrize(("section", "kind"), [("data", "dataset"), ("model", "model")])
+def test_the_schema_has_the_keys_of_every_function(section: str, kind: Any) -> None:
+    schema = json_schema()
+    alternatives = [
+        schema["$defs"][alternative["$ref"].removeprefix("#/$defs/")]
+        for alternative in schema["properties"][section]["oneOf"]
+    ]
+    by_name = {alternative["properties"]["name"]["const"]: alternative for alternative in alternatives}
+    assert set(by_name) == set(entries(kind))
+    for name, alternative in by_name.items():
+        assert alternative["additionalProperties"] is False
+        assert "name" in alternative["required"]
+        assert {p.name for p in entries(kind)[name].parameters} <= set(alternative["properties"])
+        assert all(prop.get("description") for key, prop in alternative["properties"].items() if key != "name")
+
+
+def accepts(schema: Mapping[str, Any], value: Any, definitions: Mapping[str, Any]) -> bool:
+    """As much of JSON schema as ours uses."""
+    if "$ref" in schema:
+        return accepts(definitions[schema["$ref"].removeprefix("#/$defs/")], value, definitions)
+    if "anyOf" in schema:
+        return any(accepts(part, value, definitions) for part in schema["anyOf"])
+    if "oneOf" in schema:
+        return sum(accepts(part, value, definitions) for part in schema["oneOf"]) == 1
+    if "const" in schema:
+        return bool(value == schema["const"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    kind = schema.get("type")
+    if kind == "object":
+        rest = schema.get("additionalProperties", True)
+        return (
+            isinstance(value, dict)
+            and all(
+                accepts(schema["properties"][key], item, definitions)
+                if key in schema.get("properties", {})
+                else rest is True or (isinstance(rest, dict) and accepts(rest, item, definitions))
+                for key, item in value.items()
+            )
+            and set(schema.get("required", [])) <= set(value)
+        )
+    if kind == "array":
+        items = schema.get("prefixItems")
+        return isinstance(value, list) and (
+            len(value) == len(items) and all(accepts(s, v, definitions) for s, v in zip(items, value, strict=True))
+            if items
+            else all(accepts(schema["items"], item, definitions) for item in value)
+        )
+    if kind in ("number", "integer"):
+        return (
+            isinstance(value, int if kind == "integer" else int | float)
+            and not isinstance(value, bool)
+            and schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
+            and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+        ) or (math.isinf(value) if isinstance(value, float) else False)
+    types: dict[Any, Any] = {"string": str, "boolean": bool, "null": type(None), None: object}
+    return isinstance(value, types[kind])
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_schema_accepts_every_shipped_recipe(name: str) -> None:
+    schema = json_schema()
+    content = recipes.read(name)
+    assert accepts(schema, content, schema["$defs"])
+    assert accepts(schema, resolve(content).to_dict(), schema["$defs"])
+    assert not accepts(schema, {**content, "modle": {}}, schema["$defs"])
+    assert not accepts(schema, {**content, "optim": {"lr": 0}}, schema["$defs"])
+    assert not accepts(schema, {**content, "model": {"name": "cnn_lstm", "kernel_size": 3}}, schema["$defs"])
+
+
+# Finding recipes
+
+
+def test_a_path_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "motion").mkdir()
+    (tmp_path / "motion" / "cnn_lstm").write_text("data: {name: mine}\n")
+    assert recipes.read("motion/cnn_lstm") == {"data": {"name": "mine"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("motion/cnn_ltsm", "motion/cnn_ltsm: no such recipe; did you mean 'motion/cnn_lstm'?"),
+        ("mine.yaml", "mine.yaml: no such file"),
+    ],
+)
+def test_a_recipe_that_is_not_there(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        recipes.read(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"text", b"\xff\xfe\x00"])
+def test_a_recipe_that_holds_no_sections(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: ") as caught:
+        recipes.read(str(path))
+    assert "\n" not in str(caught.value)

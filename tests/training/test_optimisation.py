@@ -1,0 +1,250 @@
+"""What a step does: losses, optimiser, schedule, clipping, freezing, and the loop as a whole against a plain one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.training.runs import rows
+from torch import nn
+
+from kinema.config import OptimSection, Recipe, TaskSection
+from kinema.data.device import to_model_input
+from kinema.data.loading import ClipReader, EpochOrder
+from kinema.models.frame_model import FrameModel
+from kinema.training import module as module_file
+from kinema.training.losses import multi_task_loss
+from kinema.training.module import RecogniserTraining
+from kinema.training.optimisers import build_optimiser, build_schedule
+from kinema.training.prepare import prepare
+from kinema.training.run_folder import create_run
+from kinema.training.train import train
+from kinema.types import UserError
+
+
+def test_the_loop_does_what_a_plain_loop_does(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three epochs with dropout, augmentation, warm-up, clipping and a last batch of one clip."""
+    made = recipe("trainer.select=last", "trainer.patience=null", "optim.clip_norm=0.5")
+    plain = prepare(made)
+    model, clips = plain.model, plain.clips["train"]
+    reader = ClipReader(clips, plain.videos, plain.preprocessing, augmentation=made.clips.augmentation, seed=0)
+    order = EpochOrder(len(clips), batch_size=3, seed=0)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=3e-3,
+        fused=True,
+    )
+    losses = []
+    for epoch in range(3):
+        order.set_position(epoch=epoch, first_batch=0)
+        for number, items in enumerate(order):
+            step = 6 * epoch + number
+            share = (step + 1) / 4 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 15))
+            for group in optimiser.param_groups:
+                group["lr"] = 3e-3 * share
+            batch = reader.collate([reader[item] for item in items])
+            torch.manual_seed(int(np.random.SeedSequence([0, epoch, number]).generate_state(1)[0]))
+            inputs = to_model_input(batch.streams, plain.preprocessing, colour=batch.colour)
+            loss = F.cross_entropy(model(inputs)["action"], batch.labels["action"])
+            losses.append(loss.item())
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            # In the optimiser's order: Adam makes much of how the norm is rounded where a gradient is small.
+            nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 0.5)
+            optimiser.step()
+
+    seen = []
+    computed = module_file.multi_task_loss
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        loss = computed(*arguments)
+        seen.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(module_file, "multi_task_loss", watched)
+    prepared = prepare(made)
+    train(prepared, create_run(made))
+    assert seen == pytest.approx(losses, abs=1e-6)
+    assert len(seen) == 18
+    for name, value in prepared.model.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Filled with what each step of a training did: learning rate, norm of the clipped gradient, the module."""
+    seen: list[dict[str, Any]] = []
+
+    def on_before_zero_grad(self: RecogniserTraining, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if gradients:  # of the step before
+            seen.append({"norm": float(nn.utils.get_total_norm(gradients)), "module": self})
+
+    monkeypatch.setattr(RecogniserTraining, "on_before_zero_grad", on_before_zero_grad)
+    return seen
+
+
+def test_gradients_are_clipped(recipe: Callable[..., Recipe], steps: list[dict[str, Any]]) -> None:
+    made = recipe("optim.clip_norm=0.05", "trainer.epochs=1")
+    train(prepare(made), create_run(made))
+    assert len(steps) == 5
+    for step in steps:
+        assert step["norm"] == pytest.approx(0.05, rel=1e-4)
+
+
+def test_gradients_are_left_alone_without_a_limit(recipe: Callable[..., Recipe], steps: list[dict[str, Any]]) -> None:
+    made = recipe("optim.clip_norm=null", "trainer.epochs=1")
+    train(prepare(made), create_run(made))
+    assert max(step["norm"] for step in steps) > 0.5
+
+
+def test_everything_that_can_be_trained_is(recipe: Callable[..., Recipe]) -> None:
+    made = recipe("trainer.epochs=1")
+    prepared = prepare(made)
+    before = {name: value.clone() for name, value in prepared.model.named_parameters()}
+    train(prepared, create_run(made))
+    after = dict(prepared.model.named_parameters())
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+def test_a_frozen_backbone_stays_as_it_is(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """Weights and running statistics, bit for bit, while everything else is trained."""
+    model = prepare(recipe()).model
+    assert isinstance(model, FrameModel)
+    torch.save(model.backbone.body.state_dict(), tmp_path / "weights.pt")
+    made = recipe(
+        f"init.weights={tmp_path / 'weights.pt'}",
+        "init.freeze=backbone",
+        "init.mean=[0.5,0.5,0.5]",
+        "init.std=[0.5,0.5,0.5]",
+        "trainer.epochs=2",
+    )
+    prepared = prepare(made)
+    before = {name: value.clone() for name, value in prepared.model.state_dict().items()}
+    train(prepared, create_run(made))
+    after = prepared.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if not name.startswith("backbone.")}
+
+
+def test_features_that_were_kept_train_like_features_that_are_computed(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """The first run computes the features of the frozen backbone, the second one finds them."""
+    model = prepare(recipe()).model
+    assert isinstance(model, FrameModel)
+    torch.save(model.backbone.body.state_dict(), tmp_path / "weights.pt")
+    results = []
+    for name in ("first", "second"):
+        made = recipe(
+            f"init.weights={tmp_path / 'weights.pt'}",
+            "init.freeze=backbone",
+            "init.mean=[0.5,0.5,0.5]",
+            "init.std=[0.5,0.5,0.5]",
+            "clips.augmentation.views=2",
+            "trainer={epochs: 3, select: last, accelerator: cpu}",
+            "model={name: cnn_conv1d, backbone: tiny, channels: 8, num_blocks: 1}",
+            f"output={tmp_path / name}",
+        )
+        prepared = prepare(made)
+        assert prepared.model.training
+        train(prepared, create_run(made))
+        results.append(prepared.model.state_dict())
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+    assert results[0]["temporal.project.1.num_batches_tracked"] == 18  # batch norm was in training mode
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(3, 2))
+    model[0].bias.requires_grad_(False)
+    optimiser = build_optimiser(model, OptimSection(weight_decay=0.3), fused=True)
+    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    found = {name: decay.get(id(p)) for name, p in model.named_parameters()}
+    assert found == {
+        "0.weight": 0.3,
+        "0.bias": None,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "3.weight": 0.3,
+        "3.bias": 0.0,
+    }
+
+
+def shares(optim: OptimSection, *, steps_per_epoch: int, num_epochs: int) -> list[float]:
+    """The learning rate of each step, as a share of the highest."""
+    optimiser = build_optimiser(nn.Linear(1, 1), optim, fused=False)
+    schedule = build_schedule(optimiser, optim, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs)
+    found = []
+    for _ in range(steps_per_epoch * num_epochs):
+        found.append(float(schedule.get_last_lr()[0]) / optim.lr)
+        optimiser.step()
+        schedule.step()
+    return found
+
+
+def test_the_cosine_rises_and_falls_to_zero() -> None:
+    found = shares(OptimSection(lr=0.1, warmup_epochs=1.5), steps_per_epoch=4, num_epochs=10)
+    assert found[:7] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0])
+    assert found[6:] == sorted(found[6:], reverse=True)
+    assert found[6 + 17] == pytest.approx(0.5)  # half-way
+    assert 0 < found[-1] < 0.003
+
+
+def test_a_constant_rate_is_constant_after_its_warm_up() -> None:
+    found = shares(OptimSection(schedule="constant", warmup_epochs=1), steps_per_epoch=3, num_epochs=3)
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1])
+
+
+def test_one_step_is_a_whole_training() -> None:
+    assert shares(OptimSection(), steps_per_epoch=1, num_epochs=1) == [1.0]
+
+
+def test_tasks_are_weighted_and_labels_smoothed() -> None:
+    logits = {"verb": torch.tensor([[2.0, 0.0, -1.0]]), "noun": torch.tensor([[0.5, 1.5]])}
+    labels = {"verb": torch.tensor([1]), "noun": torch.tensor([1])}
+    verb = torch.log_softmax(logits["verb"][0], 0)
+    noun = torch.log_softmax(logits["noun"][0], 0)
+    smoothed_verb = -(0.8 * verb[1] + 0.2 * verb.mean())
+    smoothed_noun = -(0.8 * noun[1] + 0.2 * noun.mean())
+    found = multi_task_loss(logits, labels, TaskSection(label_smoothing=0.2, weights={"noun": 0.25}))
+    assert found.item() == pytest.approx(float(smoothed_verb + 0.25 * smoothed_noun))
+    assert multi_task_loss(logits, labels, TaskSection()).item() == pytest.approx(float(-verb[1] - noun[1]))
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(
+    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe()
+    calls = []
+
+    def loss(*_: Any) -> torch.Tensor:
+        calls.append(1)
+        return torch.tensor(math.nan if len(calls) == 8 else 1.0, requires_grad=True)
+
+    monkeypatch.setattr(module_file, "multi_task_loss", loss)
+    with pytest.raises(UserError, match=r"^the loss is nan in epoch 2, batch 2; lower optim\.lr") as raised:
+        train(prepare(made), create_run(made))
+    assert "\n" not in str(raised.value)
+
+
+def test_it_learns_what_can_be_learnt(recipe: Callable[..., Recipe]) -> None:
+    made = recipe(
+        "clips.augmentation={jitter: false, flip: 0, min_scale: 1, colour: 0}",
+        "model.dropout=0",
+        "trainer={epochs: 20, select: last, accelerator: cpu}",
+    )
+    run = create_run(made)
+    trained = train(prepare(made), run)
+    losses = [row["train/loss"] for row in rows(run.folder)]
+    assert losses[-1] < 0.2 * losses[0]
+    assert trained.best["train_top1"] == 1.0
