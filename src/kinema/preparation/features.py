@@ -111,7 +111,11 @@ def frozen_features(
         if num_bytes > _LARGEST_BYTES or not _has_room(path.parent, num_bytes):
             log.info("features are not kept: they would take %.1f GB in %s", num_bytes / 1e9, path.parent)
             return None
-        _compute(model, reader, shape, path, batch_size, workers, description, reporter)
+        try:
+            _compute(model, reader, shape, path, batch_size, workers, description, reporter)
+        except OSError as error:
+            log.warning("features are not kept, %s cannot be written: %s", path.parent, error.strerror or error)
+            return None
     values = np.load(path, mmap_mode="r")
     failures = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     return Features(values=values, failures={int(i): why for i, why in (line.split(" ", 1) for line in failures)})
@@ -128,11 +132,15 @@ def _compute(
     reporter: Reporter,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     failures: dict[int, str] = {}
     device = next(model.parameters()).device
     try:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is found out here, not by a signal when a page is written
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         order = EpochOrder(len(reader), batch_size=batch_size, seed=None)
         loader = clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda")
         was_training = model.training
@@ -156,6 +164,18 @@ def _compute(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def _features(model: FrameModel, batch: Batch, reader: ClipReader) -> np.ndarray:
