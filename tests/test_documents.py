@@ -32,11 +32,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: some clips in a folder per class, and published weights where torchvision keeps them."""
     folder = tmp_path_factory.mktemp("user")
     rng = np.random.default_rng(0)
-    for name in ("jump", "run"):
+    for name, suffix, codec in (("jump", "mp4", "libx264"), ("run", "avi", "mpeg4")):
         for number in ("001", "007", "008", "009", "010"):
-            path = folder / "my_clips" / name / f"{number}.avi"
+            path = folder / "my_clips" / name / f"{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, list(rng.integers(0, 255, (8, 64, 96, 3), dtype=np.uint8)), fps=25, codec="mpeg4")
+            write_video(path, list(rng.integers(0, 255, (8, 64, 96, 3), dtype=np.uint8)), fps=25, codec=codec)
     weights = torchvision.models.get_model_weights("mobilenet_v2").DEFAULT
     checkpoint = folder / "torch" / "hub" / "checkpoints" / Path(weights.url).name
     checkpoint.parent.mkdir(parents=True)
