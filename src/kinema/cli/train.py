@@ -35,7 +35,6 @@ def train(
     from kinema import recipes
     from kinema.config import resolve
 
-    output = Output(json_file)
     chosen = None
     if resume is not None and recipe is not None and "=" in recipe:  # --resume RUN needs no RECIPE before settings
         from kinema.training.run_folder import Run
@@ -45,6 +44,7 @@ def train(
         chosen = resolve(recipes.read(recipe), overrides or [])
     elif resume is None:
         raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
+    output = Output(json_file)  # not before: it loads what prints tables, which a wrong key need not wait for
     output.finish(run_recipe(chosen, output, resume=resume, dry_run=dry_run))
 
 
