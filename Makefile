@@ -4,26 +4,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all tools lint format clean
 
 demo: $(READY) ## make a small set of videos, train, evaluate, and print where the report is
 	$(BIN)/kinema demo
 
-test: lint ## the test suite
+test: lint tools ## the test suite
 	$(BIN)/pytest -m "not slow"
 
-test-all: lint ## the test suite with its exhaustive parts
+test-all: lint tools ## the test suite with its exhaustive parts
 	$(BIN)/pytest
 
+# What tests need from outside Python: a program that reads RAR. On Debian it is installed, elsewhere it is said.
+tools:
+	@command -v bsdtar >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+		(apt-get install -y -q libarchive-tools || (apt-get update -q && apt-get install -y -q libarchive-tools)) \
+		>/dev/null 2>&1; } || echo "tests of RAR archives are left out: they need bsdtar (libarchive)"
+
 lint: $(READY)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY)
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 # uv installs the same packages as pip in a third of the time; pip is there where uv is not to be had.
 $(READY): pyproject.toml constraints.txt

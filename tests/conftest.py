@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tests.shape_checks
 from jaxtyping import install_import_hook
+from tests.commands import Answer, Kinema
 
 # Before anything imports torch: on cores that others use too, threads wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,3 +39,28 @@ def data_root() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read or fill the user's cache."""
     monkeypatch.setenv("KINEMA_CACHE", str(tmp_path_factory.getbasetemp() / "kinema-cache"))
+
+
+@pytest.fixture
+def kinema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kinema]:
+    """Runs a command in this process, in an empty folder."""
+    from kinema.cli.main import main
+
+    logger = logging.getLogger("kinema")
+    before = list(logger.handlers), logger.level, logger.propagate
+    handler = signal.getsignal(signal.SIGTERM)
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["kinema", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return Answer(caught.value.code, said.out, said.err)
+
+    yield run
+    logger.handlers, logger.level, logger.propagate = before
+    signal.signal(signal.SIGTERM, handler)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,11 @@ import pytest
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from tests.commands import Kinema
 from tests.models.facts import MEAN, STD, TRAINING
 from tests.videos import numbered_frames, write_video
 
 from kinema import recipes
-from kinema.cli.main import main
 from kinema.config import json_schema, resolve
 from kinema.files import parse_yaml
 from kinema.models.build import build_model
@@ -35,51 +33,6 @@ from kinema.version import __version__
 
 KINEMA = Path(sys.executable).with_name("kinema")
 HEAVY = ("torch", "torchvision", "lightning", "timm", "av", "numpy", "matplotlib")
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def error(self) -> str:
-        """The one line of a mistake that the user can mend."""
-        assert self.code == 2, self
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        return lines[0].removeprefix("error: ")
-
-
-Kinema = Callable[..., Answer]
-
-
-@pytest.fixture
-def kinema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kinema]:
-    """Runs a command in this process, in an empty folder."""
-    logger = logging.getLogger("kinema")
-    before = list(logger.handlers), logger.level, logger.propagate
-    handler = signal.getsignal(signal.SIGTERM)
-    place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["kinema", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Answer(caught.value.code, said.out, said.err)
-
-    yield run
-    logger.handlers, logger.level, logger.propagate = before
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +91,9 @@ def test_nobody_reads_on() -> None:
         (["recipes", "validate", "motion/cnn_lstm"], 0),
         (["recipes", "schema"], 0),
         (["datasets"], 0),
+        (["data"], 0),
+        (["data", "check", "--help"], 0),
+        (["data", "list", "ucf101", "root", "data.folds=1"], 2),
         (["models", "--json", "-"], 0),
         (["tarin"], 2),
         (["train", "motion/cnn_ltsm"], 2),
@@ -169,7 +125,7 @@ def test_without_arguments_it_helps(kinema: Kinema) -> None:
     found = kinema()
     assert (found.code, found.err) == (0, "")
     assert found.out == kinema("--help").out
-    for command in ("demo", "recipes", "datasets", "models", "info", "train", "evaluate", "predict"):
+    for command in ("demo", "recipes", "data", "datasets", "models", "info", "train", "evaluate", "predict"):
         assert f"\n  {command} " in found.out
         assert kinema(command, "--help").code == 0
 
@@ -193,13 +149,21 @@ def test_show_prints_any_text_as_it_is(kinema: Kinema) -> None:
     text = "# :smile: [bold]x[/bold] " + "long " * 60 + "\ndata: {name: motion}\n"
     Path("mine.yaml").write_text(text)
     assert kinema("recipes", "show", "mine.yaml").out == text
+    assert kinema("recipes", "show", "mine.yaml", "--json", "-").json == {
+        "name": "mine.yaml",
+        "path": "mine.yaml",
+        "text": Path("mine.yaml").read_text(),
+        "settings": recipes.read("mine.yaml"),
+    }
 
 
 def test_cp_and_validate(kinema: Kinema) -> None:
     assert kinema("recipes", "cp", "motion/cnn_lstm", "mine.yaml").code == 0
     assert Path("mine.yaml").read_bytes() == recipes.find("motion/cnn_lstm").read_bytes()
     Path("folder").mkdir()
-    assert kinema("recipes", "cp", "motion/cnn_lstm", "folder").code == 0
+    found = kinema("recipes", "cp", "motion/cnn_lstm", "folder", "--json", "-")
+    assert found.json == {"name": "motion/cnn_lstm", "file": "folder/cnn_lstm.yaml"}
+    assert "kinema recipes cp --json FILE" in kinema("recipes", "--json", "-", "cp", "motion/cnn_lstm", "a").error()
     assert Path("folder/cnn_lstm.yaml").is_file()
     assert "mine.yaml: exists already" in kinema("recipes", "cp", "motion/cnn_lstm", "mine.yaml").error()
     assert "cannot be written" in kinema("recipes", "cp", "motion/cnn_lstm", "nowhere/mine.yaml").error()
@@ -212,6 +176,9 @@ def test_cp_and_validate(kinema: Kinema) -> None:
 
 def test_schema(kinema: Kinema) -> None:
     assert kinema("recipes", "schema").json == json_schema()
+    found = kinema("recipes", "schema", "--json", "schema.json")
+    assert (found.code, found.out) == (0, "")
+    assert json.loads(Path("schema.json").read_text()) == json_schema()
 
 
 @pytest.mark.parametrize(("command", "kind"), [("datasets", "dataset"), ("models", "model")])
@@ -232,7 +199,7 @@ def test_types_in_a_catalogue_are_readable(kinema: Kinema) -> None:
     assert {name: types[name] for name in expected} == expected
     data = {row["name"]: row for row in kinema("datasets", "--json", "-").json}
     types = {argument["name"]: argument["type"] for argument in data["table"]["arguments"]}
-    assert (types["csv"], types["labels"]) == ("str | None", "str | list[str] | None")
+    assert (types["csv"], types["labels"]) == ("str | dict[str, str] | None", "str | list[str] | None")
 
 
 def test_info(kinema: Kinema) -> None:
@@ -248,11 +215,14 @@ def test_info(kinema: Kinema) -> None:
 # JSON
 
 
-@pytest.mark.parametrize("command", [["recipes", "ls"], ["datasets"], ["models"], ["info"]])
+@pytest.mark.parametrize(
+    "command",
+    [["recipes"], ["recipes", "ls"], ["recipes", "validate", "motion/cnn_lstm"], ["datasets"], ["models"], ["info"]],
+)
 def test_json_is_the_same_in_a_file_and_on_standard_output(kinema: Kinema, command: list[str]) -> None:
     found = kinema(*command, "--json", "facts.json")
     assert found.code == 0
-    assert found.out == kinema(*command).out
+    assert found.out == ("" if "validate" in command else kinema(*command).out)
     assert json.loads(Path("facts.json").read_text()) == kinema(*command, "--json", "-").json
     assert [path.name for path in Path.cwd().iterdir()] == ["facts.json"]
 

@@ -213,6 +213,9 @@ def test_what_fails_before_anything_was_trained_leaves_nothing(
 ) -> None:
     assert_one_line(kinema("train", recipe, "output=run", override), pattern)
     assert not (tmp_path / "run").exists()
+    (tmp_path / "mount").mkdir()
+    assert_one_line(kinema("train", recipe, "output=mount", override), pattern)
+    assert content(tmp_path / "mount") == {}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

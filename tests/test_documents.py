@@ -19,7 +19,7 @@ from tests.videos import write_video
 from kinema import recipes
 from kinema.config import resolve
 
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 KINEMA = Path(sys.executable).with_name("kinema")
 
 

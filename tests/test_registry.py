@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import pytest
 
 from kinema import registry
+from kinema.config import section_model
 from kinema.registry import REQUIRED, Entry, argument_docs, entries, entry, suggest
 from kinema.types import ConfigError, UserError
 
@@ -146,6 +147,18 @@ def test_two_entry_points_may_name_one_module(add_plug_in: AddPlugIn) -> None:
         """
     add_plug_in(source, group="kinema.datasets", points="first = their_models:first\nsecond = their_models:second")
     assert {"first", "second"} <= set(entries("dataset"))
+
+
+def test_a_parameter_may_not_hide_a_key_of_the_section(add_plug_in: AddPlugIn) -> None:
+    source = """
+        from kinema.registry import register_dataset
+
+        @register_dataset
+        def theirs(root, *, validation: int = 3): ...
+        """
+    add_plug_in(source, group="kinema.datasets", points="theirs = their_models:theirs")
+    with pytest.raises(UserError, match=r"^data\.validation: theirs has a parameter of that name; rename it there"):
+        section_model(entries("dataset")["theirs"])
 
 
 def test_two_of_one_name_are_named(add_plug_in: AddPlugIn) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -62,12 +63,24 @@ class DataSection(Section):
     """Folder (or annotation file) of the data set."""
     validation: Share = 0.0
     """Share of the training clips, whole groups at a time, that becomes the validation split where there is none."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training clips to use, whole groups at a time, of every class as nearly as they allow. The other
+    splits stay whole."""
+    class_map: str | dict[str, str] | None = None
+    """New names of classes: {old: new}, a YAML file that holds that, or the name of a shipped one. Classes that get
+    the same name become one."""
+    quarantine: Path | None = None
+    """File of videos that are not to be used, as `kinema data check` writes it; by default kinema-quarantine.csv in
+    the root, if it is there."""
+    download: bool = False
+    """Fetch what the root lacks before the first use, as `kinema data download` does. Its licence has to be accepted
+    before, there or by KINEMA_ACCEPT_LICENCE=1; KINEMA_MIRROR names another place to fetch from."""
 
-    @field_validator("root")
+    @field_validator("root", "quarantine")
     @classmethod
-    def _absolute(cls, root: Path | None) -> Path | None:
+    def _absolute(cls, path: Path | None) -> Path | None:
         """A run can be continued and evaluated from any folder."""
-        return None if root is None else _absolute(root)
+        return None if path is None else _absolute(path)
 
 
 class Augmentation(Section):
@@ -173,7 +186,7 @@ class OptimSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     """Decoupled weight decay; norms and biases have none."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` falls to zero at the last step."""
+    """`cosine` falls to zero, which it would reach one step after the last."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     """Epochs in which the learning rate rises from zero."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
@@ -290,10 +303,17 @@ def resolve_evaluation(
 
 
 def section_model(entry: Entry) -> type[Section]:
-    """The pydantic model of a `data:` or `model:` section, from the signature of the function that it names."""
+    """The pydantic model of a `data:` or `model:` section, from the signature of the function that it names.
+
+    Raises:
+        ConfigError: A parameter of the function would hide a key that every such section has.
+    """
     base = DataSection if entry.kind == "dataset" else ModelSection
     fields: dict[str, Any] = {"name": (Literal[entry.name], Field(description=entry.summary))}
     for parameter in entry.parameters:
+        if parameter.name in base.model_fields:
+            section = "data" if base is DataSection else "model"
+            raise ConfigError(f"{section}.{parameter.name}: {entry.name} has a parameter of that name; rename it there")
         default = ... if parameter.default is REQUIRED else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.doc))
     return cast("type[Section]", create_model(entry.name, __base__=base, **fields))
@@ -366,12 +386,13 @@ def _validated(model: type[S], values: Any, *, prefix: str) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = dict.fromkeys(_line(model, values, problem, prefix) for problem in error.errors())
-        raise ConfigError("\n".join(lines)) from None
+        lines = [line for problem in error.errors() if (line := _line(model, values, problem, prefix)) is not None]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str:
-    """One problem as one line: the key, what was expected, what was given, the nearest key."""
+def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str | None:
+    """One problem as one line: the key, what was expected, what was given, the nearest key. None for a problem that
+    says no more than another one."""
     annotation: Any = model
     names: list[str] = []
     for part in problem["loc"]:
@@ -380,6 +401,12 @@ def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str:
         names.append(part)
         annotation, values = annotation.model_fields[part].annotation, values.get(part)
     inside = [str(part) for part in problem["loc"][len(names) :]]
+    several = get_origin(annotation) in (Union, UnionType) and len(set(get_args(annotation)) - {type(None)}) > 1
+    if inside and isinstance(values, Mapping) and several:
+        # Of several types, pydantic says why the value is none of them; keys and values were meant as such.
+        if not inside[0].startswith("dict"):
+            return None
+        inside = inside[1:]
     key = ".".join([*([prefix] if prefix else []), *names])
     if problem["type"] == "extra_forbidden":
         return f"{key}.{inside[0]}: unknown key{suggest(inside[0], annotation.model_fields)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from kinema.types import ConfigError
+from kinema.types import ConfigError, DataError
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -21,6 +21,21 @@ def write_json(path: Path, value: Any) -> None:
         OSError: It cannot be written.
     """
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataError: It cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

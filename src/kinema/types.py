@@ -59,12 +59,13 @@ class Clip:
 
     Attributes:
         clip_id: Unique within its data set.
-        video: The file that holds the clip.
+        video: The file that holds the clip, or a folder of its frames, one image file each.
         start_s: Start of the clip.
         stop_s: End of the clip, or None for the end of the video.
         labels: Task -> class index. Empty where a clip has no label (an unlabelled test list).
         group: What must never straddle two splits (a recording, a participant, UCF101's gNN).
             None where the data set does not say.
+        fps: Where `video` is a folder of frames, their rate, which no file in it tells. None for a file.
         attributes: Further columns of the annotations, as text.
     """
 
@@ -74,6 +75,7 @@ class Clip:
     stop_s: float | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     group: str | None = None
+    fps: float | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,7 +89,13 @@ class Dataset:
         group_name: What `Clip.group` is, in the field's word ("recording"), or None.
         pairs: Task -> pairs of class names that show the same frames in opposite order. Accuracy within
             pairs is reported where a data set declares them.
-        num_listed: Split -> number of clips in the annotations, present or not.
+        absent: Split -> clips that the annotations list and whose video is not there. Their `video` says where it
+            was looked for.
+        tail: Task -> classes that are also evaluated on their own, being rare. Empty where the data set names none.
+        unseen_groups: Groups that are also evaluated on their own, as the training split has no clip of them.
+        published: The annotations are not the user's to mend: a clip that ends behind its video, which may be half a
+            download, is then left out and counted, where it would otherwise be an error.
+        quarantine: Video -> why its clips are not to be used, although it is there.
         notes: Facts worth a line before training starts.
     """
 
@@ -95,8 +103,30 @@ class Dataset:
     splits: Mapping[Split, tuple[Clip, ...]]
     group_name: str | None = None
     pairs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    num_listed: Mapping[Split, int] = field(default_factory=dict)
+    absent: Mapping[Split, tuple[Clip, ...]] = field(default_factory=dict)
+    tail: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    unseen_groups: frozenset[str] = frozenset()
+    published: bool = False
+    quarantine: Mapping[Path, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_listed(self) -> dict[Split, int]:
+        """Split -> number of clips in the annotations, present or not."""
+        counts = {split: len(self.splits.get(split, ())) + len(self.absent.get(split, ())) for split in SPLITS}
+        return {split: num for split, num in counts.items() if num}
+
+
+class NothingThereError(DataError):
+    """A data set is listed, and not one of its clips is there.
+
+    Attributes:
+        dataset: What is listed: all of it absent.
+    """
+
+    def __init__(self, message: str, dataset: Dataset) -> None:
+        super().__init__(message)
+        self.dataset = dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -378,7 +378,7 @@ def test_refused_with_one_line(tmp_path: Path, make: Make) -> None:
         "text.avi": "not a video",
         "noise.mp4": "not a video",
         "folder.avi": "a folder",
-        "cut.mp4": "not a video",
+        "cut.mp4": "cut short",
         "unknown_codec.mp4": "video stream",
         "sound.mp4": "no video stream",
         "missing.avi": "no such file",
@@ -391,19 +391,23 @@ def test_refused_with_one_line(tmp_path: Path, make: Make) -> None:
         assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["mpeg4.avi", "open_gop.mkv", "h264.ts", "vp9.webm", "fragmented.mp4"])
-def test_cut_file_gives_what_is_there(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["mpeg4.avi", "h264.ts"])
+def test_cut_file_of_unknown_length_gives_what_is_there(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 40, (60, 48, 64, 3), dtype=np.uint8)
     frames = [image - 20 + grain for image, grain in zip(numbered_frames(60), noise, strict=True)]
     options = {**cast("dict[str, str]", MADE[name]["options"]), "b": "2000k"}
     path = write_video(tmp_path / name, frames, **{"fps": 25, **MADE[name], "options": options})  # type: ignore[arg-type]
     whole = path.read_bytes()
     for share in (0.4, 0.6, 0.8, 0.95):
-        path.write_bytes(whole[: int(len(whole) * share)])
+        cut = whole[: int(len(whole) * share)]
+        if name.endswith(".avi"):  # like a recorder that was switched off
+            cut = cut[:4] + bytes(4) + cut[8:]
+        path.write_bytes(cut)
         video = probe(path)
         images = read_frames(video, range(len(video.times_s)))
         assert 10 < len(images) <= 60
         assert len(images) < 60 or share > 0.9  # of AVI, the end is an index
+        assert video.damaged or share > 0.9 or name.endswith(".avi")
         good = images[:-4]  # of the last, parts or references may be gone
         assert [read_number(image) for image in good] == list(range(len(good)))
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,10 @@ from kinema.data.listing import (
     list_files,
     natural_key,
     shortened,
+    sort_out,
     split_of,
+    subfolders,
+    walk,
 )
 from kinema.types import Clip, ConfigError, DataError
 
@@ -66,6 +71,36 @@ def test_files_are_found_at_any_depth_without_hidden_ones_and_without_circles(tm
     assert (found.num_others, found.first_other) == (1, "notes.txt")
 
 
+def test_the_order_of_a_walk_does_not_depend_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/2.mp4", "b/1.mp4", "a/3.mp4", "c.mp4", "B.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = [(tmp_path, ["B.mp4", "c.mp4"]), (tmp_path / "a", ["3.mp4"]), (tmp_path / "b", ["1.mp4", "2.mp4"])]
+    for is_reversed in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "walk", walk_in_order(is_reversed=is_reversed))
+            assert list(walk(tmp_path)) == expected
+
+
+def walk_in_order(*, is_reversed: bool) -> Callable[..., Iterator[tuple[str, list[str], list[str]]]]:
+    """`os.walk` on a disk that lists its folders forwards or backwards."""
+    original = os.walk
+
+    def walked(*arguments: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for place, folders, names in original(*arguments, **options):
+            folders.sort(reverse=is_reversed)
+            names.sort(reverse=is_reversed)
+            yield place, folders, names
+
+    return walked
+
+
+def test_the_folder_that_macos_puts_into_archives_is_passed_over(tmp_path: Path) -> None:
+    for name in ("__MACOSX", "b", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert subfolders(tmp_path) == [tmp_path / "b"]
+
+
 def test_presence_reads_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/3.mp4/inside"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +122,19 @@ def test_presence_reads_each_folder_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_coverage_is_said_only_where_something_is_absent() -> None:
     clips = tuple(Clip(clip_id=str(number), video=Path("a.mp4")) for number in range(3))
-    assert coverage_note({"train": 3}, {"train": clips}, noun="videos") is None
-    assert coverage_note({"train": 5, "test": 2}, {"train": clips}, noun="videos") == (
-        "3 of 7 listed videos are there, 4 are absent (train 3 of 5, test 0 of 2)"
+    assert coverage_note({"train": clips}, {}, noun="videos") == ()
+    assert coverage_note({"train": clips}, {"train": clips[:2], "test": clips[1:]}, noun="videos") == (
+        "3 of 7 listed videos are there, 4 are absent (train 3 of 5, test 0 of 2)",
     )
+
+
+def test_clips_are_sorted_out_by_split() -> None:
+    clips = tuple(Clip(clip_id=str(number), video=Path("a.mp4")) for number in range(4))
+    there, absent = sort_out(
+        {"train": clips[:2], "validation": (), "test": clips[2:]}, lambda clip: clip.clip_id in ("0", "2", "3")
+    )
+    assert there == {"train": clips[:1], "test": clips[2:]}
+    assert absent == {"train": clips[1:2]}
 
 
 def test_hints_stay_readable() -> None:

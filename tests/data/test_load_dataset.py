@@ -91,10 +91,11 @@ def test_a_misspelt_column_of_an_override_is_named(tmp_path: Path) -> None:
     assert [clip.clip_id for clip in load_dataset(recipe.data, seed=0).splits["test"]] == ["b.mp4"]
 
 
-def test_a_second_validation_split_is_refused(tmp_path: Path) -> None:
-    make(tmp_path, "path,label,split\na.mp4,x,train\nb.mp4,x,val\n")
-    with pytest.raises(ConfigError, match=r"^data\.validation: the data set has a validation split of its own"):
-        load_dataset(section("table", root=tmp_path, validation=0.5), seed=0)
+def test_a_validation_split_of_its_own_stays(tmp_path: Path) -> None:
+    make(tmp_path, "path,label,split\na.mp4,x,train\nb.mp4,x,val\nc.mp4,x,train\n")
+    found = load_dataset(section("table", root=tmp_path, validation=0.5), seed=0)
+    assert {split: len(clips) for split, clips in found.splits.items()} == {"train": 2, "validation": 1}
+    assert "data.validation is not used" in found.notes[-1]
 
 
 def test_training_clips_are_needed(tmp_path: Path) -> None:
@@ -115,7 +116,16 @@ def test_groups_in_two_splits_are_counted(tmp_path: Path) -> None:
 def test_videos_in_two_splits_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "path,label,split,stop_s\na.mp4,x,train,1\na.mp4,x,val,2\nc.mp4,x,train,2\n")
     (note,) = load_dataset(section("table", root=tmp_path), seed=0).notes
-    assert note.startswith("1 of 2 videos without a group have clips in more than one split, such as ")
+    assert note.startswith("1 of 2 videos have clips in more than one split, such as ")
+
+
+def test_holding_out_segments_of_one_video_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path, "path,label,stop_s,take\na.mp4,x,1,1\na.mp4,y,2,2\na.mp4,y,3,3\nc.mp4,x,2,4\nd.mp4,x,2,5\n")
+    found = load_dataset(section("table", root=tmp_path, holdout={"take": 2}, validation=0.3), seed=0)
+    places = {split: {clip.video.name for clip in clips} for split, clips in found.splits.items()}
+    assert not places["train"] & places["validation"]
+    (note,) = [note for note in found.notes if "more than one split" in note]
+    assert note.startswith("1 of 3 videos have clips in more than one split, such as ")
 
 
 def test_what_a_data_set_returns_is_checked(given: list[Dataset], dataset: Dataset) -> None:

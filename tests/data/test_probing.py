@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from tests.videos import numbered_frames, write_video
 
-from kinema.data import probing
+from kinema.data import cache, probing
 from kinema.data.decoding import Video, probe
 from kinema.data.probing import cache_folder, probe_all
 from kinema.types import DataError
@@ -62,9 +62,9 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were opened from now on, in this process."""
     opened: list[Path] = []
 
-    def counted(path: Path) -> Video:
+    def counted(path: Path, *, fps: float | None = None) -> Video:
         opened.append(path)
-        return probe(path)
+        return probe(path, fps=fps)
 
     monkeypatch.setattr(probing, "probe", counted)
     return opened
@@ -131,12 +131,12 @@ def test_default_cache_and_relative_paths(
 
 
 def test_changed_file_is_probed_again(files: list[Path], tmp_path: Path, no_probe: list[Path]) -> None:
-    cache = tmp_path / "cache"
-    probe_all(files[:3], cache=cache)
+    folder = tmp_path / "cache"
+    probe_all(files[:3], cache=folder)
     no_probe.clear()
     shutil.copy(files[3], files[0])
     os.utime(files[1], ns=(1, 1))
-    results = probe_all(files[:3], cache=cache)
+    results = probe_all(files[:3], cache=folder)
     assert no_probe == files[:2]
     result = results[files[0]]
     assert isinstance(result, Video)
@@ -164,7 +164,7 @@ def test_regular_times_are_stored_as_a_step(files: list[Path], tmp_path: Path) -
     probe_all(files[:5], cache=tmp_path)
     with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection:
         rows = connection.execute(
-            "SELECT step_numerator, step_denominator, length(times_s) FROM probes ORDER BY path"
+            "SELECT step_numerator, step_denominator, length(times_s) FROM videos ORDER BY path"
         ).fetchall()
     assert rows == [(100, 2997, None), (None, None, 7 * 8), (1, 25, None), (0, 1, None), (None, None, None)]
 
@@ -175,7 +175,7 @@ def spoil_text(cache: Path) -> None:
 
 def spoil_columns(cache: Path) -> None:
     with closing(sqlite3.connect(cache / "probes.sqlite")) as connection, connection:
-        connection.execute("CREATE TABLE probes (other INTEGER)")
+        connection.execute("CREATE TABLE videos (other INTEGER)")
 
 
 def spoil_folder(cache: Path) -> None:
@@ -204,7 +204,7 @@ def test_spoilt_rows_are_probed_again(files: list[Path], tmp_path: Path, no_prob
     first = probe_all(files[:3], cache=tmp_path)
     for change in ("times_s = x'00'", "times_s = NULL, step_numerator = NULL", "num_frames = 3, times_s = x''"):
         with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection, connection:
-            connection.execute(f"UPDATE probes SET {change}")
+            connection.execute(f"UPDATE videos SET {change}")
         no_probe.clear()
         again = probe_all(files[:3], cache=tmp_path)
         assert no_probe == files[:3]
@@ -214,7 +214,7 @@ def test_spoilt_rows_are_probed_again(files: list[Path], tmp_path: Path, no_prob
 def test_locked_cache_is_done_without(
     files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(cache, "_LOCK_TIMEOUT_S", 0.1)
     probe_all(files[:1], cache=tmp_path)
     with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection:
         connection.execute("BEGIN EXCLUSIVE")
@@ -235,10 +235,10 @@ def test_two_runs_at_once(files: list[Path], tmp_path: Path, caplog: pytest.LogC
 def test_process_that_dies(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_probe: list[Path]
 ) -> None:
-    def deadly(path: Path) -> Video:
+    def deadly(path: Path, *, fps: float | None) -> Video:
         if path in (files[0], files[12], files[13]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return probe(path)
+        return probe(path, fps=fps)
 
     with monkeypatch.context() as context:
         context.setattr(probing, "probe", deadly)
@@ -252,7 +252,7 @@ def test_process_that_dies(
 
 
 def test_mistake_of_ours_in_a_process_is_raised(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(path: Path) -> Video:
+    def wrong(path: Path, *, fps: float | None) -> Video:
         raise RuntimeError("a mistake")
 
     monkeypatch.setattr(probing, "probe", wrong)
@@ -264,15 +264,17 @@ def test_mistake_of_ours_in_a_process_is_raised(files: list[Path], monkeypatch: 
 
 # No main guard. Says which processes it has, then how many videos are done.
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from kinema.data import probing
+from kinema.data import cache, probing
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it, as a shell's & does
 
 original = probing.probe
-def slow(path):
+def slow(path, *, fps):
     time.sleep(0.05)
-    return original(path)
+    return original(path, fps=fps)
 probing.probe = slow
 
 class Reporter:
@@ -316,7 +318,7 @@ def test_interrupted(files: list[Path], tmp_path: Path, how: signal.Signals) -> 
         assert stderr.count("Traceback") == 1  # the script's own; its processes are silent
         assert "KeyboardInterrupt" in stderr
         with closing(sqlite3.connect(tmp_path / "cache" / "probes.sqlite")) as connection:
-            (num_saved,) = connection.execute("SELECT count(*) FROM probes").fetchone()
+            (num_saved,) = connection.execute("SELECT count(*) FROM videos").fetchone()
         assert 4 <= num_saved < 30
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinema.data.splits import cut_validation
+from kinema.data.splits import cut_validation, take_fraction
 from kinema.types import Clip, ConfigError, Dataset
 
 
@@ -21,7 +21,7 @@ def make(*clips: tuple[str | None, int], num_classes: int = 2, group_name: str |
         classes={"action": tuple(f"class {number}" for number in range(num_classes))},
         splits={"train": train},
         group_name=group_name,
-        num_listed={"train": len(train) + 5},
+        absent={"train": train[:5]},
         notes=("a note",),
     )
 
@@ -60,7 +60,21 @@ def test_clips_of_one_video_are_not_torn_apart() -> None:
     train, validation = ({clip.video for clip in cut.splits[split]} for split in ("train", "validation"))
     assert (len(train), len(validation)) == (8, 2)
     assert not train & validation
-    assert cut.num_listed == {}
+    assert cut.num_listed == {"train": 32, "validation": 8}
+
+
+def test_groups_that_share_a_video_stay_together() -> None:
+    # Clip n is of group n, and of the same video as its neighbour; the last two also of one group.
+    clips = tuple(
+        Clip(clip_id=f"{n}", video=Path(f"{n // 2}.mp4"), labels={"action": 0}, group=f"take {min(n, 18)}")
+        for n in range(20)
+    )
+    for seed in range(10):
+        dataset = Dataset(classes={"action": ("a",)}, splits={"train": clips}, group_name="take")
+        cut = cut_validation(dataset, 0.3, seed=seed)
+        train, validation = ({clip.video for clip in cut.splits[split]} for split in ("train", "validation"))
+        assert (len(train), len(validation)) == (7, 3)
+        assert not train & validation
 
 
 def test_rare_classes_keep_their_share() -> None:
@@ -112,9 +126,13 @@ def test_a_test_split_is_not_touched() -> None:
 def test_what_cannot_be_cut_names_the_key() -> None:
     with pytest.raises(ConfigError, match=r"^data\.validation: all 2 training clips are of one recording"):
         cut_validation(make(("a", 0), ("a", 1)), 0.5, seed=0)
+
+
+def test_a_validation_split_of_its_own_stays() -> None:
     cut = cut_validation(make(("a", 0), ("b", 1)), 0.5, seed=0)
-    with pytest.raises(ConfigError, match=r"^data\.validation: the data set has a validation split of its own"):
-        cut_validation(cut, 0.5, seed=0)
+    again = cut_validation(cut, 0.9, seed=0)
+    assert again.splits == cut.splits
+    assert again.notes[-1] == "data.validation is not used: the data set has a validation split of its own"
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,3 +153,37 @@ def test_any_cut_is_a_partition_into_whole_groups(clips: list[tuple[str | None, 
     assert validation
     assert sorted([*train, *validation], key=lambda clip: int(clip.clip_id)) == list(dataset.splits["train"])
     assert not {clip.group for clip in train if clip.group} & {clip.group for clip in validation if clip.group}
+
+
+def test_a_fraction_keeps_whole_groups_and_every_class() -> None:
+    # 20 classes with 5 to 24 groups each, 3 clips a group, as in UCF101.
+    clips = [(f"c{label}/g{group}", label) for label in range(20) for group in range(5 + label) for _ in range(3)]
+    whole = make(*clips, num_classes=20)
+    part = take_fraction(whole, 0.2, seed=0)
+    assert len(part.splits["train"]) == pytest.approx(0.2 * len(clips), abs=3)
+    chosen = {clip.group for clip in part.splits["train"]}
+    assert part.splits["train"] == tuple(clip for clip in whole.splits["train"] if clip.group in chosen)
+    for label, num in labels(part, "train").items():
+        assert num == pytest.approx(0.2 * 3 * (5 + label), abs=3)
+    assert len(labels(part, "train")) == 20
+    assert part.absent == whole.absent
+    assert part.notes[-1] == (
+        f"data.fraction: {len(part.splits['train'])} of {len(clips)} training clips are used, "
+        f"{len(chosen)} of {len(clips) // 3} groups by recording"
+    )
+    assert take_fraction(whole, 0.2, seed=0) == part
+    assert take_fraction(whole, 0.2, seed=1) != part
+
+
+def test_a_fraction_leaves_other_splits_alone() -> None:
+    dataset = cut_validation(make(*((f"r{n}", n % 2) for n in range(40))), 0.25, seed=0)
+    part = take_fraction(dataset, 0.5, seed=0)
+    assert part.splits["validation"] == dataset.splits["validation"]
+    assert len(part.splits["train"]) == 15
+
+
+def test_a_fraction_of_one_group_names_the_key() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.fraction: all 2 training clips are of one recording.*set it to 1, or"
+    ):
+        take_fraction(make(("a", 0), ("a", 1)), 0.5, seed=0)

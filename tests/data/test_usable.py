@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,25 @@ def test_broken_videos_are_left_out_and_named(
     ]
 
 
+def test_damaged_videos_are_counted(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+    path = write_video(tmp_path / "damaged.ts", numbered_frames(60), fps=10)
+    content = bytearray(path.read_bytes())
+    content[3000:3400] = bytes(400)
+    path.write_bytes(content)
+    whole = folder / "a.mp4"
+    train = tuple(Clip(clip_id=video.name, video=video, labels={"action": 0}) for video in (whole, path))
+    usable, videos, _ = probe_splits(dataset({"train": train}), ["train"], workers=0)
+    assert len(usable["train"]) == 2
+    assert [videos[video].damaged for video in (whole, path)] == [False, True]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"train: videos of 1 of 2 clips are damaged in places; what decodes of them is used, such as {path}"
+    )
+
+
 def test_only_the_splits_that_were_asked_for_are_probed(folder: Path) -> None:
     data = dataset({"train": clips(folder, "a.mp4"), "test": clips(folder, "gone.mp4")})
     usable, videos, skipped = probe_splits(data, ["train"], workers=0)
@@ -89,3 +109,14 @@ def test_clips_are_sorted_by_what_probing_found(folder: Path) -> None:
     assert readable == [first, again]
     assert list(videos) == [folder / "a.mp4"]
     assert skipped == {"x.mp4": "x.mp4: broken"}
+
+
+def test_published_clips_that_end_behind_their_video_are_left_out(folder: Path) -> None:
+    long = Clip(clip_id="long", video=folder / "a.mp4", stop_s=3.0, labels={"action": 0})
+    data = dataset({"train": (*clips(folder, "b.mp4"), long)})
+    with pytest.raises(DataError, match="mend its times"):
+        probe_splits(data, ["train"], workers=0)
+    usable, _, skipped = probe_splits(replace(data, published=True), ["train"], workers=0)
+    assert [clip.clip_id for clip in usable["train"]] == ["b.mp4"]
+    assert skipped["train"].keys() == {"long"}
+    assert skipped["train"]["long"].endswith("but the video is 1.000 s long")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import kinema
 from kinema.data.decoding import Video, probe
 from kinema.data.device import to_model_input
+from kinema.data.hashing import content_hash
 from kinema.data.loading import Batch
 from kinema.data.reading import read_clip
 from kinema.evaluation.evaluate import evaluate, with_classes
@@ -103,8 +105,49 @@ def test_the_split_is_chosen_and_named(
 def test_without_a_test_split_it_is_the_validation_split(weights: Path, videos: Path) -> None:
     record = evaluate(weights, [f"data.root={videos / 'test'}", "data.validation=0.4", "clips.workers=0"]).record
     assert record["split"] == "validation"
+
+
+def test_of_the_data_trained_on_training_clips_are_not_evaluated_unasked(weights: Path, videos: Path) -> None:
+    edit(weights / "training.json", lambda content: content["data"].update(root=str(videos / "test")))
     with pytest.raises(ConfigError, match="--split: this data set has neither a test nor a validation split"):
-        evaluate(weights, [f"data.root={videos / 'test'}"])
+        evaluate(weights)
+    assert evaluate(weights, ["clips.workers=0"], split="train").record["leakage"] is None
+
+
+def test_of_other_data_all_clips_are_evaluated(weights: Path, videos: Path) -> None:
+    edit(weights / "training.json", lambda content: content["data"].update(validation=0.3))
+    other = [f"data.root={videos / 'test'}", "clips.workers=0"]
+    record = evaluate(weights, other).record
+    assert (record["split"], record["num_clips"]) == ("train", 6)
+    assert record["data"]["validation"] == 0.0
+    assert record["leakage"] == {"same_video": 0, "same_group": 0}
+
+
+def test_test_clips_alone_are_enough(weights: Path, videos: Path, tmp_path: Path) -> None:
+    shutil.copytree(videos / "test", tmp_path / "only" / "test")
+    evaluation = evaluate(weights, [f"data.root={tmp_path / 'only'}", "clips.workers=0"])
+    assert (evaluation.record["split"], evaluation.record["num_clips"]) == ("test", 6)
+    here = evaluate(weights, ["clips.workers=0"])
+    assert np.array_equal(evaluation.predictions.logits["action"], here.predictions.logits["action"])
+
+
+def test_data_that_were_moved_are_split_as_before(weights: Path, videos: Path) -> None:
+    known = [content_hash(path) for path in sorted((videos / "test").rglob("*.mp4"))]
+    edit(weights / "training.json", lambda content: content.update(contents=known))
+    edit(weights / "training.json", lambda content: content["data"].update(validation=0.3))
+    record = evaluate(weights, [f"data.root={videos / 'test'}", "clips.workers=0"]).record
+    assert (record["split"], record["data"]["validation"]) == ("validation", 0.3)
+
+
+def test_a_key_of_the_run_that_does_not_fit_other_data_is_named(weights: Path, videos: Path) -> None:
+    edit(weights / "training.json", lambda content: content["data"].update(group="take (\\d+)"))
+    root = f"data.root={videos / 'test'}"
+    with pytest.raises(
+        ConfigError, match=r"^data\.group: .* \(the key is the trained recipe's; data\.group=null drops it\)$"
+    ):
+        evaluate(weights, [root])
+    with pytest.raises(ConfigError, match=r"^data\.group: .*class folder$"):
+        evaluate(weights, [root, "data.group=shot"])
 
 
 def test_broken_clips_are_counted(weights: Path, videos: Path, tmp_path: Path) -> None:
@@ -120,6 +163,12 @@ def test_broken_clips_are_counted(weights: Path, videos: Path, tmp_path: Path) -
         video.write_bytes(b"")
     with pytest.raises(DataError, match="none of the 6 test clips can be read; the first: "):
         evaluate(weights, [f"data.root={tmp_path / 'copy'}", "clips.workers=0"])
+
+
+def test_clips_that_were_trained_on_are_counted(weights: Path, videos: Path) -> None:
+    known = [content_hash(path) for path in sorted((videos / "test").rglob("*.mp4"))[:2]]
+    edit(weights / "training.json", lambda content: content.update(contents=known))
+    assert evaluate(weights, ["clips.workers=0"]).record["leakage"] == {"same_video": 2, "same_group": 0}
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

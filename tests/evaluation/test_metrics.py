@@ -134,6 +134,14 @@ def test_joint_is_right_in_all_and_never_above_a_task(found: Predictions) -> Non
     assert joint["top5"] <= min(task_metrics(found, task)["top5"] for task in found.classes)
 
 
+def test_joint_is_no_better_than_a_task_where_rounding_makes_equals_of_classes() -> None:
+    # Beside a best class of 1, the first two are both -1 in float64; alone, the second is before the first.
+    logits = np.array([[-1e-27, 0, 1, 1, 1, 1]], dtype=np.float32)
+    found = predictions({"a": logits, "b": np.zeros((1, 1), np.float32)}, {"a": np.array([0]), "b": np.array([0])})
+    assert joint_ranks(found).tolist() == [5]
+    assert top_k(joint_ranks(found))["top5"] == task_metrics(found, "a")["top5"] == 0.0
+
+
 def test_joint_agrees_with_the_tasks_where_logits_hardly_differ() -> None:
     # As logarithms of probabilities the two classes are equal in float64.
     tiny = np.array([[0.0, 1e-30]], dtype=np.float32)

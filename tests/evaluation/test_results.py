@@ -28,6 +28,10 @@ TWO = predictions(
     {"verb": RNG.normal(size=(6, 4)).astype(np.float32), "noun": RNG.normal(size=(6, 3)).astype(np.float32)},
     {"verb": np.array([0, 1, 2, 3, 1, 1]), "noun": np.array([0, 1, 2, 0, 1, 1])},
 )
+AWKWARD = predictions(
+    {"group": ONE.logits["action"], "video": ONE.logits["action"]},
+    {"group": ONE.labels["action"], "video": ONE.labels["action"]},
+)
 TRAINED_ONE = replace(TRAINING, commonest={"action": 1}, accuracy={"action": 0.9})
 TRAINED_TWO = replace(
     TRAINING, commonest={"verb": 1, "noun": 1, "joint": [1, 1]}, accuracy={"verb": 0.8, "noun": 0.9, "joint": 0.7}
@@ -76,7 +80,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("found", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize("found", [ONE, TWO, AWKWARD], ids=["one", "two", "tasks named like columns"])
 def test_predictions_have_one_row_per_clip(tmp_path: Path, found: Predictions) -> None:
     found.save(tmp_path / "new" / "folder")
     table = rows(tmp_path / "new" / "folder" / "predictions.csv")
@@ -90,7 +94,7 @@ def test_predictions_have_one_row_per_clip(tmp_path: Path, found: Predictions) -
             logits = found.logits[task][number].astype(float)
             best = int(logits.argmax())
             confidence = math.exp(logits[best]) / sum(math.exp(value) for value in logits)
-            assert row[task] == names[clip.labels[task]]
+            assert row[f"{task}_label"] == names[clip.labels[task]]
             assert row[f"{task}_predicted"] == names[best]
             assert float(row[f"{task}_confidence"]) == pytest.approx(confidence, abs=1e-6)
             assert int(row[f"{task}_rank"]) == 1 + (logits > logits[clip.labels[task]]).sum()
@@ -129,3 +133,19 @@ def test_an_evaluation_is_kept_whole(tmp_path: Path) -> None:
         if name != "true \\ predicted" and int(count)
     }
     assert found == expected
+
+
+def test_too_many_combinations_have_a_top1_alone() -> None:
+    """Tasks of 378 million combinations: ranking them would take gigabytes for one clip."""
+    sizes = {"verb": 97, "noun": 300, "verb_category": 13, "action": 1000}
+    logits = {task: RNG.normal(size=(4, size)).astype(np.float32) for task, size in sizes.items()}
+    right = {task: values.argmax(axis=1) for task, values in logits.items()}
+    right["noun"] = right["noun"].copy()
+    right["noun"][0] = (right["noun"][0] + 1) % 300
+    trained = replace(
+        TRAINING,
+        commonest={**dict.fromkeys(sizes, 0), "joint": [0, 0, 0, 0]},
+        accuracy=dict.fromkeys([*sizes, "joint"], 0.5),
+    )
+    joint = results(predictions(logits, right), split="test", training=trained, pairs={})["joint"]
+    assert (joint["top1"], joint["top3"], joint["top5"]) == (0.75, None, None)

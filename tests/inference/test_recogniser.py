@@ -8,6 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.models.facts import MEAN, STD, TRAINING
 from tests.videos import numbered_frames, write_video
 from torch import Tensor
@@ -129,7 +130,7 @@ def test_other_things_are_refused(recogniser: Recogniser, given: object, monkeyp
 
 
 def test_times_of_frames_are_refused(recogniser: Recogniser) -> None:
-    with pytest.raises(UserError, match="start_s and stop_s are for files"):
+    with pytest.raises(UserError, match="start_s, stop_s and fps are for files"):
         recogniser.predict(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), start_s=1.0)
 
 
@@ -149,3 +150,28 @@ def test_the_package_has_nothing_else_hidden() -> None:
     assert kinema.load.__module__ == "kinema.inference.recogniser"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = kinema.lod
+
+
+def test_a_still_image_is_a_clip(recogniser: Recogniser, tmp_path: Path) -> None:
+    (image,) = numbered_frames(1, width_px=80, height_px=60, first=9)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert_close(recogniser.predict(tmp_path / "a.png"), expected(recogniser, read_clip_of(tmp_path / "a.png")))
+    repeated = torch.from_numpy(np.stack([image] * 4))
+    assert_close(recogniser.predict(repeated), expected(recogniser, read_clip_of(tmp_path / "a.png")))
+
+
+def test_a_folder_of_frames_is_a_clip_when_its_rate_is_given(recogniser: Recogniser, tmp_path: Path) -> None:
+    for number, image in enumerate(numbered_frames(16, width_px=80, height_px=60), start=1):
+        Image.fromarray(image).save(tmp_path / f"{number:05d}.png")
+    frames = torch.from_numpy(np.stack(numbered_frames(16, width_px=80, height_px=60)))
+    assert_close(
+        recogniser.predict(tmp_path, fps=8), {t: dict(v) for t, v in recogniser.predict(frames).probabilities.items()}
+    )
+    half = recogniser.predict(tmp_path, fps=8, start_s=1.0)
+    assert_close(half, {t: dict(v) for t, v in recogniser.predict(frames[8:]).probabilities.items()})
+    with pytest.raises(DataError, match=r"a folder, not a video file; if it is a folder of frames, say their rate"):
+        recogniser.predict(tmp_path)
+
+
+def read_clip_of(path: Path) -> Tensor:
+    return read_clip(Clip(clip_id="", video=path), probe(path), RGB)

@@ -55,19 +55,34 @@ def build(name: str = "frame_average", backbone: str = "tiny", *, size_px: int =
             224,
             "Input height (224) doesn't match model (256).",
         ),
-        ("frame_average", {"dropout": 2.0}, 32, "dropout probability has to be between 0 and 1, but got 2.0"),
-        ("cnn_lstm", {"hidden_size": 0}, 32, "hidden_size must be greater than zero"),
-        ("cnn_lstm", {"num_layers": 0}, 32, "num_layers must be greater than zero"),
         ("cnn_lstm", {"sise": 3}, 32, "unexpected keyword argument 'sise'"),
     ],
 )
-def test_an_impossible_model_is_refused(name: str, arguments: dict[str, Any], size_px: int, reason: str) -> None:
+def test_a_model_that_cannot_be_built_is_refused(
+    name: str, arguments: dict[str, Any], size_px: int, reason: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         build(name, **arguments, size_px=size_px)
     message = str(caught.value)
     assert message.startswith(f"model.name: {name} cannot be built for clips of 2 frames of {size_px}x{size_px} px: ")
     assert reason in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("frame_average", {"dropout": 2.0}, "model.dropout: has to be at least 0 and less than 1, got 2.0"),
+        ("cnn_lstm", {"dropout": -0.1}, "model.dropout: has to be at least 0 and less than 1, got -0.1"),
+        ("cnn_lstm", {"hidden_size": 0}, "model.hidden_size: has to be at least 1, got 0"),
+        ("cnn_lstm", {"num_layers": 0}, "model.num_layers: has to be at least 1, got 0"),
+        ("cnn_conv1d", {"kernel_size": 2}, "model.kernel_size: has to be odd and at least 1, got 2"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(name, **arguments)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

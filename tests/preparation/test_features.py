@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.videos import numbered_frames, write_video
 
 from kinema.config import Augmentation
@@ -88,9 +90,9 @@ def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augm
 
 def test_second_time_nothing_is_read(cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:
     model = frozen_model()
-    first = stored(model, reader(videos)).features.values
+    first = stored(model, reader(videos)).features
     monkeypatch.setattr(ClipReader, "_read", None)
-    assert np.array_equal(stored(model, reader(videos)).features.values, first)
+    assert np.array_equal(stored(model, reader(videos)).features, first)
     assert len(list(cache.glob("*.npy"))) == 1
 
 
@@ -105,14 +107,25 @@ def test_whatever_changes_features_changes_the_file(cache: Path, videos: list[Vi
     assert len(list(cache.glob("*.npy"))) == 6
 
 
-def test_a_clip_that_cannot_be_read_is_named_and_has_no_row(cache: Path, videos: list[Video]) -> None:
-    gone = replace(videos[1], path=videos[1].path)
-    promised = replace(gone, times_s=np.arange(40) / 10, duration_s=4.0)  # more frames than decode
-    features = stored(frozen_model(), reader([videos[0], promised, videos[2]]))
-    (batch,) = clip_loader(features, EpochOrder(3, batch_size=3, seed=None), workers=0)
-    assert batch.indices.tolist() == [0, 2]
-    assert list(batch.failures) == [1]
-    assert videos[1].path.name in batch.failures[1]
+def test_a_clip_that_cannot_be_read_is_named_and_nothing_is_kept(
+    cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+    promised = replace(videos[1], times_s=np.arange(40) / 10, duration_s=4.0)  # more frames than decode
+    model = frozen_model().train()
+    assert frozen_features(model, reader([videos[0], promised, videos[2]]), batch_size=3, workers=0) is None
+    assert f"a clip cannot be read: {videos[1].path}" in caplog.text
+    assert not list(cache.iterdir())
+    assert model.training
+
+
+def test_a_video_that_is_gone_is_named(
+    cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+    gone = replace(videos[1], path=videos[1].path.with_name("gone.mp4"))
+    assert frozen_features(frozen_model(), reader([videos[0], gone]), batch_size=3, workers=0) is None
+    assert f"a clip cannot be read: {gone.path}: No such file" in caplog.text
 
 
 def test_no_room_falls_back_to_frames(
@@ -131,7 +144,32 @@ def test_no_room_falls_back_to_frames(
 def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f".a.npy.{dead.pid}.tmp").touch()
-    (tmp_path / f".a.npy.{os.getpid()}.tmp").touch()
+    here = platform.node()
+    ours, elsewhere = f".a.npy.{here}.{os.getpid()}.tmp", f".a.npy.another-{here}.{dead.pid}.tmp"
+    for name in (f".a.npy.{here}.{dead.pid}.tmp", ours, elsewhere):
+        (tmp_path / name).touch()
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f".a.npy.{os.getpid()}.tmp"]
+    assert {path.name for path in tmp_path.iterdir()} == {ours, elsewhere}
+
+
+def test_frames_at_another_rate_are_other_clips(tmp_path: Path, cache: Path) -> None:
+    for number, image in enumerate(numbered_frames(20, first=7)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    found = {}
+    for fps in (10.0, 20.0):
+        clip = Clip(clip_id="a", video=tmp_path, stop_s=1.0, fps=fps, labels={"action": 0})
+        video = probe(tmp_path, fps=fps)
+        frames = ClipReader([clip], {tmp_path: video}, {"rgb": SMALL}, augmentation=None, seed=0)
+        found[fps] = stored(frozen_model(), frames).features
+    assert len(list(cache.glob("*.npy"))) == 2
+    assert not np.array_equal(found[10.0], found[20.0])
+
+
+@pytest.mark.parametrize("length", [0, 60, -100])
+def test_a_broken_file_is_computed_again(cache: Path, videos: list[Video], length: int) -> None:
+    first = np.array(stored(frozen_model(), reader(videos)).features)
+    (path,) = cache.glob("*.npy")
+    with path.open("r+b") as file:
+        file.truncate(length if length >= 0 else path.stat().st_size + length)
+    assert np.array_equal(stored(frozen_model(), reader(videos)).features, first)
+    assert np.array_equal(np.load(path), first)

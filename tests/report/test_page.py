@@ -174,6 +174,12 @@ def test_bad_results_are_said_in_words(tmp_path: Path) -> None:
     assert "or chance (33.3 %)." in bad.text
     assert "the gap to the training clips is large (+100.0 %:" in bad.text
     assert "the order of frames does not help" in bad.text
+    assert "that was trained on" not in bad.text
+    path = tmp_path / "bad" / "evaluations" / "test" / "metrics.json"
+    path.write_text(json.dumps({**record, "leakage": {"same_video": 2, "same_group": 0}}))
+    known = Page(write_page(tmp_path / "bad")).text
+    assert f"test: 2 of {record['num_clips']} clips are of a video that was trained on" in known
+    assert "of a group that was trained on" not in known
     good = Page(write_page(make_run(tmp_path / "good", skill=30.0, pairs=pairs).folder))
     assert "not better than" not in good.text
     assert "gap to the training clips is large" not in good.text

@@ -16,6 +16,7 @@ from tests.training.processes import Commands, Ended, at, wait_until
 from tests.training.runs import position, result, rows, temporary_files
 
 from kinema.config import Recipe
+from kinema.models.frame_model import FrameModel
 from kinema.training import module
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import prepare
@@ -238,6 +239,43 @@ def interrupted(recipe: Recipe, crash: Callable[[int, int], None], epoch: int, b
     return run
 
 
+@pytest.mark.parametrize("begun_with", ["features", "frames"])
+def test_what_a_frozen_backbone_s_run_reads_stays_the_same(
+    recipe: Callable[..., Recipe],
+    crash: Callable[[int, int], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begun_with: str,
+) -> None:
+    """Features are rounded to fp16: whether there is room for them must not change sides in the middle of a run."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    features = tmp_path / "cache" / "features"
+    model = prepare(recipe()).model
+    assert isinstance(model, FrameModel)
+    torch.save(model.backbone.body.state_dict(), tmp_path / "weights.pt")
+    frozen = [f"init.weights={tmp_path / 'weights.pt'}", "init.freeze=backbone", "clips.augmentation.views=2"]
+    frozen += ["init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]", OFTEN]
+
+    def has_room(yes: bool) -> None:
+        monkeypatch.setattr("kinema.preparation.features._has_room", lambda *_: yes)
+
+    has_room(begun_with == "features")
+    undisturbed = recipe(*frozen, f"output={tmp_path / 'undisturbed'}")
+    train(prepare(undisturbed), create_run(undisturbed))
+    made = recipe(*frozen)
+    run = interrupted(made, crash, 2, 3)
+    if begun_with == "features":
+        assert len(list(features.iterdir())) == 2  # of the training and the validation clips
+        shutil.rmtree(features)
+        has_room(False)
+        with pytest.raises(DataError, match=r"features of train clips cannot be kept .* was begun with features"):
+            train(prepare(made), run)
+    has_room(True)
+    train(prepare(made), run)
+    assert features.exists() == (begun_with == "features")
+    assert result(run.folder)["model.safetensors"] == result(tmp_path / "undisturbed")["model.safetensors"]
+
+
 def test_a_run_that_was_moved_goes_on(
     recipe: Callable[..., Recipe],
     crash: Callable[[int, int], None],
@@ -318,5 +356,16 @@ def test_other_clips_than_the_run_was_begun_with(
     broken.write_bytes(b"")
     with pytest.raises(DataError, match="run: the run was begun with other clips"):
         train(prepare(made), run)
+    shutil.copy(root / "train" / "rising" / "4.mp4", broken)
+    with pytest.raises(DataError, match="a video is new, replaced, missing"):
+        train(prepare(made), run)
     broken.write_bytes(whole)
+    for old, new in (("falling", "gone"), ("rising", "falling"), ("gone", "rising")):  # the labels change places
+        for split in ("train", "validation", "test"):
+            (root / split / old).rename(root / split / new)
+    with pytest.raises(DataError, match="or labels or times have changed"):
+        train(prepare(made), run)
+    for old, new in (("falling", "gone"), ("rising", "falling"), ("gone", "rising")):
+        for split in ("train", "validation", "test"):
+            (root / split / old).rename(root / split / new)
     assert train(prepare(made), run).run == run

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ import typer
 from kinema.files import write_atomically
 from kinema.progress import Task
 from kinema.types import StoppedBySignal, UserError
+from kinema.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,18 +42,20 @@ class Output:
 
     Args:
         json_file: Value of `--json`.
+        words_aside: Words always go to standard error: standard output is for what `lines` prints.
 
     Raises:
         UserError: It cannot be written: known before the work begins, not behind it.
     """
 
-    def __init__(self, json_file: str | None) -> None:
+    def __init__(self, json_file: str | None, *, words_aside: bool = False) -> None:
         from rich.console import Console
 
         if json_file not in (None, "-"):
             _check_writable(Path(json_file))
         self.json_file = json_file
-        self.console: Console = Console(stderr=json_file == "-", highlight=False, emoji=False, soft_wrap=True)
+        aside = words_aside or json_file == "-"
+        self.console: Console = Console(stderr=aside, highlight=False, emoji=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = _FILE_WIDTH
         self.reporter = ConsoleReporter(self.console)
@@ -82,20 +85,46 @@ class Output:
             table.add_row(*(Text(_text(value)) for value in row))
         self.console.print(table)
 
+    def lines(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write a table of any length to standard output, a row a line: aligned in a terminal, else with tabs."""
+        everything = [[_one_line(cell) for cell in row] for row in (columns, *rows)]
+        separator = "\t"
+        if sys.stdout.isatty():
+            separator = "  "
+            widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+            everything = [[*map(str.ljust, row, widths)] for row in everything]
+        sys.stdout.writelines(f"{separator.join(row).rstrip(' ')}\n" for row in everything)
+        sys.stdout.flush()
+
     def finish(self, record: Any) -> None:
         """Write the command's facts as JSON, where `--json` was given.
 
         Raises:
             UserError: The file cannot be written.
         """
-        if self.json_file is None:
-            return
-        text = json.dumps(_plain(record), indent=2, ensure_ascii=False)
-        if self.json_file == "-":
+        if self.json_file is not None:
+            self._write_json(self.json_file, json.dumps(_plain(record), indent=2, ensure_ascii=False))
+
+    def finish_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Like `finish`, of a list of any length: a row a line, never all of them in memory but as text.
+
+        Args:
+            rows: Of JSON types, without NaN.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        if self.json_file is not None:
+            encode = json.JSONEncoder(ensure_ascii=False).encode
+            self._write_json(self.json_file, "[\n" + ",\n".join(encode(row) for row in rows) + "\n]")
+
+    def _write_json(self, place: str, text: str) -> None:
+        text = text.encode(errors="backslashreplace").decode()  # names of files need not be text; so JSON has them
+        if place == "-":
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
             return
-        path = Path(self.json_file)
+        path = Path(place)
         try:
             if path.exists() and not path.is_file():  # a pipe or a device
                 path.write_text(text + "\n", encoding="utf-8")
@@ -220,21 +249,6 @@ class _ConsoleHandler(logging.Handler):
         self._console.print(prefix + record.getMessage(), markup=False)
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def percent(share: float | None) -> str:
-    """`83.3 %`, or a dash where there is no number."""
-    return "-" if share is None or math.isnan(share) else f"{share:.1%}".replace("%", " %")
-
-
 def _check_writable(path: Path) -> None:
     folder = path.parent
     if path.is_dir():
@@ -243,6 +257,10 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"--json: {path} cannot be written: there is no folder {folder}")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise UserError(f"--json: {path} cannot be written: no permission")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) if not text.isprintable() else text
 
 
 def _text(value: object) -> str:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kinema.cli.console import JsonOption, Output, percent
+from kinema.cli.console import JsonOption, Output
 from kinema.types import JOINT
+from kinema.wording import percent
 
 
 class _Split(StrEnum):

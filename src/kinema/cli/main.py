@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from kinema.cli import catalogue, demo, evaluate, info, predict, recipes, train
+from kinema.cli import catalogue, data, demo, evaluate, info, predict, recipes, train
 from kinema.cli.memory import keep_freed_memory
 from kinema.types import StoppedBySignal, UserError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
 app.command("datasets")(catalogue.datasets)
 app.command("models")(catalogue.models)
 app.command("info")(info.info)
@@ -44,6 +46,8 @@ _INTERRUPTED, _TERMINATED = 130, 143  # 128 + the signal's number, as shells hav
 def main() -> None:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names of files need not be text
     keep_freed_memory()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="kinema", standalone_mode=False)

@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
-from kinema.cli.console import JsonOption, Output, percent
+from kinema.cli.console import JsonOption, Output
 from kinema.types import DataError
+from kinema.wording import percent
 
 
 def predict(
     weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A weights folder, or a run.")],
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, one clip each.")],
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="Videos, still images or folders of frames, one clip each.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of folders of frames.")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Name the actions in videos. A video that cannot be read is named, and the exit code is then 2."""
@@ -28,7 +32,7 @@ def predict(
     failed = False
     for video in videos:
         try:
-            prediction = recogniser.predict(video)
+            prediction = recogniser.predict(video, fps=fps)
         except DataError as error:
             sys.stderr.write(f"error: {error}\n")
             records.append({"video": str(video), "error": str(error)})

@@ -19,9 +19,13 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped name, or a
 
 
 @app.callback()
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, json_file: JsonOption = None) -> None:
+    from kinema.types import UserError
+
     if context.invoked_subcommand is None:
-        list_recipes(None)
+        list_recipes(json_file)
+    elif json_file is not None:
+        raise UserError(f"--json: goes behind the command: kinema recipes {context.invoked_subcommand} --json FILE")
 
 
 @app.command("ls")
@@ -42,19 +46,29 @@ def list_recipes(json_file: JsonOption = None) -> None:
 
 
 @app.command("show")
-def show(name: _Name) -> None:
+def show(name: _Name, json_file: JsonOption = None) -> None:
     """Print a recipe as it is written."""
     from kinema import recipes
 
-    Output(None).say(recipes.find(name).read_text(encoding="utf-8").rstrip())
+    output = Output(json_file)
+    path = recipes.find(name)
+    text = path.read_text(encoding="utf-8")
+    if json_file is None:
+        output.say(text.rstrip())
+    output.finish({"name": name, "path": path, "text": text, "settings": recipes.read(name)})
 
 
 @app.command("cp")
-def copy(name: _Name, file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")]) -> None:
+def copy(
+    name: _Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    json_file: JsonOption = None,
+) -> None:
     """Copy a recipe to change it."""
     from kinema import recipes
     from kinema.types import UserError
 
+    output = Output(json_file)
     source = recipes.find(name)
     if file.is_dir():
         file = file / source.name
@@ -64,7 +78,8 @@ def copy(name: _Name, file: Annotated[Path, typer.Argument(metavar="FILE", help=
         file.write_bytes(source.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be written: {error.strerror}") from None
-    Output(None).say(f"written to {file}; train it with: kinema train {file}")
+    output.say(f"written to {file}; train it with: kinema train {file}")
+    output.finish({"name": name, "file": file})
 
 
 @app.command("validate")
@@ -85,8 +100,8 @@ def validate(
 
 
 @app.command("schema")
-def schema() -> None:
-    """Write the JSON schema of a recipe to standard output."""
+def schema(json_file: JsonOption = "-") -> None:
+    """Write the JSON schema of a recipe, to standard output if no file is given."""
     from kinema.config import json_schema
 
-    Output("-").finish(json_schema())
+    Output(json_file).finish(json_schema())

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kinema.cli.console import JsonOption, Output, percent
+from kinema.cli.console import JsonOption, Output
 from kinema.types import JOINT, ConfigError
+from kinema.wording import percent
 
 if TYPE_CHECKING:
     from kinema.config import Recipe
@@ -69,6 +70,7 @@ def run_recipe(
     _introduce(prepared, output)
     if dry_run:
         return _plan(prepared)
+    was_there = recipe.output is not None and recipe.output.exists()
     run = create_run(recipe) if resume is None else Run(resume)
     try:
         with output.log_to(run.folder / "log.txt"):
@@ -76,7 +78,7 @@ def run_recipe(
             return _train(prepared, run, output)
     finally:
         if resume is None:  # a folder that was there before is not ours to remove
-            discard_empty_run(run)
+            discard_empty_run(run, keep_folder=was_there)
 
 
 def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:

@@ -20,23 +20,33 @@ class Row:
     Attributes:
         number: As a spreadsheet counts, with the header (usually) in row 1.
         values: Column -> text, without spaces around it.
+        file: Where it stands, if the table is made of several files.
     """
 
     number: int
     values: Mapping[str, str]
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file in which every row has a value, maybe an empty one, in every column."""
+    """A CSV file, or several as one, in which every row has a value, maybe an empty one, in every column.
+
+    Attributes:
+        path: The file, or the first of them.
+        columns: Their names.
+        rows: In the order of the file.
+        is_list: Made of `path label` lines without a header, in which labels are integers.
+    """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    is_list: bool = False
 
     def at(self, row: Row, column: str) -> str:
         """The start of an error message about one cell."""
-        return f"{self.path}: row {row.number}, column {column!r}"
+        return f"{row.file or self.path}: row {row.number}, column {column!r}"
 
 
 def read_text(path: Path) -> str:

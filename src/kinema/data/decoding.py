@@ -7,6 +7,8 @@ Truth is the order in which frames come out of a full sequential decode. Everyth
 - Elsewhere a frame is on display from its timestamp, counted from that of the first displayed frame. Timestamps
   that are missing, doubled or not ascending are not trusted: the file is then treated like MPEG-4 in AVI.
 - In MP4, MOV, Matroska and WebM, timestamps of packets say all that, and `probe` decodes one frame only.
+
+Still images and folders of frames are in `kinema.data.images`.
 """
 
 from __future__ import annotations
@@ -27,8 +29,11 @@ from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from kinema.data.images import is_image, probe_folder, probe_image, read_images
+from kinema.data.truncation import check_complete, is_short
+from kinema.data.video import Video
 from kinema.types import DataError
 
 # Where one packet is one displayed frame and carries its time. VP8 (packets that are never displayed) and MPEG-4
@@ -40,51 +45,24 @@ _INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 _SEEK_FROM_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Video:
-    """What `probe` found out about a file.
-
-    Attributes:
-        path: The file.
-        times_s: float64 (num_frames,), when each frame comes on display, from the first displayed frame.
-            Ascending, `times_s[0] == 0`.
-        duration_s: End of the last frame.
-        fps: Frames per second, on average.
-        width_px: Width as displayed, after rotation.
-        height_px: Height as displayed, after rotation.
-        rotation_deg: By how much decoded frames are turned counterclockwise to stand upright: 0, 90, 180 or 270
-            (and then mirrored, where the file says so).
-        codec: FFmpeg's name of the codec ("h264").
-        container: FFmpeg's name of the container ("avi").
-        first_pts: Timestamp of the first displayed frame in the stream's time base where frames can be told apart
-            by their timestamps; None where only their order tells.
-    """
-
-    path: Path
-    times_s: NDArray[np.float64]
-    duration_s: float
-    fps: float
-    width_px: int
-    height_px: int
-    rotation_deg: int
-    codec: str
-    container: str
-    first_pts: int | None = None
-
-    def frames_at(self, times_s: ArrayLike) -> NDArray[np.int64]:
-        """Index of the frame on display at each time: the last with `times_s[i] <= time`, clamped into range."""
-        index = np.searchsorted(self.times_s, np.asarray(times_s, dtype=np.float64), side="right") - 1
-        return np.clip(index, 0, len(self.times_s) - 1).astype(np.int64)
-
-
-def probe(path: Path) -> Video:
+def probe(path: Path, *, fps: float | None = None) -> Video:
     """Find the true number of frames of a video, and when each of them is on display.
 
+    Args:
+        path: A video, a still image (a video of one frame), or a folder of frames, one image file each.
+        fps: Frames per second of a folder of frames. Files know theirs.
+
     Raises:
-        DataError: There is no such file, or no frame of it decodes.
+        DataError: There is no such file, it was cut short, or no frame of it decodes; or the rate of a folder of
+            frames is not given, or frames are missing in it.
     """
     path = Path(path)
+    if _is_folder(path):
+        return probe_folder(path, fps)
     _check_file(path)
+    if is_image(path):
+        return probe_image(path)
+    check_complete(path)
     with _opened(path) as (container, stream):
         indexed = _is_indexed(container, stream)
         table = _table_from_packets(container, stream) if indexed else None
@@ -116,6 +94,8 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
         raise IndexError(f"{video.path}: frame {outside[0]} asked for, there are {num_frames}")
     if not asked:
         return []
+    if video.is_images:
+        return read_images(video, asked)
     _check_file(video.path)
     wanted = set(asked)
     images: dict[int, NDArray[np.uint8]] = {}
@@ -136,6 +116,22 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
     return [images[index] for index in asked]
 
 
+def count_frames(video: Video) -> tuple[int, bool]:
+    """Decode a video file from its beginning to its end.
+
+    Returns:
+        How many frames come out, and whether anything did not decode in full.
+
+    Raises:
+        DataError: The file cannot be opened.
+    """
+    _check_file(video.path)
+    with _opened(video.path) as (container, stream):
+        reading = _Reading(container, stream)
+        num_frames = sum(1 for _ in reading.frames())
+        return num_frames, reading.damaged
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Table:
     """When frames are on display, in ticks of `tick_s` seconds from the first of them."""
@@ -145,6 +141,7 @@ class _Table:
     tick_s: Fraction
     first: VideoFrame
     first_pts: int | None
+    damaged: bool = False
 
 
 class _Reading:
@@ -186,10 +183,15 @@ class _Reading:
             yield from self.decode(packet)
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # `_check_file` will say
+        return False
+
+
 def _check_file(path: Path) -> None:
     try:
-        if path.is_dir():
-            raise DataError(f"{path}: a folder, not a video file")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: empty (0 bytes)")
     except FileNotFoundError:
@@ -274,11 +276,25 @@ def _table_from_frames(path: Path, container: InputContainer, stream: VideoStrea
         ticks = np.array(pts, dtype=np.int64)
         # In a damaged file the same frame may not come out again after a seek.
         first_pts = int(ticks[0]) if indexed and not reading.damaged else None
-        return _Table(ticks=ticks - ticks[0], last_ticks=last_ticks, tick_s=time_base, first=first, first_pts=first_pts)
+        return _Table(
+            ticks=ticks - ticks[0],
+            last_ticks=last_ticks,
+            tick_s=time_base,
+            first=first,
+            first_pts=first_pts,
+            damaged=reading.damaged,
+        )
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise DataError(f"{path}: has neither a frame rate nor times of frames that can be trusted")
-    return _Table(ticks=np.arange(len(pts), dtype=np.int64), last_ticks=1, tick_s=1 / rate, first=first, first_pts=None)
+    return _Table(
+        ticks=np.arange(len(pts), dtype=np.int64),
+        last_ticks=1,
+        tick_s=1 / rate,
+        first=first,
+        first_pts=None,
+        damaged=reading.damaged,
+    )
 
 
 def _is_ascending(pts: Sequence[int | None]) -> bool:
@@ -308,6 +324,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
         codec=_codec_name(stream),
         container=container.format.name,
         first_pts=table.first_pts,
+        damaged=table.damaged or is_short(duration_s, container, stream),
     )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
 from kinema.registry import suggest
-from kinema.types import SPLITS, Clip, ConfigError, DataError, Split
+from kinema.types import SPLITS, Clip, ConfigError, DataError, Dataset, NothingThereError, Split
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -31,6 +31,7 @@ _SPLIT_NAMES: Mapping[str, Split] = {
     "testing": "test",
 }
 _MOST_NAMES_IN_A_MESSAGE = 12
+_MACOS_FOLDER = "__MACOSX"  # what macOS puts into archives beside the content
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -96,6 +97,24 @@ def shortened(values: Iterable[str]) -> str:
     return ", ".join(names[:_MOST_NAMES_IN_A_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
+def group_pattern(group: str) -> re.Pattern[str]:
+    """`data.group` where it is a regular expression.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return re.compile(group)
+    except re.error as error:
+        raise ConfigError(f"data.group: {group!r} is not a regular expression: {error}") from None
+
+
+def group_in(path: str, pattern: re.Pattern[str]) -> str | None:
+    """What the pattern, or its first parenthesis, finds in a path, or None where that is nothing."""
+    match = pattern.search(path)
+    return (match.group(1 if pattern.groups else 0) or None) if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Files below a folder, at any depth, without hidden ones.
@@ -111,6 +130,29 @@ class Listing:
     first_other: str | None
 
 
+def walk(folder: Path, *, enter: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all folders in it, each with the names of its files, without hidden ones, in an order that does not
+    depend on the disk. Links are followed, each folder is entered once.
+
+    Args:
+        folder: Where to start.
+        enter: Whether to look into a folder of this name.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    entered = {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
+        here = Path(place)
+        kept = []
+        for name in sorted(folders):
+            if not name.startswith(".") and enter(name) and (target := (here / name).resolve()) not in entered:
+                entered.add(target)
+                kept.append(name)
+        folders[:] = kept
+        yield here, sorted(name for name in names if not name.startswith("."))
+
+
 def list_files(folder: Path) -> Listing:
     """Look through a folder and all folders in it. Links are followed, each folder is entered once.
 
@@ -119,19 +161,8 @@ def list_files(folder: Path) -> Listing:
     """
     videos: list[tuple[str, Path]] = []
     others: list[str] = []
-    entered = {folder.resolve()}
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
-        here = Path(place)
-        kept = []
-        for name in folders:
-            target = (here / name).resolve()
-            if not name.startswith(".") and target not in entered:
-                entered.add(target)
-                kept.append(name)
-        folders[:] = kept
+    for here, names in walk(folder):
         for name in names:
-            if name.startswith("."):
-                continue
             path = here / name
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.append((path.relative_to(folder).as_posix(), path))
@@ -142,12 +173,13 @@ def list_files(folder: Path) -> Listing:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, in natural order, without hidden ones.
+    """Folders directly in a folder, in natural order, without hidden ones and the one that macOS makes in archives.
 
     Raises:
         DataError: The folder cannot be read.
     """
-    return [folder / name for name in sorted(_names(folder, os.DirEntry.is_dir), key=natural_key) if name[0] != "."]
+    names = sorted(_names(folder, os.DirEntry.is_dir), key=natural_key)
+    return [folder / name for name in names if name[0] != "." and name != _MACOS_FOLDER]
 
 
 def videos_directly_in(folder: Path) -> list[Path]:
@@ -162,35 +194,71 @@ def videos_directly_in(folder: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class Presence:
-    """Answers whether files are there; each folder is read once, whatever the number of files asked for."""
+    """Answers whether files are there; each folder is read once, whatever the number of files asked for.
 
-    _files: dict[Path, frozenset[str]] = field(default_factory=dict)
+    Attributes:
+        folders: Asked for folders instead of files.
+    """
+
+    folders: bool = False
+    _found: dict[Path, frozenset[str]] = field(default_factory=dict)
 
     def __contains__(self, path: Path) -> bool:
-        folder = path.parent
-        if folder not in self._files:
-            self._files[folder] = frozenset(_names(folder, os.DirEntry.is_file, missing_ok=True))
-        return path.name in self._files[folder]
+        place = path.parent
+        if place not in self._found:
+            kind = os.DirEntry.is_dir if self.folders else os.DirEntry.is_file
+            self._found[place] = frozenset(_names(place, kind, missing_ok=True))
+        return path.name in self._found[place]
+
+
+def sort_out(
+    listed: Mapping[Split, Iterable[Clip]], is_there: Callable[[Clip], bool]
+) -> tuple[dict[Split, tuple[Clip, ...]], dict[Split, tuple[Clip, ...]]]:
+    """Clips that are there and clips that are not, by split, without splits that have none."""
+    there: dict[Split, list[Clip]] = {}
+    absent: dict[Split, list[Clip]] = {}
+    for split, clips in listed.items():
+        for clip in clips:
+            (there if is_there(clip) else absent).setdefault(split, []).append(clip)
+    return (
+        {split: tuple(clips) for split, clips in there.items()},
+        {split: tuple(clips) for split, clips in absent.items()},
+    )
+
+
+def some_there(dataset: Dataset, problem: str) -> Dataset:
+    """The data set, if any of its clips is there.
+
+    Args:
+        dataset: What a data-set function has found.
+        problem: What is wrong otherwise.
+
+    Raises:
+        NothingThereError: No clip is there. What is listed comes with it.
+    """
+    if not dataset.splits:
+        raise NothingThereError(problem, dataset)
+    return dataset
 
 
 def coverage_note(
-    num_listed: Mapping[Split, int], splits: Mapping[Split, tuple[Clip, ...]], *, noun: str
-) -> str | None:
-    """One line that says how many of the listed clips are there, or None when all are.
+    splits: Mapping[Split, tuple[Clip, ...]], absent: Mapping[Split, tuple[Clip, ...]], *, noun: str
+) -> tuple[str, ...]:
+    """One line that says how many of the listed clips are there, or none when all are.
 
     Args:
-        num_listed: Split -> number of clips in the annotations.
         splits: Split -> clips that are there.
+        absent: Split -> clips that are listed but not there.
         noun: What is counted, in the plural.
     """
-    present = {split: len(splits.get(split, ())) for split in num_listed}
-    listed_in_all, present_in_all = sum(num_listed.values()), sum(present.values())
-    if present_in_all == listed_in_all:
-        return None
-    each = ", ".join(f"{split} {present[split]} of {num_listed[split]}" for split in SPLITS if split in num_listed)
+    num_absent = sum(map(len, absent.values()))
+    if not num_absent:
+        return ()
+    present = {split: len(splits.get(split, ())) for split in SPLITS if split in splits or split in absent}
+    listed = {split: num + len(absent.get(split, ())) for split, num in present.items()}
+    each = ", ".join(f"{split} {present[split]} of {listed[split]}" for split in present)
     return (
-        f"{present_in_all} of {listed_in_all} listed {noun} are there, "
-        f"{listed_in_all - present_in_all} are absent ({each})"
+        f"{sum(present.values())} of {sum(listed.values())} listed {noun} are there, {num_absent} are absent ({each})",
     )
 
 

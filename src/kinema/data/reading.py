@@ -13,26 +13,8 @@ from torch import Tensor
 from kinema.config import Augmentation
 from kinema.data.decoding import Video, read_frames
 from kinema.data.geometry import Box, centre_box, random_box
-from kinema.data.sampling import sample_times_s
-from kinema.types import Clip, DataError, Preprocessing
-
-
-def clip_interval_s(clip: Clip, video: Video) -> tuple[float, float]:
-    """Start and end of a clip inside its video.
-
-    Raises:
-        DataError: A time lies outside the video.
-    """
-    stop_s = video.duration_s if clip.stop_s is None else clip.stop_s
-    # Annotators round, and the last frame's duration is not always known: half a frame is forgiven.
-    tolerance_s = 0.5 / video.fps
-    inside_s = min(stop_s, video.duration_s)
-    if not (0 <= clip.start_s < inside_s and stop_s <= video.duration_s + tolerance_s):
-        raise DataError(
-            f"{clip.video}: the clip {clip.clip_id!r} is annotated from {clip.start_s:g} to {stop_s:g} s, "
-            f"but the video is {video.duration_s:.3f} s long; mend its times"
-        )
-    return clip.start_s, inside_s
+from kinema.data.sampling import clip_interval_s, sample_times_s
+from kinema.types import Clip, Preprocessing
 
 
 def read_clip(

@@ -1,9 +1,30 @@
-"""At which times the frames of a clip are taken."""
+"""Where a clip lies in its video, and at which times its frames are taken."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64
+
+from kinema.data.video import Video
+from kinema.types import Clip, DataError
+
+
+def clip_interval_s(clip: Clip, video: Video) -> tuple[float, float]:
+    """Start and end of a clip inside its video.
+
+    Raises:
+        DataError: A time lies outside the video.
+    """
+    stop_s = video.duration_s if clip.stop_s is None else clip.stop_s
+    # Annotators round, and the last frame's duration is not always known: half a frame is forgiven.
+    tolerance_s = 0.5 / video.fps
+    inside_s = min(stop_s, video.duration_s)
+    if not (0 <= clip.start_s < inside_s and stop_s <= video.duration_s + tolerance_s):
+        raise DataError(
+            f"{clip.video}: the clip {clip.clip_id!r} is annotated from {clip.start_s:g} to {stop_s:g} s, "
+            f"but the video is {video.duration_s:.3f} s long; mend its times"
+        )
+    return clip.start_s, inside_s
 
 
 def sample_times_s(

@@ -1,4 +1,4 @@
-"""Which clips can be used: those whose video can be read."""
+"""Which clips can be used: those whose video can be read and is not in quarantine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kinema.data.decoding import Video
-from kinema.data.probing import probe_all
-from kinema.data.reading import clip_interval_s
+from kinema.data.probing import frame_rates, probe_all
+from kinema.data.sampling import clip_interval_s
 from kinema.progress import SILENT, Reporter
 from kinema.types import Clip, DataError, Dataset, Split
 
@@ -18,24 +18,28 @@ log = logging.getLogger(__name__)
 def probe_splits(
     dataset: Dataset, splits: list[Split], *, workers: int, reporter: Reporter = SILENT
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[Split, dict[str, str]]]:
-    """Probe the videos of some splits and sort out the clips that cannot be used.
+    """Probe the videos of some splits and sort out the clips that cannot be used. Videos in quarantine are not opened.
 
     Returns:
         Split -> usable clips, path -> video, split -> clip id -> reason.
 
     Raises:
-        DataError: A clip's times lie outside its video, or no clip of a split (that has any) can be used.
+        DataError: A clip's times lie outside its video and are the user's to mend, or no clip of a split (that has
+            any) can be used.
     """
     paths = dict.fromkeys(clip.video for split in splits for clip in dataset.splits[split])
-    probed = probe_all(paths, workers=workers, reporter=reporter)
+    wanted = [path for path in paths if path not in dataset.quarantine]
+    rates = frame_rates(clip for split in splits for clip in dataset.splits[split])
+    probed = probe_all(wanted, fps=rates, workers=workers, reporter=reporter)
+    for path, reason in dataset.quarantine.items():
+        probed[path] = DataError(f"{path}: in quarantine: {reason}")
     clips: dict[Split, list[Clip]] = {}
     videos: dict[Path, Video] = {}
     skipped: dict[Split, dict[str, str]] = {}
     for split in splits:
         clips[split], found, skipped[split] = split_readable(dataset.splits[split], probed)
         videos |= found
-        for clip in clips[split]:
-            clip_interval_s(clip, found[clip.video])
+        clips[split] = [clip for clip in clips[split] if _lies_inside(clip, found, skipped[split], dataset)]
         reasons = list(skipped[split].values())
         if reasons:
             log.warning(
@@ -45,9 +49,29 @@ def probe_splits(
                 len(dataset.splits[split]),
                 reasons[0],
             )
+        damaged = [clip.video for clip in clips[split] if found[clip.video].damaged]
+        if damaged:
+            log.warning(
+                "%s: videos of %d of %d clips are damaged in places; what decodes of them is used, such as %s",
+                split,
+                len(damaged),
+                len(clips[split]),
+                damaged[0],
+            )
         if reasons and not clips[split]:
             raise DataError(f"none of the {len(reasons)} {split} clips can be read; the first: {reasons[0]}")
     return clips, videos, skipped
+
+
+def _lies_inside(clip: Clip, videos: Mapping[Path, Video], skipped: dict[str, str], dataset: Dataset) -> bool:
+    try:
+        clip_interval_s(clip, videos[clip.video])
+    except DataError as error:
+        if not dataset.published:
+            raise
+        skipped[clip.clip_id] = str(error).removesuffix("; mend its times")
+        return False
+    return True
 
 
 def split_readable(

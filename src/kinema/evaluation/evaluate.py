@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from kinema.config import resolve_evaluation
+from kinema.config import DataSection, resolve_evaluation
 from kinema.data.load_dataset import load_dataset
 from kinema.data.usable import probe_splits
+from kinema.evaluation.leakage import is_known, is_same_source, leakage
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.results import results
 from kinema.models.load import load_model
-from kinema.models.weights import read_training
+from kinema.models.weights import TrainingFacts, read_training
 from kinema.progress import SILENT, Reporter
 from kinema.types import ConfigError, DataError, Dataset, Heads, Split
 
@@ -46,7 +47,8 @@ def evaluate(
         weights: A weights folder.
         overrides: `data.key=value` to evaluate on other data than those it was trained on, and `clips.batch_size` or
             `clips.workers`.
-        split: Which split. By default the test split, or the validation split where there is no test split.
+        split: Which split. By default the test split, or the validation split where there is no test split; of other
+            data than those trained on, all clips where there is neither.
         defaults: `clips:` settings that hold where no override says otherwise.
         reporter: Where to show progress.
 
@@ -61,10 +63,12 @@ def evaluate(
             f"{weights / 'training.json'}: its classes are not those of config.json; the folder is mixed up"
         )
     data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
-    dataset = with_classes(load_dataset(data, seed=training.seed), config.heads)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    data, dataset = _load(data, training, given=given, reporter=reporter)
+    dataset = with_classes(dataset, config.heads)
     for note in dataset.notes:
         log.info("%s", note)
-    chosen = split or _default_split(dataset)
+    chosen = split or _default_split(dataset, is_other=not is_same_source(training.data, data.model_dump(mode="json")))
     if not dataset.splits.get(chosen):
         raise ConfigError(f"--split: this data set has no {chosen} split; it has {', '.join(dataset.splits)}")
     unlabelled = sum(not clip.labels.keys() >= config.heads.keys() for clip in dataset.splits[chosen])
@@ -92,7 +96,36 @@ def evaluate(
         raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
     record = results(predictions, split=chosen, training=training, pairs=dataset.pairs)
     record["data"] = data.model_dump(mode="json")
+    record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
     return Evaluation(record=record, predictions=predictions)
+
+
+def _load(
+    data: DataSection, training: TrainingFacts, *, given: set[str], reporter: Reporter
+) -> tuple[DataSection, Dataset]:
+    """The data to evaluate on. What was said about the training data still holds, unless it does not fit: of data that
+    have nothing in common with them, no validation split is cut out, unless asked for now.
+
+    Args:
+        data: What was trained on, with what is given now in its place.
+        training: Says what was trained on.
+        given: Keys that are given now.
+        reporter: Where to show progress.
+    """
+    settings: dict[str, Any] = {"seed": training.seed, "for_training": False, "reporter": reporter}
+    try:
+        if data.validation > 0 and "data.validation" not in given and str(data.root) != str(training.data.get("root")):
+            whole = data.model_copy(update={"validation": 0.0})
+            dataset = load_dataset(whole, **settings)
+            if not is_known(dataset.splits.get("train", ()), training):
+                return whole, dataset
+        return data, load_dataset(data, **settings)
+    except ConfigError as error:
+        key = str(error).partition(":")[0]
+        name = key.removeprefix("data.").partition(".")[0]
+        if key in given or f"data.{name}" in given or training.data.get(name) in (None, {}, 0.0):
+            raise
+        raise ConfigError(f"{error} (the key is the trained recipe's; data.{name}=null drops it)") from None
 
 
 def with_classes(dataset: Dataset, heads: Heads) -> Dataset:
@@ -128,8 +161,10 @@ def with_classes(dataset: Dataset, heads: Heads) -> Dataset:
     return replace(dataset, classes=heads, splits=splits)
 
 
-def _default_split(dataset: Dataset) -> Split:
+def _default_split(dataset: Dataset, *, is_other: bool) -> Split:
     preferred: tuple[Split, ...] = ("test", "validation")
+    if is_other:  # clips that are for training there, but were not trained on
+        preferred = (*preferred, "train")
     for split in preferred:
         if dataset.splits.get(split):
             return split

@@ -6,6 +6,7 @@ torchmetrics: the library's macro average counts a class that no clip has, and i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ from kinema.types import JOINT
 
 TOP_K = (1, 3, 5)
 
-_JOINT_CHUNK = 64
-"""Clips whose scores of all class combinations are held at once: EPIC-KITCHENS-100 has 29,100 combinations."""
+_JOINT_SCORES = 2_000_000
+"""Scores that are held at once: EPIC-KITCHENS-100 has 29,100 combinations of classes for each clip."""
 
 
 def task_metrics(predictions: Predictions, task: str) -> dict[str, float]:
@@ -47,6 +48,11 @@ def top_k(ranks: Int64[np.ndarray, "B"]) -> dict[str, float]:
     return {f"top{k}": float((ranks < k).mean()) if len(ranks) else float("nan") for k in TOP_K}
 
 
+def can_rank_joint(predictions: Predictions) -> bool:
+    """Whether all combinations of classes of a clip can be ranked: the scores of one fit into 160 MB."""
+    return math.prod(logits.shape[1] for logits in predictions.logits.values()) <= 10 * _JOINT_SCORES
+
+
 def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
     """Rank of the true combination of classes among all combinations, by the product of the tasks' probabilities."""
     tasks = list(predictions.classes)
@@ -54,13 +60,19 @@ def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
     sizes = [log.shape[1] for log in logs]
     labels = np.ravel_multi_index([predictions.labels[task] for task in tasks], sizes)
     ranks = []
-    for start in range(0, len(labels), _JOINT_CHUNK):
-        rows = slice(start, start + _JOINT_CHUNK)
+    at_once = max(1, _JOINT_SCORES // max(1, math.prod(sizes)))
+    for start in range(0, len(labels), at_once):
+        rows = slice(start, start + at_once)
         scores = logs[0][rows]
         for log in logs[1:]:
             scores = (scores[:, :, None] + log[rows][:, None, :]).reshape(len(scores), -1)
         ranks.append(ranks_of_truth(scores, labels[rows].astype(np.int64)))
-    return np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64)
+    if not ranks:
+        return np.zeros(0, dtype=np.int64)
+    # A better class in one task makes a better combination, and so there are at least as many of them. Rounding may
+    # have made equals of classes that hardly differ beside the best one.
+    by_task = [ranks_of_truth(predictions.logits[task], predictions.labels[task]) for task in tasks]
+    return np.maximum.reduce([np.concatenate(ranks), *by_task])
 
 
 def _relative_to_best(logits: Float32[np.ndarray, "B K"]) -> np.ndarray:

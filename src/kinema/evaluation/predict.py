@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from kinema.data.decoding import Video
@@ -54,15 +55,23 @@ def predict_clips(
         with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
             task.advance(len(skipped))
             for batch in clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda"):
-                if len(batch):
-                    inputs = to_model_input(batch.to(device).streams, preprocessing)
-                    collector.add(batch, model(inputs))
-                else:
-                    collector.add(batch, {})
+                collector.add(batch, _logits(model, batch.to(device), preprocessing) if len(batch) else {})
                 task.advance(len(batch) + len(batch.failures))
     finally:
         model.train(was_training)
     return collector.predictions(readable, classes, skipped)
+
+
+def _logits(
+    model: nn.Module, batch: Batch, preprocessing: Mapping[str, Preprocessing]
+) -> dict[str, Float[torch.Tensor, "B _K"]]:
+    """On a CPU clip by clip: what fits its caches is faster than what is many, and takes a fraction of the memory."""
+    at_once = 1 if next(iter(batch.streams.values())).device.type == "cpu" else len(batch)
+    found = []
+    for start in range(0, len(batch), at_once):
+        streams = {stream: frames[start : start + at_once] for stream, frames in batch.streams.items()}
+        found.append(model(to_model_input(streams, preprocessing)))
+    return {task: torch.cat([logits[task] for logits in found]) for task in found[0]}
 
 
 class Collector:

@@ -59,6 +59,7 @@ class Predictions:
                 "video": str(clip.video),
                 "start_s": clip.start_s,
                 "stop_s": "" if clip.stop_s is None else clip.stop_s,
+                "fps": "" if clip.fps is None else clip.fps,
                 "group": clip.group or "",
             }
             for clip in self.clips
@@ -68,7 +69,7 @@ class Predictions:
             ranks = ranks_of_truth(self.logits[task], self.labels[task])
             for row, label, values, rank in zip(rows, self.labels[task], probabilities, ranks, strict=True):
                 best = int(values.argmax())
-                row[task] = names[label]
+                row[f"{task}_label"] = names[label]
                 row[f"{task}_predicted"] = names[best]
                 row[f"{task}_confidence"] = round(float(values[best]), 6)
                 row[f"{task}_rank"] = int(rank) + 1

@@ -11,7 +11,9 @@ import numpy as np
 
 from kinema.evaluation.baselines import baselines
 from kinema.evaluation.metrics import (
+    TOP_K,
     accuracy,
+    can_rank_joint,
     confusion_matrix,
     joint_ranks,
     main_task,
@@ -46,7 +48,7 @@ def results(
         tasks[task] = {**task_metrics(predictions, task), **base[task], "num_classes": len(names)}
     record: dict[str, Any] = {"split": split, "tasks": tasks}
     if len(predictions.classes) > 1:
-        record[JOINT] = {**top_k(joint_ranks(predictions)), **base[JOINT]}
+        record[JOINT] = {**_joint_top_k(predictions), **base[JOINT]}
         # Right in both is exactly the best combination, so these two are computed in two ways.
         assert _equal(record[JOINT]["top1"], accuracy(predictions)[JOINT])
         assert not record[JOINT]["top1"] > min(values["top1"] for values in tasks.values())
@@ -64,6 +66,12 @@ def results(
     record["num_clips"] = len(predictions.clips)
     record["num_skipped"] = len(predictions.skipped)
     return record
+
+
+def _joint_top_k(predictions: Predictions) -> dict[str, float | None]:
+    if can_rank_joint(predictions):
+        return dict(top_k(joint_ranks(predictions)))
+    return {**{f"top{k}": None for k in TOP_K}, "top1": accuracy(predictions)[JOINT]}
 
 
 def save_evaluation(folder: Path, record: Mapping[str, Any], predictions: Predictions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from kinema.data.sampling import sample_times_s
 from kinema.models.load import load_model
 from kinema.models.weights import WeightsConfig, weights_folder
 from kinema.types import Clip, UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +67,20 @@ class Recogniser:
         self.config = config
 
     def predict(
-        self, video: str | Path | UInt8[Tensor, "T H W 3"], *, start_s: float = 0.0, stop_s: float | None = None
+        self,
+        video: str | Path | UInt8[Tensor, "T H W 3"],
+        *,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        fps: float | None = None,
     ) -> Prediction:
         """Recognise the action in a clip.
 
         Args:
-            video: A video file, or all frames of a clip, RGB, evenly spaced in time.
+            video: A video file, a still image, a folder of frames, or all frames of a clip, RGB, evenly spaced in time.
             start_s: Where the clip begins in the file, in seconds.
             stop_s: Where it ends; None is the end of the file.
+            fps: Frames per second of a folder of frames.
 
         Raises:
             DataError: The file cannot be read, or the times lie outside it.
@@ -81,8 +90,8 @@ class Recogniser:
         if isinstance(video, Tensor):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
                 raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
-            if start_s != 0.0 or stop_s is not None:
-                raise UserError("start_s and stop_s are for files; of frames give those of the clip alone")
+            if start_s != 0.0 or stop_s is not None or fps is not None:
+                raise UserError("start_s, stop_s and fps are for files; of frames give those of the clip alone")
             times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
             chosen = [frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]]
             frames = to_size(chosen, centre_box(video.shape[1], video.shape[2], preprocessing), preprocessing.size_px)
@@ -90,8 +99,11 @@ class Recogniser:
             if not isinstance(video, str | Path):
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
             path = Path(video)
-            clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s)
-            frames = read_clip(clip, probe(path), preprocessing)
+            clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s, fps=fps)
+            found = probe(path, fps=fps)
+            if found.damaged:
+                log.warning("%s: damaged in places; what decodes of it is used", path)
+            frames = read_clip(clip, found, preprocessing)
         return self.predict_frames(frames[None])[0]
 
     def predict_frames(self, frames: UInt8[Tensor, "B T C H W"]) -> Sequence[Prediction]:

@@ -15,7 +15,7 @@ from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.temporal import LSTMPool
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs
 
 
 @register_model
@@ -44,7 +44,13 @@ def cnn_lstm(
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
             stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.
         dropout: Before the classifier.
+
+    Raises:
+        ConfigError: An argument is impossible.
     """
+    for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers)):
+        if value < 1:
+            raise ConfigError(f"model.{name}: has to be at least 1, got {value}")
     frames = FrameBackbone(backbone)
     temporal = LSTMPool(
         frames.num_features,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import LinearHeads
-from kinema.types import Heads
+from kinema.types import ConfigError, Heads
 
 
 class FrameModel(nn.Module):
@@ -32,6 +32,8 @@ class FrameModel(nn.Module):
         self, backbone: FrameBackbone, temporal: nn.Module, heads: Heads, *, dropout: float, feature_norm: str
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.dropout: has to be at least 0 and less than 1, got {dropout}")
         self.backbone = backbone
         self.centred = feature_norm == "clip"
         self.norm = nn.Identity() if feature_norm == "none" else nn.BatchNorm1d(backbone.num_features)

@@ -11,7 +11,6 @@ Nothing is unpickled that a stranger could have written.
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import struct
@@ -26,7 +25,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kinema.files import write_atomically, write_json
+from kinema.files import read_json_object, write_atomically, write_json
 from kinema.types import DataError, Heads, Inputs, Preprocessing
 from kinema.version import __version__
 
@@ -237,10 +236,4 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         raise DataError(f"{folder}: no such weights folder")
     if not path.is_file():
         raise DataError(f"{folder}: not a weights folder, {name} is missing")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+    return read_json_object(path)

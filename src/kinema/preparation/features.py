@@ -7,16 +7,18 @@ are drawn as they would be there, and the backbone, being frozen, always answers
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader, stack_labels
@@ -31,28 +33,15 @@ _LARGEST_BYTES = 2 * 2**30
 """More than this is not written into the user's cache unasked."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Features of clips in all their versions, memory-mapped.
-
-    Attributes:
-        values: (views, clips, T, D) fp16; NaN where a clip could not be read.
-        failures: Position -> why that clip could not be read.
-    """
-
-    values: np.ndarray
-    failures: dict[int, str]
-
-
 class FeatureReader:
     """Reads features in place of clips; made to be used with `kinema.data.loading.clip_loader`.
 
     Args:
-        features: From `frozen_features`.
+        features: From `frozen_features`: (views, clips, T, D).
         reader: What they were computed from.
     """
 
-    def __init__(self, features: Features, reader: ClipReader) -> None:
+    def __init__(self, features: NDArray[np.float16], reader: ClipReader) -> None:
         self.features = features
         self.clips = reader.clips
 
@@ -61,21 +50,23 @@ class FeatureReader:
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[int, int]:
         index, epoch = item
-        return index, epoch % len(self.features.values)
+        return index, epoch % len(self.features)
 
     def collate(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Put the features of some clips into one batch."""
-        failures = {index: self.features.failures[index] for index, _ in items if index in self.features.failures}
-        read = [(index, view) for index, view in items if index not in failures]
-        indices = [index for index, _ in read]
-        values = self.features.values[[view for _, view in read], indices]
+        indices = [index for index, _ in items]
+        values = self.features[[view for _, view in items], indices]
         return Batch(
             streams={},
             labels=stack_labels([self.clips[index] for index in indices]),
             indices=torch.tensor(indices, dtype=torch.int64),
-            failures=failures,
+            failures={},
             features=torch.from_numpy(values),
         )
+
+
+class _UnreadableClipError(Exception):
+    """A clip that cannot be read has no features; what is then to be done is not for this module to decide."""
 
 
 def frozen_features(
@@ -86,7 +77,7 @@ def frozen_features(
     workers: int,
     description: str = "computing features",
     reporter: Reporter = SILENT,
-) -> Features | None:
+) -> NDArray[np.float16] | None:
     """Features of all clips of a reader in all their versions, from the cache if they were computed before.
 
     Args:
@@ -98,7 +89,8 @@ def frozen_features(
         reporter: Where to show progress.
 
     Returns:
-        None where there is no room for them, or they would be too many to be written unasked.
+        (views, clips, T, D), memory-mapped. None, and a message that says why, where they cannot be had: there is no
+        room, they would be too many to be written unasked, or a clip cannot be read.
     """
     num_views = reader.num_views
     assert model.backbone.frozen
@@ -106,8 +98,13 @@ def frozen_features(
     num_frames = reader.preprocessing["rgb"].num_frames
     shape = (num_views, len(reader), num_frames, model.backbone.num_features)
     num_bytes = 2 * int(np.prod(shape))
-    path = cache_folder() / "features" / f"{_key(model, reader)}.npy"
-    if not path.is_file():
+    try:
+        path = cache_folder() / "features" / f"{_key(model, reader)}.npy"
+    except OSError as error:
+        log.warning("features are not kept, a clip cannot be read: %s: %s", error.filename, error.strerror or error)
+        return None
+    values = _stored(path, shape)
+    if values is None:
         if num_bytes > _LARGEST_BYTES or not _has_room(path.parent, num_bytes):
             log.info("features are not kept: they would take %.1f GB in %s", num_bytes / 1e9, path.parent)
             return None
@@ -116,9 +113,23 @@ def frozen_features(
         except OSError as error:
             log.warning("features are not kept, %s cannot be written: %s", path.parent, error.strerror or error)
             return None
-    values = np.load(path, mmap_mode="r")
-    failures = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-    return Features(values=values, failures={int(i): why for i, why in (line.split(" ", 1) for line in failures)})
+        except _UnreadableClipError as error:
+            log.warning("features are not kept, a clip cannot be read: %s", error)
+            return None
+        values = _stored(path, shape)
+    return values
+
+
+def _stored(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16] | None:
+    """The features in a file, or None where there is none or it is not what was written."""
+    if not path.is_file():
+        return None
+    try:
+        values: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        log.warning("%s: stored features are broken and computed again: %s", path, error)
+        return None
+    return values if values.shape == shape and values.dtype == np.float16 else None
 
 
 def _compute(
@@ -133,9 +144,9 @@ def _compute(
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    failures: dict[int, str] = {}
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     device = next(model.parameters()).device
+    was_training = model.training
     try:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
         if hasattr(os, "posix_fallocate"):  # a full disk is found out here, not by a signal when a page is written
@@ -143,7 +154,6 @@ def _compute(
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         order = EpochOrder(len(reader), batch_size=batch_size, seed=None)
         loader = clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda")
-        was_training = model.training
         model.eval()
         with (
             torch.inference_mode(),
@@ -152,23 +162,23 @@ def _compute(
             for view in range(shape[0]):
                 order.set_position(epoch=view, first_batch=0)
                 for batch in loader:
-                    failures.update(batch.failures)
-                    if len(batch):
-                        values[view, batch.indices.numpy()] = _features(model, batch.to(device), reader)
-                    task.advance(len(batch) + len(batch.failures))
-        model.train(was_training)
+                    if batch.failures:
+                        raise _UnreadableClipError(next(iter(batch.failures.values())))
+                    values[view, batch.indices.numpy()] = _features(model, batch.to(device), reader)
+                    task.advance(len(batch))
         values.flush()
-        lines = "".join(f"{index} {why}\n" for index, why in sorted(failures.items()))
-        path.with_suffix(".txt").write_text(lines, encoding="utf-8")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
+        model.train(was_training)
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what processes of this machine that were killed had begun to write."""
+    for path in folder.glob(f".*.{glob.escape(platform.node())}.*.tmp"):
         pid = path.name.split(".")[-2]
         try:
             os.kill(int(pid), 0)
@@ -205,7 +215,7 @@ def _key(model: FrameModel, reader: ClipReader) -> str:
             "augmentation": None if reader.augmentation is None else reader.augmentation.model_dump(),
             "seed": None if reader.augmentation is None else reader.seed,
             "clips": [
-                [str(c.video), files[c.video].st_size, files[c.video].st_mtime_ns, c.start_s, c.stop_s]
+                [str(c.video), files[c.video].st_size, files[c.video].st_mtime_ns, c.fps, c.start_s, c.stop_s]
                 for c in reader.clips
             ],
             "arrangement": 1,  # of the file

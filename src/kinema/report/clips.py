@@ -42,9 +42,10 @@ class Sample:
 
     Attributes:
         clip_id: The clip.
-        video: Its file.
+        video: Its file, or its folder of frames.
         start_s: Its start.
         stop_s: Its end, None for the end of the video.
+        fps: Frames per second of a folder of frames.
         answers: Task -> (true class, predicted class, confidence).
     """
 
@@ -53,6 +54,7 @@ class Sample:
     start_s: float
     stop_s: float | None
     answers: Mapping[str, tuple[str, str, float]]
+    fps: float | None = None
 
     @property
     def wrong(self) -> list[str]:
@@ -73,8 +75,10 @@ def read_samples(rows: Sequence[Mapping[str, str]], tasks: Sequence[str]) -> lis
                 video=Path(row["video"]),
                 start_s=float(row["start_s"]),
                 stop_s=float(row["stop_s"]) if row["stop_s"] else None,
+                fps=float(row["fps"]) if row.get("fps") else None,  # a column that earlier versions did not write
                 answers={
-                    task: (row[task], row[f"{task}_predicted"], float(row[f"{task}_confidence"])) for task in tasks
+                    task: (row[f"{task}_label"], row[f"{task}_predicted"], float(row[f"{task}_confidence"]))
+                    for task in tasks
                 },
             )
             for row in rows
@@ -115,7 +119,8 @@ def clip_figures(samples: Sequence[Sample], *, folder: Path) -> Markup:
         samples: Few.
         folder: The run; videos inside it are named from there.
     """
-    probed = probe_all([sample.video for sample in samples], workers=1)
+    rates = {sample.video: sample.fps for sample in samples if sample.fps is not None}
+    probed = probe_all([sample.video for sample in samples], fps=rates, workers=1)
     figures = []
     for sample in samples:
         video = probed[sample.video]

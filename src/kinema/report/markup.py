@@ -6,6 +6,8 @@ import html
 import math
 from collections.abc import Container, Iterable
 
+from kinema import wording
+
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -45,7 +47,7 @@ def join(*children: Child) -> Markup:
 
 def percent(share: float | None) -> str:
     """`83.3 %`, or a dash where there is no number."""
-    return DASH if share is None or math.isnan(share) else f"{share:.1%}".replace("%", f"{NBSP}%")
+    return wording.percent(share, missing=DASH).replace(" ", NBSP)
 
 
 def signed_percent(share: float | None) -> str:
@@ -69,13 +71,8 @@ def counted(num: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `5 min 55 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}{NBSP}s"
-    if whole < 3600:
-        return f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s"
-    return f"{whole // 3600}{NBSP}h {whole % 3600 // 60}{NBSP}min"
+    """`45 s`, `5 min 55 s`, `2 h 10 min`, never torn at the end of a line."""
+    return wording.duration(seconds).replace(" ", NBSP)
 
 
 def shortened(text: str, length: int) -> str:

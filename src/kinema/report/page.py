@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import datetime
 import math
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 
-from kinema.files import write_atomically
 from kinema.report.clips import clip_figures, hits, most_confident_mistakes, read_samples
 from kinema.report.confusion import confusion_section
+from kinema.report.document import document, links_to, write_document
 from kinema.report.markup import Child, Markup, counted, duration, element, join
 from kinema.report.record import Evaluation, RunRecord, read_run
 from kinema.report.results import curves_section, results_section
 from kinema.report.settings import settings_section
 from kinema.training.run_folder import Run
-from kinema.types import DataError
-from kinema.version import __version__
 
 _NUM_CLIPS = 6
 """So many mistakes, and so many hits."""
-
-# Even if markup slipped through, nothing could be loaded or run.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def write_page(run: Path) -> Path:
@@ -38,11 +33,7 @@ def write_page(run: Path) -> Path:
         DataError: The folder holds no run, a file in it is broken, or the page cannot be written.
     """
     target = Run(run).report
-    content = page(read_run(run))
-    try:
-        write_atomically(target, content.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
+    write_document(target, page(read_run(run)))
     return target
 
 
@@ -54,27 +45,12 @@ def page(run: RunRecord) -> str:
         sections.append(("confusion", f"Confusion matrix, {latest.name}", confusion_section(latest)))
         sections.append(("clips", f"Clips, {latest.name}", clips_section(run, latest)))
     sections.append(("settings", "How it was made", settings_section(run)))
-    style = files("kinema.report").joinpath("style.css").read_text(encoding="utf-8")
-    head = element(
-        "head",
-        *("\n", element("meta", charset="utf-8")),
-        *("\n", element("meta", http_equiv="Content-Security-Policy", content=_POLICY)),
-        *("\n", element("meta", name="viewport", content="width=device-width, initial-scale=1")),
-        *("\n", element("meta", name="generator", content=f"kinema {__version__}")),
-        *("\n", element("title", f"{run.title} \N{MIDDLE DOT} kinema")),
-        *("\n", element("style", Markup("\n" + style))),
-        "\n",
+    return document(
+        title=run.title,
+        header=_header(run, sections),
+        sections=sections,
+        footer="Everything above is in the files beside this page.",
     )
-    body = element(
-        "body",
-        "\n",
-        _header(run, [(key, title.partition(",")[0]) for key, title, _ in sections]),
-        "\n",
-        element("main", [_section(*section) for section in sections]),
-        element("footer", f"kinema {__version__}. Everything above is in the files beside this page."),
-        "\n",
-    )
-    return "<!DOCTYPE html>\n" + element("html", "\n", head, "\n", body, "\n", lang="en") + "\n"
 
 
 def clips_section(run: RunRecord, evaluation: Evaluation) -> Markup:
@@ -97,19 +73,18 @@ def clips_section(run: RunRecord, evaluation: Evaluation) -> Markup:
     return join(parts, element("p", note, element("a", path, href=path), class_="note"))
 
 
-def _header(run: RunRecord, sections: list[tuple[str, str]]) -> Markup:
+def _header(run: RunRecord, sections: Sequence[tuple[str, str, Markup]]) -> Markup:
     finished = run.training is not None
     state = element(
         "span", "finished" if finished else "not finished", class_=f"state {'done' if finished else 'open'}"
     )
-    links = [element("a", title, href=f"#{key}") for key, title in sections]
     facts = [element("span", fact) for fact in _facts(run)]
     return element(
         "header",
         element("div", "kinema run", class_="kind"),
         element("h1", run.title, " ", state),
         element("p", facts, class_="facts"),
-        element("nav", links),
+        links_to(sections),
     )
 
 
@@ -136,7 +111,3 @@ def _date(text: str) -> str:
         return f"started {datetime.datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}"
     except ValueError:
         return f"started {text}"
-
-
-def _section(key: str, title: str, content: Markup) -> Markup:
-    return join("\n", element("section", element("h2", title), "\n", content, id=key), "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.config import parse_yaml
+from kinema.files import read_json_object
 from kinema.training.run_folder import Run
 from kinema.types import SPLITS, DataError
 
@@ -169,15 +169,7 @@ def _evaluations(folder: Path) -> list[Evaluation]:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+    return read_json_object(path) if path.is_file() else None
 
 
 def _csv_rows(path: Path) -> list[list[str]]:

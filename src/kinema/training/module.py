@@ -58,6 +58,7 @@ class RecogniserTraining(LightningModule):
         self.validation_clips = validation_clips
         self.steps_per_epoch = steps_per_epoch
         self.clips_fingerprint = clips_fingerprint
+        self.reads = "frames"  # or "features", of a frozen backbone
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -189,6 +190,7 @@ class RecogniserTraining(LightningModule):
             "skipped": dict(self.skipped),
             "best": self.best,
             "clips": self.clips_fingerprint,
+            "reads": self.reads,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def build_optimiser(model: nn.Module, optim: OptimSection, *, fused: bool) -> Op
 
 
 def build_schedule(optimiser: Optimizer, optim: OptimSection, *, steps_per_epoch: int, num_epochs: int) -> LambdaLR:
-    """The learning rate as a share of `optim.lr`, per step: linear warm-up, then `cosine` (to zero at the last step;
+    """The learning rate as a share of `optim.lr`, per step: linear warm-up, then `cosine` (zero a step after the last;
     Loshchilov and Hutter, ICLR 2017, without restarts) or `constant`."""
     num_steps = steps_per_epoch * num_epochs
     num_warmup = round(optim.warmup_epochs * steps_per_epoch)

@@ -64,7 +64,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         DataError: Data or weights are missing or wrong.
     """
     compute_device(recipe.trainer)
-    dataset = load_dataset(recipe.data, seed=recipe.trainer.seed)
+    dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=reporter)
     for note in dataset.notes:
         log.info("%s", note)
     select = _selection(recipe, dataset)

@@ -114,6 +114,8 @@ def create_run(recipe: Recipe) -> Run:
     """
     check_output(recipe)
     folder = recipe.output or Path("runs")
+    was_there = recipe.output is not None and recipe.output.exists()
+    run = None
     try:
         if recipe.output is None:
             folder = _new_folder_of_today(recipe)
@@ -122,8 +124,8 @@ def create_run(recipe: Recipe) -> Run:
         write_atomically(run.config, recipe.to_yaml().encode())
         write_json(folder / "environment.json", environment(recipe))
     except OSError as error:
-        if folder != Path("runs"):
-            shutil.rmtree(folder, ignore_errors=True)
+        if run is not None:
+            discard_empty_run(run, keep_folder=was_there)
         raise ConfigError(f"output: {folder} cannot be written: {error.strerror or error}") from None
     return run
 
@@ -137,10 +139,24 @@ def _new_folder_of_today(recipe: Recipe) -> Path:
             return folder
 
 
-def discard_empty_run(run: Run) -> None:
-    """Remove the folder of a new run that failed before it had trained anything."""
-    if not run.last_checkpoint.exists() and not run.weights.exists():
-        shutil.rmtree(run.folder, ignore_errors=True)
+def discard_empty_run(run: Run, *, keep_folder: bool) -> None:
+    """Remove what a new run wrote that failed before it had trained anything.
+
+    Args:
+        run: Its folder was empty or was not there before (`check_output`): all that is in it is the run's own.
+        keep_folder: The empty folder was there before; it may be a mount, and stays.
+    """
+    if run.last_checkpoint.exists() or run.weights.exists():
+        return
+    for path in list(run.folder.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    if not keep_folder:
+        with contextlib.suppress(OSError):
+            run.folder.rmdir()
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -18,7 +18,9 @@ from torch import nn
 from kinema.config import ClipsSection
 from kinema.data.hashing import content_hash
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
+from kinema.data.probing import cache_folder
 from kinema.evaluation.baselines import class_counts, commonest
+from kinema.evaluation.leakage import leakage
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.results import results, save_evaluation
@@ -116,19 +118,20 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
         preprocessing=prepared.preprocessing,
         validation_clips=list(validation),
         steps_per_epoch=len(order),
-        clips_fingerprint=fingerprint({split: [clip.clip_id for clip in clips[split]] for split in clips}),
+        clips_fingerprint=_clips_fingerprint(prepared),
     )
     history = History(run.folder / "metrics.csv")
     checkpoint = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.is_file() else None
     if checkpoint is not None and checkpoint["epoch_state"]["clips"] != module.clips_fingerprint:
         raise DataError(
-            f"{run.folder}: the run was begun with other clips; a video is new, missing, or cannot be read any more. "
-            "Mend the data set, or begin a new run"
+            f"{run.folder}: the run was begun with other clips; a video is new, replaced, missing, or cannot be read "
+            "any more, or labels or times have changed. Mend the data set, or begin a new run"
         )
     if checkpoint is not None and _is_over(checkpoint, recipe.trainer.epochs):
         _restore(module, history, checkpoint)
         return module, history
-    readers = _readers(prepared, reporter)
+    readers = _readers(prepared, None if checkpoint is None else checkpoint["epoch_state"]["reads"], reporter)
+    module.reads = "features" if isinstance(readers["train"], FeatureReader) else "frames"
     with reporter.track(
         "training",
         total=recipe.trainer.epochs * len(clips["train"]),
@@ -160,11 +163,24 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
     return module, history
 
 
+def _clips_fingerprint(prepared: Prepared) -> str:
+    """Differs whenever clips, their labels or times, or the classes do, or a video has another size."""
+    sizes = {path: path.stat().st_size for path in prepared.videos if path.exists()}
+    clips = {
+        split: [
+            [clip.clip_id, clip.start_s, clip.stop_s, clip.labels, clip.group, sizes.get(clip.video)]
+            for clip in of_split
+        ]
+        for split, of_split in prepared.clips.items()
+    }
+    return fingerprint({"classes": prepared.dataset.classes, "clips": clips})
+
+
 def _trainer(prepared: Prepared, run: Run, callbacks: list[Callback]) -> Trainer:
     section = prepared.recipe.trainer
     return Trainer(
         max_epochs=section.epochs,
-        accelerator=section.accelerator,
+        accelerator="gpu" if compute_device(section).type == "cuda" else "cpu",  # "auto" may mean Apple's as well
         devices=1,
         precision=_PRECISION[section.precision],
         gradient_clip_val=prepared.recipe.optim.clip_norm,
@@ -202,34 +218,48 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
     return callbacks
 
 
-def _readers(prepared: Prepared, reporter: Reporter) -> dict[Split, ClipReader | FeatureReader]:
-    """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again."""
+def _readers(prepared: Prepared, saved: str | None, reporter: Reporter) -> dict[Split, ClipReader | FeatureReader]:
+    """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again. It is
+    the same for all splits, and with a checkpoint (`saved`) what it was before: features are rounded to fp16.
+
+    Raises:
+        DataError: The run was begun with features, and they cannot be had now.
+    """
     section = prepared.recipe.clips
-    readers: dict[Split, ClipReader | FeatureReader] = {}
-    for split, clips in prepared.clips.items():
-        reader = ClipReader(
+    readers = {
+        split: ClipReader(
             clips,
             prepared.videos,
             prepared.preprocessing,
             augmentation=section.augmentation if split == "train" else None,
             seed=prepared.recipe.trainer.seed,
         )
-        readers[split] = reader
-        model = prepared.model
-        frozen = isinstance(model, FrameModel) and model.backbone.frozen
-        if section.store == "auto" and frozen and section.augmentation.views is not None:
-            assert isinstance(model, FrameModel)
-            features = frozen_features(
-                model.to(compute_device(prepared.recipe.trainer)),
-                reader,
-                batch_size=section.batch_size,
-                workers=section.workers,
-                description=f"features of {split} clips",
-                reporter=reporter,
+        for split, clips in prepared.clips.items()
+    }
+    model = prepared.model
+    wanted = section.store == "auto" and section.augmentation.views is not None and saved != "frames"
+    if not wanted or not isinstance(model, FrameModel) or not model.backbone.frozen:
+        return dict(readers)
+    model = model.to(compute_device(prepared.recipe.trainer))
+    of_features: dict[Split, ClipReader | FeatureReader] = {}
+    for split, reader in readers.items():
+        features = frozen_features(
+            model,
+            reader,
+            batch_size=section.batch_size,
+            workers=section.workers,
+            description=f"features of {split} clips",
+            reporter=reporter,
+        )
+        if features is None and saved == "features":
+            raise DataError(
+                f"features of {split} clips cannot be kept in {cache_folder()} (why is said above), and the run was "
+                "begun with features; mend that, or begin a new run with clips.store=none"
             )
-            if features is not None:
-                readers[split] = FeatureReader(features, reader)
-    return readers
+        if features is None:
+            return dict(readers)
+        of_features[split] = FeatureReader(features, reader)
+    return of_features
 
 
 def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> Any:
@@ -356,6 +386,7 @@ def _evaluate(
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
     record = results(predictions, split="validation", training=facts, pairs=prepared.dataset.pairs)
     record["num_skipped"] += len(prepared.skipped["validation"])
+    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
     # Without weights there can be none but that of an attempt that was interrupted at this place.
     shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
     try:

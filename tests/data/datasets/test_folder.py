@@ -60,6 +60,14 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_what_macos_puts_into_archives_is_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/1.mp4", "val/a/2.mp4", "__MACOSX/train/a/._1.mp4", "train/__MACOSX/a/._1.mp4")
+    found = folder(tmp_path)
+    assert found.classes == {"action": ("a",)}
+    assert found.num_listed == {"train": 1, "validation": 1}
+    assert found.notes == ()
+
+
 def test_groups_from_paths(tmp_path: Path) -> None:
     make(tmp_path, "a/day1_x.avi", "a/day2_y.avi", "b/day1_z.avi", "b/other.avi")
     found = folder(tmp_path, group=r"(day\d)_")
@@ -86,7 +94,6 @@ def test_groups_from_paths(tmp_path: Path) -> None:
         (["train/jump/1.avi", "val/jumpp/1.avi"], "val/jumpp", "did you mean 'jump'?"),
         (["train/a/1.avi", "walk/1.avi"], "", "holds split folders (train) beside others (walk)"),
         (["train/a/1.avi", "Training/a/1.avi"], "", "both 'train' and 'Training' mean the train split"),
-        (["test/a/1.avi"], "", "holds test but no train folder"),
         (["train/1.avi", "train/2.avi"], "train", "holds 2 videos but no folder; put the videos of each class"),
         (["notes.txt"], "", "holds no folder; put the videos of each class"),
     ],
@@ -105,3 +112,15 @@ def test_root_is_needed(tmp_path: Path) -> None:
         folder(None)
     with pytest.raises(DataError, match="no such file or folder"):
         folder(tmp_path / "absent")
+
+
+def test_test_clips_alone_are_enough_for_an_evaluation(tmp_path: Path) -> None:
+    for name in ("test/jump/a.mp4", "test/hop/b.mp4", "val/jump/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = folder(tmp_path)
+    assert found.classes == {"action": ("hop", "jump")}
+    assert {split: [clip.labels["action"] for clip in clips] for split, clips in found.splits.items()} == {
+        "validation": [1],
+        "test": [0, 1],
+    }

@@ -76,6 +76,30 @@ def test_any_held_out_column_makes_a_test_clip(tmp_path: Path) -> None:
     assert ids(found)["test"] == ["push/a.avi", "hug/d.avi"]
 
 
+SESSIONS = "path,label,session,good\na.mp4,x,1.1,True\nb.mp4,x,1.10,True\nc.mp4,x,1.2,False\nd.mp4,x,2.50,\n"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "paths"),
+    [
+        ({"session": ["1.10"]}, ["b.mp4"]),
+        ({"session": 1.2}, ["c.mp4"]),
+        ({"session": [2.5]}, ["d.mp4"]),
+        ({"good": True}, ["a.mp4", "b.mp4"]),
+        ({"good": None}, ["d.mp4"]),
+    ],
+)
+def test_what_yaml_made_of_a_value_is_found_again(tmp_path: Path, chosen: dict[str, Any], paths: list[str]) -> None:
+    found = table(make(tmp_path, SESSIONS), where=chosen)
+    assert [clip.clip_id for clip in found.splits["train"]] == paths
+
+
+def test_a_number_that_may_be_two_texts_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path, SESSIONS)
+    with pytest.raises(ConfigError, match=r"data\.holdout\.session: 1\.1 may mean '1\.1' or '1\.10'; put it in quotes"):
+        table(root, holdout={"session": [1.10]})
+
+
 def test_rows_are_chosen_by_value(tmp_path: Path) -> None:
     found = table(make(tmp_path, SETS), where={"set": [1, 2], "sequence": ["2", 11]})
     assert ids(found) == {"train": ["hug/b.avi", "push/c.avi"]}
@@ -118,8 +142,8 @@ def test_a_split_column(tmp_path: Path) -> None:
     assert ids(held_out) == {"train": ["b.avi", "c.avi", "d.avi"], "test": ["a.avi"]}
     assert held_out.splits["train"][0].attributes == {"split": "val"}
     assert "the column 'split' is not used" in held_out.notes[0]
-    with pytest.raises(DataError, match="no row is in the train split"):
-        table(tmp_path, where={"split": "test"})
+    only = table(tmp_path, where={"split": "test"})  # an evaluation needs no more
+    assert (ids(only), only.classes) == ({"test": ["c.avi"]}, {"action": ("x",)})
 
 
 def test_a_task_per_label_column(tmp_path: Path) -> None:
@@ -189,6 +213,10 @@ def test_times_cut_clips_out_of_videos(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("file,label\na.avi,x\n", "clips.csv: no column 'path' (columns: file, label)"),
+        (
+            "label,youtube_id,time_start,time_end,split\nx,a,1,2,train\n",
+            "split); this looks like a Kinetics list: use data.name=kinetics400 (or -600, -700)",
+        ),
         ("path,class\na.avi,x\n", "clips.csv: no column 'label', nor 'verb' and 'noun'; name the label columns in "),
         ("path,label\na.avi,x\nb.avi,\n", "clips.csv: row 3, column 'label': the label is empty"),
         ("path,label\na.avi,x\n,x\n", "clips.csv: row 3, column 'path': is empty"),
@@ -227,6 +255,7 @@ def test_what_is_wrong_in_the_file_is_said_in_one_line(tmp_path: Path, text: str
         ({"holdout": {"set": [2, 3]}}, "data.holdout.set: no row has '3' in this column (there are: 1, 2)"),
         ({"holdout": {"set": [1, 2]}}, "data.holdout: every row of {csv} is held out"),
         ({"holdout": {"set": []}}, "data.holdout.set: expected a value or a list of values, got []"),
+        ({"where": {"set": [True]}}, "data.where.set: no row has 'True' in this column (there are: 1, 2)"),
         ({"where": {"set": {"is": 1}}}, "data.where.set: expected a value or a list of values, got {{'is': 1}}"),
         ({"where": {"set": 1, "sequence": 12}}, "data.where: no row of {csv} has all of these values: {{'set': 1, "),
         ({"where": {"set": 1}, "holdout": {"set": 2}}, "data.holdout.set: no row has '2' in this column (there are: 1"),
@@ -306,3 +335,11 @@ def test_real_class_lists(data_root: Path, tmp_path: Path) -> None:
     )
     assert [len(names) for names in found.classes.values()] == [97, 300]
     assert found.classes["verb_class"][3] == "open"
+
+
+def test_all_unknown_labels_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "path,label,split\na.avi,run,train\nb.avi,runn,test\nc.avi,jmp,test\nd.avi,jmp,val\n")
+    with pytest.raises(DataError) as caught:
+        table(tmp_path)
+    assert "row 3, column 'label': label 'runn' of the test split is unknown" in str(caught.value)
+    assert str(caught.value).endswith("; 2 more rows have unknown labels (jmp)")

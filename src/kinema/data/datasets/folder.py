@@ -9,9 +9,11 @@ from kinema.data.listing import (
     VIDEO_SUFFIXES,
     Listing,
     existing_folder,
+    group_in,
+    group_pattern,
     hint,
     list_files,
-    split_names,
+    natural_key,
     split_of,
     subfolders,
     videos_directly_in,
@@ -27,7 +29,7 @@ def folder(root: Path | None, *, group: str | None = None) -> Dataset:
     Either `root/<split>/<class>/*`, with split folders called train, validation (or val, valid) and test, or
     `root/<class>/*`, in which case all clips are training clips and `data.validation` cuts a validation split out
     of them. Videos may lie in further folders inside that of their class. The classes are those of the training
-    split.
+    split, or of all splits where there is none.
 
     Args:
         root: The folder.
@@ -51,10 +53,13 @@ def folder(root: Path | None, *, group: str | None = None) -> Dataset:
         ('jump', 'run')
     """
     root = existing_folder(root)
-    pattern = _pattern(group)
+    pattern = None if group is None else group_pattern(group)
     split_folders = _split_folders(root)
     class_folders = {split: _class_folders(place) for split, place in split_folders.items()}
-    labels = {place.name: label for label, place in enumerate(class_folders["train"])}
+    # Without training clips, which an evaluation does not need, all classes are known that are there.
+    named = class_folders.get("train") or [place for places in class_folders.values() for place in places]
+    names = sorted({place.name for place in named}, key=natural_key)
+    labels = {name: label for label, name in enumerate(names)}
     splits: dict[Split, tuple[Clip, ...]] = {}
     num_others = 0
     for split, places in class_folders.items():
@@ -81,7 +86,6 @@ def folder(root: Path | None, *, group: str | None = None) -> Dataset:
         classes={"action": tuple(labels)},
         splits=splits,
         group_name=None if pattern is None else "group",
-        num_listed={split: len(clips) for split, clips in splits.items()},
         notes=tuple(notes),
     )
 
@@ -108,10 +112,6 @@ def _split_folders(root: Path) -> dict[Split, Path]:
             f"{root}: holds split folders ({found}) beside others ({rest[0].name}); give either a folder per "
             "split with a folder per class in each, or a folder per class"
         )
-    if "train" not in by_split:
-        raise DataError(
-            f"{root}: holds {found} but no train folder; split folders are called {', '.join(split_names())}"
-        )
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
@@ -137,17 +137,5 @@ def _class_files(place: Path) -> Listing:
 
 
 def _clip(video: Path, root: Path, place: Path, label: int, pattern: re.Pattern[str] | None) -> Clip:
-    group = None
-    if pattern is not None:
-        match = pattern.search(video.relative_to(place).as_posix())
-        group = None if match is None else match.group(1 if pattern.groups else 0)
-    return Clip(clip_id=video.relative_to(root).as_posix(), video=video, labels={"action": label}, group=group or None)
-
-
-def _pattern(group: str | None) -> re.Pattern[str] | None:
-    if group is None:
-        return None
-    try:
-        return re.compile(group)
-    except re.error as error:
-        raise ConfigError(f"data.group: {group!r} is not a regular expression: {error}") from None
+    group = None if pattern is None else group_in(video.relative_to(place).as_posix(), pattern)
+    return Clip(clip_id=video.relative_to(root).as_posix(), video=video, labels={"action": label}, group=group)

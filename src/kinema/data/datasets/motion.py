@@ -60,7 +60,6 @@ def motion(
         splits={split: tuple(of_split) for split, of_split in clips.items() if of_split},
         group_name="background",
         pairs={names["verb"]: PAIRS} if "verb" in names else {},
-        num_listed={split: len(of_split) for split, of_split in clips.items() if of_split},
         notes=(f"generated from seed {seed}, in {folder}",),
     )
 

@@ -1,31 +1,34 @@
-"""A CSV file with a row per clip."""
+"""A CSV file with a row per clip, or the lists of other toolkits."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.data.csv_table import Row, Table, read_csv, read_text
-from kinema.data.listing import Presence, coverage_note, existing_root, hint, natural_key, shortened, split_of
+from kinema.data.csv_table import Row, Table
+from kinema.data.listing import Presence, coverage_note, existing_root, hint, shortened, some_there, sort_out, split_of
+from kinema.data.path_lists import is_file_name
+from kinema.data.table_files import path_folders, read_tables, table_files
+from kinema.data.table_labels import Codes, label_codes
 from kinema.registry import register_dataset
 from kinema.types import JOINT, SPLITS, Clip, ConfigError, DataError, Dataset, Split
 
 _TIMES = ("start_s", "stop_s")
-_INTEGER = re.compile(r"-?[0-9]+")
 
 
 @register_dataset
 def table(
     root: Path | None,
     *,
-    csv: str | None = None,
+    csv: str | dict[str, str] | None = None,
+    prefix: str | dict[str, str] | None = None,
+    fps: float | None = None,
     labels: str | list[str] | None = None,
-    classes: dict[str, str] | None = None,
+    classes: str | dict[str, str] | None = None,
     where: dict[str, Any] | None = None,
     holdout: dict[str, Any] | None = None,
     group: str | list[str] | None = None,
@@ -37,18 +40,28 @@ def table(
     are kept as attributes. Labels are class names, or integers from 0. Without `split` and `holdout` all rows are
     training clips. Videos that are listed but not there are counted and left out. Values are compared as text.
 
+    Lists of other toolkits can be used as they are: lines of `path label` without a header, or `folder total_frames
+    label` or `folder first_frame total_frames label` for folders of frames (mmaction2, SlowFast), a file per split.
+
     Args:
         root: The CSV file, or the folder with it.
-        csv: Name of the CSV file in `root`. May be left out where there is only one.
+        csv: Name of the CSV file in `root`, or split -> name. May be left out where there is only one, or one for
+            each split called like it (`train_list.txt`, `val_list.txt`).
+        prefix: Folder that paths start at, if it is not that of the CSV file, or split -> folder. A relative one
+            starts at the folder of the CSV file. For lists without a header, `videos`, `videos_train` and the like
+            are found.
+        fps: Frames per second of folders of frames.
         labels: The label columns: one per task. By default `label`, or `verb` and `noun` where there is no
             `label`. A single task is called `action`, several are called like their columns.
         classes: Label column -> file with its class names, relative to the CSV file: a line per class, or a CSV
-            file with the columns `id` and `name` (or `key`). By default the labels of the training rows.
+            file with the columns `id` and `name` (or `key`). By default the labels of the training rows. Where there
+            is one label column, the file alone will do.
         where: Column -> value or list of values. Rows that have another value are left out.
         holdout: Column -> value or list of values. Rows with one of them are the test split, all others the
             training split; a column `split` is then not used.
         group: Column, or columns, whose values (together) say which clips must stay in one split, such as the
-            recording. By default `group`, or else the columns of `holdout`.
+            recording. By default `group`, or else the columns of `holdout`. For lists without a header: a regular
+            expression; what it finds in a path, or its first parenthesis, is the group.
 
     Raises:
         ConfigError: A setting names a column or value that is not there, or leaves a split empty.
@@ -64,11 +77,14 @@ def table(
         ...     {split: len(clips) for split, clips in table(Path(place), holdout={"day": 2}).splits.items()}
         {'train': 1, 'test': 1}
     """
-    rows = read_csv(_csv_file(existing_root(root), csv, class_files=set((classes or {}).values())))
-    if "path" not in rows.columns:
-        raise DataError(f"{rows.path}: no column 'path' (columns: {', '.join(rows.columns)})")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ConfigError(f"data.fps: {fps:g} is not a frame rate")
+    named = {"": classes} if isinstance(classes, str) else classes or {}
+    files = table_files(existing_root(root), csv, class_files=set(named.values()))
+    rows, has_groups = read_tables(files, fps=fps, group=group)
+    group = "group" if has_groups else group
     label_columns = _label_columns(rows, labels)
-    class_files = _class_files(rows, classes or {}, label_columns)
+    class_files = _class_files(rows, named, label_columns)
     notes = []
     num_rows = len(rows.rows)
     rows = _chosen(rows, where or {})
@@ -78,49 +94,37 @@ def table(
     if holdout and "split" in rows.columns:
         notes.append("the column 'split' is not used: data.holdout says which clips are for testing")
     group_columns = _group_columns(rows, group, holdout or {})
-    codes = {column: _codes(rows, column, splits, class_files.get(column)) for column in label_columns}
+    codes = {column: label_codes(rows, column, splits, class_files.get(column)) for column in label_columns}
     reader = _ClipReader(
         table=rows,
         tasks={"action" if len(label_columns) == 1 else column: column for column in label_columns},
         codes=codes,
         groups=group_columns,
         others=_other_columns(rows, label_columns, group_columns, split_is_used=not holdout),
+        folders=path_folders(rows, files, prefix),
+        fps=fps,
     )
     clips = reader.clips()
-    present = _present(rows, clips, splits)
-    num_listed = {split: splits.count(split) for split in SPLITS if split in splits}
-    note = coverage_note(num_listed, present, noun="clips")
-    notes += [] if note is None else [note]
-    notes += _repeats(clips)
-    return Dataset(
+    present, absent = _sort_out(clips, splits)
+    notes += [*coverage_note(present, absent, noun="clips"), *_repeats(clips)]
+    if fps is not None and not any(clip.fps for clip in clips):
+        notes.append("data.fps is not used: no row is a folder of frames")
+    if rows.is_list:
+        notes += _empty_labels(clips, codes[label_columns[0]])
+    dataset = Dataset(
         classes={task: codes[column].names for task, column in reader.tasks.items()},
         splits=present,
         group_name="/".join(group_columns) or None,
-        num_listed=num_listed,
+        absent=absent,
         notes=tuple(notes),
     )
-
-
-def _csv_file(root: Path, name: str | None, *, class_files: set[str]) -> Path:
-    if root.is_file():
-        if name is not None:
-            raise ConfigError(f"data.csv: data.root is a file already ({root}); leave data.csv out")
-        return root
-    if name is not None:
-        file = root / name
-        if not file.is_file():
-            raise ConfigError(f"data.csv: {file}: no such file")
-        return file
-    tables = (path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv") and path.is_file())
-    files = sorted(path for path in tables if path.name not in class_files)
-    if not files:
-        raise DataError(f"{root}: holds no CSV file; data.root has to be the file or the folder with it")
-    if len(files) > 1:
-        raise ConfigError(
-            f"data.csv: missing; {root} holds {len(files)} CSV files, name one "
-            f"({shortened(path.name for path in files)})"
-        )
-    return files[0]
+    return some_there(
+        dataset,
+        (
+            f"{rows.path}: none of the {len(clips)} clips listed is there, such as {clips[0].video}; "
+            "paths are relative to the folder of the CSV file, or to data.prefix"
+        ),
+    )
 
 
 def _label_columns(rows: Table, labels: str | list[str] | None) -> tuple[str, ...]:
@@ -152,7 +156,8 @@ def _known(rows: Table, column: str, *, key: str) -> None:
 
 def _class_files(rows: Table, classes: Mapping[str, str], label_columns: tuple[str, ...]) -> dict[str, Path]:
     files = {}
-    for column, name in classes.items():
+    for given, name in classes.items():
+        column = label_columns[0] if not given and len(label_columns) == 1 else given
         if column not in label_columns:
             raise ConfigError(f"data.classes.{column}: no such label column{hint(column, label_columns)}")
         files[column] = rows.path.parent / Path(name).expanduser()
@@ -171,14 +176,38 @@ def _wanted(rows: Table, chosen: Mapping[str, Any], *, key: str) -> dict[str, se
         values = value if isinstance(value, list | tuple) else [value]
         if not values or any(isinstance(item, dict | list | tuple) for item in values):
             raise ConfigError(f"{place}: expected a value or a list of values, got {value!r}")
-        # YAML turns a bare true into True and an empty value into None.
-        texts = [str(item).lower() if isinstance(item, bool) else "" if item is None else str(item) for item in values]
-        there = {row.values[column] for row in rows.rows}
-        for text in texts:
-            if text not in there:
-                raise ConfigError(f"{place}: no row has {text!r} in this column (there are: {shortened(there)})")
-        wanted[column] = set(texts)
+        there = dict.fromkeys(row.values[column] for row in rows.rows)
+        texts = {text for item in values for text in _cells(item, there, place)}
+        wanted[column] = texts
     return wanted
+
+
+def _cells(item: Any, there: Iterable[str], place: str) -> set[str]:
+    """The texts of a column that a value of a recipe means. Text means itself; but YAML has made a number of an
+    unquoted 1.10, true or false of True, and nothing of an empty value."""
+    meant: set[str]
+    if item is None:
+        meant = {text for text in there if not text}
+    elif isinstance(item, bool):
+        meant = {text for text in there if text.casefold() == str(item).casefold()}
+    else:
+        meant = set() if isinstance(item, float) else {text for text in there if text == str(item)}
+        if not meant and isinstance(item, int | float):
+            meant = {text for text in there if _number(text) == item}
+        if len(meant) > 1:
+            raise ConfigError(f"{place}: {item!r} may mean {' or '.join(map(repr, sorted(meant)))}; put it in quotes")
+    if not meant:
+        raise ConfigError(
+            f"{place}: no row has {'' if item is None else str(item)!r} in this column (there are: {shortened(there)})"
+        )
+    return meant
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _chosen(rows: Table, where: Mapping[str, Any]) -> Table:
@@ -188,7 +217,7 @@ def _chosen(rows: Table, where: Mapping[str, Any]) -> Table:
     kept = tuple(row for row in rows.rows if all(row.values[column] in texts for column, texts in wanted.items()))
     if not kept:
         raise ConfigError(f"data.where: no row of {rows.path} has all of these values: {dict(where)!r}")
-    return Table(rows.path, rows.columns, kept)
+    return replace(rows, rows=kept)
 
 
 def _splits(rows: Table, holdout: Mapping[str, Any]) -> list[Split]:
@@ -210,15 +239,13 @@ def _splits(rows: Table, holdout: Mapping[str, Any]) -> list[Split]:
                 "write train, validation or test, or choose rows by data.where.split"
             )
         splits.append(split)
-    if "train" not in splits:
-        raise DataError(f"{rows.path}: no row is in the train split")
     return splits
 
 
 def _group_columns(rows: Table, group: str | list[str] | None, holdout: Mapping[str, Any]) -> tuple[str, ...]:
     if group is None:
-        # Holding out by a column says that clips of one value belong together. It may be coarse, but it is never
-        # too fine: a validation split cut by it leaks nothing.
+        # Holding out by a column says that clips of one value belong together. It may be coarse: then a validation
+        # split cannot be cut, and that is said. It may be too fine: a cut keeps clips of one video together anyway.
         return ("group",) if "group" in rows.columns else tuple(holdout)
     columns = (group,) if isinstance(group, str) else tuple(group)
     for column in columns:
@@ -235,82 +262,17 @@ def _other_columns(
     return tuple(column for column in rows.columns if column not in used)
 
 
-@dataclass(frozen=True, slots=True)
-class _Codes:
-    """Class names of a label column, and the class index of each text that may stand in it."""
-
-    names: tuple[str, ...]
-    index: Mapping[str, int]
-
-
-def _codes(rows: Table, column: str, splits: list[Split], file: Path | None) -> _Codes:
-    for row in rows.rows:
-        if not row.values[column]:
-            raise DataError(f"{rows.at(row, column)}: the label is empty")
-    if file is not None:
-        names = _read_classes(file)
-        # A name wins over a number, for classes that are called by numbers.
-        codes = _Codes(names, {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)})
-        place = str(file)
-    else:
-        texts = {row.values[column] for row in rows.rows}
-        trained = {row.values[column] for row, split in zip(rows.rows, splits, strict=True) if split == "train"}
-        codes = _codes_of(rows, column, texts, trained)
-        place = "the training split"
-    for row, split in zip(rows.rows, splits, strict=True):
-        label = row.values[column]
-        if label not in codes.index:
-            raise DataError(
-                f"{rows.at(row, column)}: label {label!r} of the {split} split is unknown in {place}"
-                f"{hint(label, codes.names)}"
-            )
-    return codes
-
-
-def _codes_of(rows: Table, column: str, texts: set[str], trained: set[str]) -> _Codes:
-    """Codes without a file of class names: integers from 0 without a gap, or else names."""
-    if not all(_INTEGER.fullmatch(text) for text in texts):
-        names = tuple(sorted(trained, key=natural_key))
-        return _Codes(names, {name: i for i, name in enumerate(names)})
-    numbers = {int(text) for text in texts}
-    missing = [number for number in range(len(numbers)) if number not in numbers]
-    if missing:
-        raise DataError(
-            f"{rows.path}: column {column!r}: the integers are not 0, 1, 2, ... without a gap ({missing[0]} is "
-            f"missing); give a file with the class names in data.classes.{column}"
-        )
-    return _Codes(tuple(str(number) for number in range(len(numbers))), {text: int(text) for text in trained})
-
-
-def _read_classes(file: Path) -> tuple[str, ...]:
-    if file.suffix.lower() in (".csv", ".tsv"):
-        rows = read_csv(file)
-        column = next((name for name in ("name", "key") if name in rows.columns), None)
-        if "id" not in rows.columns or column is None:
-            raise DataError(f"{file}: expected columns 'id' and 'name' (or 'key'), found {', '.join(rows.columns)}")
-        by_id = {row.values["id"]: row.values[column] for row in rows.rows}
-        if by_id.keys() != {str(number) for number in range(len(rows.rows))}:
-            raise DataError(f"{file}: column 'id': expected the integers from 0 to {len(rows.rows) - 1}, once each")
-        names = [by_id[str(number)] for number in range(len(by_id))]
-    else:
-        names = [line.strip() for line in read_text(file).strip().splitlines()]
-    for number, name in enumerate(names):
-        if not name or names.index(name) != number:
-            raise DataError(f"{file}: class {number} is {'empty' if not name else f'{name!r} again'}")
-    if not names:
-        raise DataError(f"{file}: holds no class names")
-    return tuple(names)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClipReader:
-    """Turns rows into clips. `tasks` is task -> label column."""
+    """Turns rows into clips. `tasks` is task -> label column, `folders` file -> folder that its paths start at."""
 
     table: Table
     tasks: Mapping[str, str]
-    codes: Mapping[str, _Codes]
+    codes: Mapping[str, Codes]
     groups: tuple[str, ...]
     others: tuple[str, ...]
+    folders: Mapping[Path, Path]
+    fps: float | None
 
     def clips(self) -> list[Clip]:
         seen: Counter[str] = Counter()
@@ -330,9 +292,11 @@ class _ClipReader:
             clip_id += f"#{start_s or 0.0:.10g}-" + ("" if stop_s is None else f"{stop_s:.10g}")
         seen[clip_id] += 1
         group = "/".join(values[column] for column in self.groups)
+        video = self.folders[row.file or self.table.path] / values["path"]
         return Clip(
             clip_id=clip_id if seen[clip_id] == 1 else f"{clip_id}~{seen[clip_id]}",
-            video=self.table.path.parent / values["path"],
+            video=video,
+            fps=None if self.fps is None or is_file_name(values["path"]) else self.fps,
             start_s=start_s or 0.0,
             stop_s=stop_s,
             labels={task: self.codes[column].index[values[column]] for task, column in self.tasks.items()},
@@ -355,21 +319,24 @@ class _ClipReader:
         return time_s
 
 
-def _present(rows: Table, clips: list[Clip], splits: list[Split]) -> dict[Split, tuple[Clip, ...]]:
-    presence = Presence()
-    kept: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
+def _sort_out(
+    clips: list[Clip], splits: list[Split]
+) -> tuple[dict[Split, tuple[Clip, ...]], dict[Split, tuple[Clip, ...]]]:
+    files, frames = Presence(), Presence(folders=True)
+    listed: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
     for clip, split in zip(clips, splits, strict=True):
-        if clip.video in presence:
-            kept[split].append(clip)
-    if not any(kept.values()):
-        raise DataError(
-            f"{rows.path}: none of the {len(clips)} clips listed is there, such as {clips[0].video}; "
-            "paths are relative to the folder of the CSV file"
-        )
-    return {split: tuple(found) for split, found in kept.items() if found}
+        listed[split].append(clip)
+    return sort_out(listed, lambda clip: clip.video in (files if clip.fps is None else frames))
 
 
 def _repeats(clips: Iterable[Clip]) -> list[str]:
     counts = Counter((clip.video, clip.start_s, clip.stop_s) for clip in clips)
     num_repeats = counts.total() - len(counts)
     return [f"rows that list the same stretch of a video as an earlier row: {num_repeats}"] if num_repeats else []
+
+
+def _empty_labels(clips: Iterable[Clip], codes: Codes) -> list[str]:
+    """Lists number their labels from 0. One that starts at 1 shows in a class without clips."""
+    labels = {label for clip in clips for label in clip.labels.values()}
+    empty = [name for label, name in enumerate(codes.names) if label not in labels]
+    return [f"{len(empty)} of {len(codes.names)} classes are not in the lists, such as {empty[0]!r}"] if empty else []

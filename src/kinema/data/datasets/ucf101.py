@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.listing import coverage_note, existing_folder, hint, list_files
+from kinema.data.listing import coverage_note, existing_folder, hint, list_files, some_there, sort_out
+from kinema.data.official_lists import find_lists, numbered_lines
 from kinema.registry import register_dataset
-from kinema.types import Clip, ConfigError, DataError, Dataset, Split
+from kinema.types import Clip, DataError, Dataset, Split
 
 _LISTED = re.compile(r"(?P<class>[^/\s]+)/(?P<stem>v_[^/\s]+_g(?P<group>\d+)_c\d+)\.avi(?:\s+(?P<number>\d+))?")
 
@@ -39,68 +40,63 @@ def ucf101(root: Path | None, *, fold: Literal[1, 2, 3] = 1, annotations: str | 
     root = existing_folder(root)
     lists = _lists_folder(root, annotations, f"trainlist{fold:02d}.txt")
     classes = _classes(lists / "classInd.txt")
-    present = _present(root)
     files: dict[Split, Path] = {
         "train": lists / f"trainlist{fold:02d}.txt",
         "test": lists / f"testlist{fold:02d}.txt",
     }
-    num_listed: dict[Split, int] = {}
-    splits: dict[Split, tuple[Clip, ...]] = {}
-    for split, file in files.items():
-        listed = _listed(file, classes)
-        num_listed[split] = len(listed)
-        # The lists say HandstandPushups/v_HandStandPushups_g01_c01.avi, and copies of the data differ in the case
-        # of that S. Names of videos are unique in the whole data set, so the class folder need not be looked at.
-        clips = tuple(
-            Clip(clip_id=clip_id, video=present[stem], labels={"action": label}, group=group)
-            for clip_id, stem, label, group in listed
-            if stem in present
-        )
-        if clips:
-            splits[split] = clips
-    if not splits:
-        raise DataError(f"{root}: none of the {sum(num_listed.values())} videos in {lists} is there")
-    note = coverage_note(num_listed, splits, noun="videos")
+    videos = root / "UCF-101" if (root / "UCF-101").is_dir() else root
+    present = _present(videos)
+    # The lists say HandstandPushups/v_HandStandPushups_g01_c01.avi, and copies of the data differ in the case of that
+    # S. Names of videos are unique in the whole data set, so the class folder need not be looked at.
+    listed = {
+        split: [
+            Clip(
+                clip_id=clip_id,
+                video=present.get(stem, videos / f"{clip_id}.avi"),
+                labels={"action": label},
+                group=group,
+            )
+            for clip_id, stem, label, group in _listed(file, classes)
+        ]
+        for split, file in files.items()
+    }
+    splits, absent = sort_out(listed, lambda clip: clip.video.stem.casefold() in present)
+    num_listed = sum(map(len, listed.values()))
     num_trained = len({clip.labels["action"] for clip in splits.get("train", ())})
-    return Dataset(
+    dataset = Dataset(
         classes={"action": classes},
         splits=splits,
         group_name="group",
-        num_listed=num_listed,
+        absent=absent,
         notes=(
-            *([] if note is None else [note]),
+            *coverage_note(splits, absent, noun="videos"),
             *([] if num_trained == len(classes) else [f"{num_trained} of {len(classes)} classes have training clips"]),
         ),
     )
+    return some_there(dataset, f"{root}: none of the {num_listed} videos in {lists} is there")
 
 
 def _lists_folder(root: Path, annotations: str | None, wanted: str) -> Path:
-    if annotations is not None:
-        given = root / Path(annotations).expanduser()
-        if not given.is_dir():
-            raise ConfigError(f"data.annotations: {given} is not a folder")
-        places = [given]
-    else:
-        places = [root / "ucfTrainTestlist", root, root.parent / "ucfTrainTestlist"]
-    for place in places:
-        if (place / wanted).is_file():
-            return place
-    raise DataError(
-        f"{root}: {wanted} is not in {' or '.join(str(place) for place in places)}; "
-        "unpack UCF101TrainTestSplits-RecognitionTask.zip there or name its folder in data.annotations"
-    )
+    places = [root / "ucfTrainTestlist", root, root.parent / "ucfTrainTestlist"]
+    place = find_lists(root, annotations, places=places, holds=lambda place: (place / wanted).is_file())
+    if place is None:
+        where = str(root / annotations) if annotations else " or ".join(map(str, places))
+        raise DataError(
+            f"{root}: {wanted} is not in {where}; "
+            "unpack UCF101TrainTestSplits-RecognitionTask.zip there or name its folder in data.annotations"
+        )
+    return place
 
 
-def _present(root: Path) -> dict[str, Path]:
+def _present(folder: Path) -> dict[str, Path]:
     """Name without suffix, in lower case -> video. A transcoded copy (.mp4, ...) does where there is no .avi."""
-    inside = root / "UCF-101"
-    videos = list_files(inside if inside.is_dir() else root).videos
+    videos = list_files(folder).videos
     return {path.stem.casefold(): path for path in sorted(videos, key=lambda path: path.suffix.lower() == ".avi")}
 
 
 def _classes(file: Path) -> tuple[str, ...]:
     names: list[str] = []
-    for number, line in _lines(file):
+    for number, line in numbered_lines(file):
         index, _, name = line.partition(" ")
         if index != str(len(names) + 1) or not name.strip():
             raise DataError(f"{file}: line {number}: expected '{len(names) + 1} <class>', found {line!r}")
@@ -114,7 +110,7 @@ def _listed(file: Path, classes: tuple[str, ...]) -> list[tuple[str, str, int, s
     """(clip_id, name without suffix in lower case, label, group) of each line."""
     labels = {name.casefold(): label for label, name in enumerate(classes)}
     listed = []
-    for number, line in _lines(file):
+    for number, line in numbered_lines(file):
         match = _LISTED.fullmatch(line)
         if match is None:
             raise DataError(f"{file}: line {number}: expected <Class>/v_<Class>_gNN_cMM.avi, found {line!r}")
@@ -130,13 +126,3 @@ def _listed(file: Path, classes: tuple[str, ...]) -> list[tuple[str, str, int, s
         group = f"{classes[label]}/g{match['group']}"
         listed.append((f"{classes[label]}/{match['stem']}", match["stem"].casefold(), label, group))
     return listed
-
-
-def _lines(file: Path) -> list[tuple[int, str]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; it belongs to the official lists") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

@@ -1,0 +1,198 @@
+"""Finding the videos that will not decode, before a run stumbles over them.
+
+Each video is probed, its first and last frames (or all of them) are decoded, and its content is hashed. What was found
+is kept in the cache like what probing found, so that the next check does only what is new or changed, and training
+does not probe what was checked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kinema.data.cache import CacheTable, Key, cache_folder
+from kinema.data.decoding import count_frames, read_frames
+from kinema.data.hashing import content_hash
+from kinema.data.probing import DiedError, file_key, probe_all
+from kinema.data.processes import Died, results
+from kinema.data.video import Video
+from kinema.progress import SILENT, Reporter
+from kinema.types import DataError
+
+_SAVE_EVERY = 64
+_SAVE_EVERY_S = 2.0
+
+# To be counted up whenever a check would find something else in the same file.
+_VERSION = "1"
+
+_COLUMNS = {"deep": "INTEGER", "error": "TEXT", "damaged": "INTEGER", "content": "TEXT"}
+
+# Frames of a folder that are in memory at once.
+_FRAMES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checked:
+    """What a check found out about a video.
+
+    Attributes:
+        video: What probing found, or None where that failed.
+        error: Why its clips cannot be used, without its path; None where they can.
+        damaged: Something in it does not decode in full, and what does is used.
+        content: Hash of its content: the same for copies. None where it was not read.
+        fresh: Found just now, and not kept from an earlier check.
+    """
+
+    video: Video | None = None
+    error: str | None = None
+    damaged: bool = False
+    content: str | None = None
+    fresh: bool = True
+
+
+def check_videos(
+    paths: Iterable[Path],
+    *,
+    fps: Mapping[Path, float] | None = None,
+    deep: bool = False,
+    workers: int = 2,
+    cache: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[Path, Checked]:
+    """Check videos.
+
+    Args:
+        paths: Files or folders of frames; each is checked once, however often it is named.
+        fps: Rates of the folders, as `frame_rates` gives them.
+        deep: Decode all frames, and not only the first and the last.
+        workers: Processes to use where there are many videos.
+        cache: Folder of the cache; by default `cache_folder()`.
+        reporter: Shown how many videos are done.
+
+    Returns:
+        What was found, for each path in the order given. A video that cannot be read is no error here.
+    """
+    folder = cache_folder() if cache is None else cache
+    rates = dict(fps or {})
+    probed = probe_all(paths, fps=rates, workers=workers, cache=folder, reporter=reporter)
+    store = _Store(folder, deep=deep)
+    keys = {path: _key(key) for path in probed if (key := file_key(path, fps=rates.get(path))) is not None}
+    known = store.load(keys)
+    videos = {path: result for path, result in probed.items() if isinstance(result, Video)}
+    found = {
+        path: Checked(error=_without_path(result, path), fresh=path not in known)
+        for path, result in probed.items()
+        if isinstance(result, DataError)
+    }
+    died = {path for path, result in probed.items() if isinstance(result, DiedError)}
+    store.save(keys, {path: result for path, result in found.items() if result.fresh and path not in died})
+    known = {path: result for path, result in known.items() if path in videos}
+    todo = [video for path, video in videos.items() if path not in known]
+    description = "Decoding all frames" if deep else "Decoding first and last frames"
+    with (
+        reporter.track(description, total=len(videos), unit="videos", done=len(known)) as task,
+        closing(_decoded(todo, store, keys, deep=deep, workers=workers)) as decoded,
+    ):
+        for path, result in decoded:
+            known[path] = result
+            task.advance()
+    for path, video in videos.items():
+        found[path] = replace(known[path], video=video, damaged=known[path].damaged or video.damaged)
+    return {path: found[path] for path in probed}
+
+
+def _decoded(
+    videos: list[Video], store: _Store, keys: Mapping[Path, Key], *, deep: bool, workers: int
+) -> Generator[tuple[Path, Checked]]:
+    """What decoding finds out, as it comes; kept on the way, and when it is interrupted."""
+    fresh: dict[Path, Checked] = {}
+    saved_s = time.monotonic()
+    try:
+        with closing(results(_all if deep else _ends, videos, workers=workers)) as outcomes:
+            for video, outcome in outcomes:
+                path = video.path
+                if isinstance(outcome, Died):  # not kept: it may have been the machine's fault
+                    yield path, Checked(error=_without_path(DiedError(path), path))
+                    continue
+                fresh[path] = outcome
+                if len(fresh) >= _SAVE_EVERY or time.monotonic() - saved_s > _SAVE_EVERY_S:
+                    store.save(keys, fresh)
+                    fresh, saved_s = {}, time.monotonic()
+                yield path, outcome
+    finally:
+        store.save(keys, fresh)
+
+
+def _key(probed: Key) -> Key:
+    """A check says something about what one version of probing found."""
+    path, size, mtime_ns, version = probed
+    return path, size, mtime_ns, f"{_VERSION}, probed by {version}"
+
+
+def _ends(video: Video) -> Checked:
+    return _checked(video, _decode_ends)
+
+
+def _all(video: Video) -> Checked:
+    return _checked(video, _decode_all)
+
+
+def _checked(video: Video, decode: Callable[[Video], bool]) -> Checked:
+    try:
+        damaged = decode(video)
+        return Checked(damaged=damaged, content=content_hash(video.path))
+    except DataError as error:
+        return Checked(error=_without_path(error, video.path))
+    except OSError as error:
+        return Checked(error=f"cannot be read ({error.strerror or error})")
+
+
+def _decode_ends(video: Video) -> bool:
+    read_frames(video, {0, len(video.times_s) - 1})
+    return False
+
+
+def _decode_all(video: Video) -> bool:
+    """Whether anything does not decode in full, although all frames do.
+
+    Raises:
+        DataError: Frames are missing.
+    """
+    num_frames = len(video.times_s)
+    if video.is_images:
+        for first in range(0, num_frames, _FRAMES_AT_ONCE):
+            read_frames(video, range(first, min(first + _FRAMES_AT_ONCE, num_frames)))
+        return False
+    num_decoded, damaged = count_frames(video)
+    if num_decoded < num_frames:
+        raise DataError(f"{video.path}: {num_frames - num_decoded} of {num_frames} frames do not decode")
+    return damaged
+
+
+def _without_path(error: DataError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+class _Store:
+    """What was checked before, at least as deeply as is asked for now."""
+
+    def __init__(self, folder: Path, *, deep: bool) -> None:
+        self._table = CacheTable(folder, name="checks", columns=_COLUMNS, of="checked videos")
+        self._deep = deep
+
+    def load(self, keys: Mapping[Path, Key]) -> dict[Path, Checked]:
+        found = {}
+        for path, (deep, error, damaged, content) in self._table.load(keys).items():
+            if deep or error is not None or not self._deep:
+                found[path] = Checked(error=error, damaged=bool(damaged), content=content, fresh=False)
+        return found
+
+    def save(self, keys: Mapping[Path, Key], found: Mapping[Path, Checked]) -> None:
+        self._table.save((keys[path], self._row(checked)) for path, checked in found.items() if path in keys)
+
+    def _row(self, checked: Checked) -> tuple[Any, ...]:
+        return int(self._deep), checked.error, int(checked.damaged), checked.content

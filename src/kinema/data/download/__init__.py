@@ -1,0 +1,1 @@
+"""Fetching data sets: from where, under which licence, safely."""

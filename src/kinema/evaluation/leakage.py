@@ -1,0 +1,85 @@
+"""Evaluated clips that the model may know from its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kinema.data.hashing import content_hash
+from kinema.models.weights import TrainingFacts
+from kinema.types import Clip, Split
+
+log = logging.getLogger(__name__)
+
+
+def leakage(
+    clips: Sequence[Clip], split: Split, training: TrainingFacts, *, data: Mapping[str, Any]
+) -> dict[str, int] | None:
+    """Count evaluated clips that share something with training clips, and warn of them.
+
+    Args:
+        clips: The evaluated clips.
+        split: Which split they are. The training split of the data that were trained on is not looked at.
+        training: Says what was trained on.
+        data: The `data:` section that the clips come from. Names of groups are compared only where it says the same
+            as the one trained with, but for what is cut from it: elsewhere the same name need not mean the same.
+
+    Returns:
+        `same_video`, clips of a file with the content of a training video, and `same_group`, clips of a group of
+        training clips; None for the training split.
+    """
+    same_data = is_same_source(training.data, data)
+    if split == "train" and same_data:
+        return None
+    trained = set(training.contents)
+    known = {path: _is_known(path, trained) for path in {clip.video for clip in clips}}
+    groups = set(training.groups) if same_data else set()
+    found = {
+        "same_video": sum(known[clip.video] for clip in clips),
+        "same_group": sum(clip.group in groups for clip in clips),
+    }
+    for key, meaning in (("same_video", "are of a video"), ("same_group", "are of a group")):
+        if found[key]:
+            log.warning(
+                "%d of %d %s clips %s that was trained on: accuracy on them says little about new data",
+                found[key],
+                len(clips),
+                split,
+                meaning,
+            )
+    return found
+
+
+_ENOUGH = 300
+"""Clips that are looked at to find out whether a data set is the one that was trained on, in another place."""
+
+_CUTS = frozenset({"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold"})
+"""Keys that change which clips are in which split, and not what they or their groups are called."""
+
+
+def is_same_source(trained: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether two `data:` sections list clips from the same place in the same way, however they split them."""
+    keys = (trained.keys() | data.keys()) - _CUTS
+    if trained.get("group") is None:  # groups are then named by the columns held out
+        keys |= {"holdout"} & (trained.keys() | data.keys())
+    return all(_plain(trained.get(key), key) == _plain(data.get(key), key) for key in keys)
+
+
+def _plain(value: Any, key: str) -> Any:
+    """Of `holdout`, the columns matter and not the values."""
+    return sorted(value) if key == "holdout" and isinstance(value, Mapping) else value or None
+
+
+def is_known(clips: Sequence[Clip], training: TrainingFacts) -> bool:
+    """Whether a video of the first hundreds of these clips was trained on, by its content."""
+    trained = set(training.contents)
+    return any(_is_known(path, trained) for path in dict.fromkeys(clip.video for clip in clips[:_ENOUGH]))
+
+
+def _is_known(path: Path, trained: set[str]) -> bool:
+    with suppress(OSError):  # it was there a moment ago, and its clips have been evaluated
+        return content_hash(path) in trained
+    return False

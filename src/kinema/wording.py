@@ -1,0 +1,20 @@
+"""Numbers as people read them, the same in a terminal and on a page."""
+
+from __future__ import annotations
+
+import math
+
+
+def percent(share: float | None, *, missing: str = "-") -> str:
+    """`83.3 %`, or a dash where there is no number."""
+    return missing if share is None or math.isnan(share) else f"{share:.1%}".replace("%", " %")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
