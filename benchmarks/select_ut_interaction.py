@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from kinema import recipes
-from kinema.config import Recipe, resolve
+from kinema.config import resolve
 from kinema.data.loading import ClipReader
 from kinema.models.build import build_model
 from kinema.models.frame_model import FrameModel
 from kinema.preparation.features import frozen_features
+from kinema.sections import Recipe
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser, build_schedule
 from kinema.training.prepare import Prepared, prepare

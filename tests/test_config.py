@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinema import recipes
-from kinema.config import Recipe, Section, apply_overrides, json_schema, resolve, resolve_evaluation
+from kinema.config import apply_overrides, json_schema, resolve, resolve_evaluation
 from kinema.files import parse_yaml, to_yaml
 from kinema.registry import REQUIRED, entries
+from kinema.sections import Recipe, Section
 from kinema.types import ConfigError
 
 MOTION: dict[str, Any] = {"data": {"name": "motion"}, "model": {"name": "cnn_conv1d", "backbone": "tiny"}}

@@ -143,6 +143,7 @@ Inputs = Mapping[str, InputShape]
 """Stream -> shape. Most models have the one stream `rgb`."""
 
 Fit = Literal["crop", "squash"]
+Pixels = Literal["rgb", "i420"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,8 @@ class Preprocessing:
         size_px: Height and width of a frame given to the model.
         resize_px: `fit="crop"`: length of the frame's short side before the centre crop of `size_px`.
         fit: `crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square.
+        pixels: How frames are kept until they are on the device: `rgb` is (3, S, S); `i420` is one row of
+            `S * S * 3 // 2` bytes, brightness Y (S, S) and behind it U and V (S / 2, S / 2).
         modality: What the stream holds.
         mean: Per channel, of pixels in 0..1. Belongs to the weights and comes with them.
         std: Like `mean`.
@@ -164,6 +167,7 @@ class Preprocessing:
     size_px: int
     resize_px: int
     fit: Fit
+    pixels: Pixels = "rgb"
     modality: Literal["rgb"] = "rgb"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -171,6 +175,11 @@ class Preprocessing:
     @property
     def shape(self) -> InputShape:
         return InputShape(num_frames=self.num_frames, channels=3, height_px=self.size_px, width_px=self.size_px)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one uint8 frame before it is on the device."""
+        return (3, self.size_px, self.size_px) if self.pixels == "rgb" else (self.size_px * self.size_px * 3 // 2,)
 
     @property
     def fingerprint(self) -> str:

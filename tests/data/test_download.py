@@ -19,7 +19,7 @@ from tests.downloads import CLIPS, LISTS, VIDEOS, know, serve_ucf101
 from tests.loopback import Site, in_turn, only_loopback, serving, status, whole
 
 from kinema import registry
-from kinema.config import DataSection, section_model
+from kinema.config import section_model
 from kinema.data.download import download as download_module
 from kinema.data.download import fetch as fetch_module
 from kinema.data.download.download import (
@@ -33,6 +33,7 @@ from kinema.data.download.download import (
 )
 from kinema.data.download.sources import SOURCES, choose_parts, find_source
 from kinema.data.load_dataset import load_dataset
+from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kinema import registry
-from kinema.config import DataSection, resolve, section_model
+from kinema.config import resolve, section_model
 from kinema.data.load_dataset import load_dataset
+from kinema.sections import DataSection
 from kinema.types import Clip, ConfigError, DataError, Dataset
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema.config import Augmentation
 from kinema.data.decoding import probe
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
+from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
 SMALL = Preprocessing(num_frames=3, size_px=24, resize_px=24, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)

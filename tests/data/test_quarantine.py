@@ -12,12 +12,13 @@ import pytest
 from tests.videos import numbered_frames, write_video
 
 from kinema import registry
-from kinema.config import DataSection, section_model
+from kinema.config import section_model
 from kinema.data import probing
 from kinema.data.decoding import Video, probe
 from kinema.data.load_dataset import load_dataset
 from kinema.data.quarantine import CHECK, Entry, default_file, read_entries, updated, write_entries
 from kinema.data.usable import probe_splits
+from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError
 
 

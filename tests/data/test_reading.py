@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 from tests.videos import Image, numbered_frames, read_number, write_video
 from torch import Tensor
 
-from kinema.config import Augmentation
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.geometry import Box, random_box
-from kinema.data.reading import clip_interval_s, read_clip, to_size
+from kinema.data.reading import clip_interval_s, plan_clip, read_clip, read_plan, to_size
 from kinema.data.sampling import sample_times_s
+from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing
 
 SQUASH = Preprocessing(num_frames=5, size_px=48, resize_px=48, fit="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -35,6 +36,12 @@ def clip_of(video: Video, start_s: float = 0.0, stop_s: float | None = None) -> 
 
 def numbers(frames: Tensor) -> list[int]:
     return [read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
+
+
+def read_augmented(clip: Clip, video: Video, preprocessing: Preprocessing, **random: Any) -> torch.Tensor:
+    plan = plan_clip(clip, video, preprocessing, **random)
+    frames = torch.from_numpy(read_plan(video, plan, preprocessing))
+    return frames.flip(-1) if plan.flip else frames
 
 
 def test_frames_are_those_on_display_at_the_times(video: Video) -> None:
@@ -86,14 +93,14 @@ def test_nothing_of_a_clip_behind_the_last_frame_is_not_forgiven(video: Video, s
 
 def test_without_randomness_augmentation_changes_nothing(video: Video) -> None:
     plain = read_clip(clip_of(video), video, SQUASH)
-    augmented = read_clip(clip_of(video), video, SQUASH, augmentation=STILL, rng=np.random.default_rng(0))
+    augmented = read_augmented(clip_of(video), video, SQUASH, augmentation=STILL, rng=np.random.default_rng(0))
     assert torch.equal(augmented, plain)
 
 
 def test_a_flip_mirrors_every_frame(video: Video) -> None:
     plain = read_clip(clip_of(video), video, SQUASH)
     always = Augmentation(jitter=False, flip=float(np.nextafter(1, 0)), min_scale=1)
-    flipped = read_clip(clip_of(video), video, SQUASH, augmentation=always, rng=np.random.default_rng(0))
+    flipped = read_augmented(clip_of(video), video, SQUASH, augmentation=always, rng=np.random.default_rng(0))
     assert torch.equal(flipped, plain.flip(-1))
     assert not torch.equal(flipped, plain)
 
@@ -103,7 +110,7 @@ def test_half_of_the_clips_are_flipped(video: Video) -> None:
     plain = read_clip(clip_of(video), video, SQUASH)
     flips = [
         not torch.equal(
-            read_clip(clip_of(video), video, SQUASH, augmentation=half, rng=np.random.default_rng(s)), plain
+            read_augmented(clip_of(video), video, SQUASH, augmentation=half, rng=np.random.default_rng(s)), plain
         )
         for s in range(30)
     ]
@@ -112,7 +119,7 @@ def test_half_of_the_clips_are_flipped(video: Video) -> None:
 
 def test_a_random_cut_is_the_same_in_all_frames(video: Video) -> None:
     cut = Augmentation(jitter=False, flip=0, min_scale=0.3)
-    found = read_clip(clip_of(video), video, SQUASH, augmentation=cut, rng=np.random.default_rng(3))
+    found = read_augmented(clip_of(video), video, SQUASH, augmentation=cut, rng=np.random.default_rng(3))
     box = random_box(video.height_px, video.width_px, SQUASH, min_scale=0.3, rng=np.random.default_rng(3))
     assert box.height_px < video.height_px
     frames = read_frames(video, video.frames_at(sample_times_s(0, 4, num_frames=5)))
@@ -122,7 +129,7 @@ def test_a_random_cut_is_the_same_in_all_frames(video: Video) -> None:
 def test_jitter_moves_each_frame_inside_its_own_part(video: Video) -> None:
     jitter = Augmentation(jitter=True, flip=0, min_scale=1)
     seen = [
-        numbers(read_clip(clip_of(video), video, SQUASH, augmentation=jitter, rng=np.random.default_rng(seed)))
+        numbers(read_augmented(clip_of(video), video, SQUASH, augmentation=jitter, rng=np.random.default_rng(seed)))
         for seed in range(12)
     ]
     assert len({tuple(found) for found in seen}) > 1

@@ -18,10 +18,10 @@ from tests.models.facts import MEAN, STD, TRAINING
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from kinema.config import InitSection
 from kinema.models.build import build_model, initialise, load_matching
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.weights import WeightsConfig, read_state_dict, save
+from kinema.sections import InitSection
 from kinema.types import ConfigError, DataError, Inputs, InputShape, Preprocessing
 
 HEADS = {"action": ("open", "close", "push")}

@@ -10,11 +10,11 @@ import torch
 from tests.models.facts import MEAN, STD, TRAINING
 from torch import Tensor, nn
 
-from kinema.config import InitSection
 from kinema.models.build import build_model, initialise
 from kinema.models.load import load_model
 from kinema.models.weights import WeightsConfig, save
 from kinema.registry import entries
+from kinema.sections import InitSection
 from kinema.types import Heads, Inputs, InputShape, Preprocessing
 
 NAMES = list(entries("model"))

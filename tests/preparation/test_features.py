@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from tests.videos import numbered_frames, write_video
 
-from kinema.config import Augmentation
 from kinema.data.decoding import Video, probe
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_average import frame_average
 from kinema.models.frame_model import FrameModel
 from kinema.preparation.features import FeatureReader, frozen_features, remove_leftovers
+from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
 SMALL = Preprocessing(num_frames=3, size_px=32, resize_px=32, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)

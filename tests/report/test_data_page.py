@@ -19,12 +19,12 @@ from PIL import Image
 from tests.report.made_up import Page
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema.config import DataSection
 from kinema.data.decoding import probe
 from kinema.data.probing import Probed, probe_all
 from kinema.report.contact_sheet import MAX_CLASSES, NUM_FRAMES, choose, middle_frames
 from kinema.report.data_figures import histogram_chart, long_tail
 from kinema.report.data_page import examine, write_data_page
+from kinema.sections import DataSection
 from kinema.types import Clip, DataError, Dataset
 
 EVIL = "<script>alert('x')</script> & \"quoted\""

@@ -16,7 +16,8 @@ from tests.training.processes import Commands, fork_server
 from tests.training.runs import result
 from tests.videos import write_video
 
-from kinema.config import Recipe, resolve
+from kinema.config import resolve
+from kinema.sections import Recipe
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import Run, create_run
 from kinema.training.train import train

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.training.conftest import write_clip
 from tests.training.runs import result
 
-from kinema.config import Recipe
+from kinema.sections import Recipe
 from kinema.training import prepare as prepare_module
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import Run, create_run

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.training.runs import position, result, rows, temporary_files
 
-from kinema.config import Recipe
+from kinema.sections import Recipe
 from kinema.training import callbacks
 from kinema.training import train as train_module
 from kinema.training.module import RecogniserTraining

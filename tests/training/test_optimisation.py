@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from tests.training.runs import rows
 from torch import nn
 
-from kinema.config import OptimSection, Recipe, TaskSection
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder
 from kinema.models.frame_model import FrameModel
+from kinema.sections import OptimSection, Recipe, TaskSection
 from kinema.training import module as module_file
 from kinema.training.losses import multi_task_loss
 from kinema.training.module import RecogniserTraining

@@ -15,8 +15,8 @@ import yaml
 from tests.training.processes import Commands, Ended, at, wait_until
 from tests.training.runs import position, result, rows, temporary_files
 
-from kinema.config import Recipe
 from kinema.models.frame_model import FrameModel
+from kinema.sections import Recipe
 from kinema.training import module
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import prepare

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tests.training.runs import result, rows, training_json
 
-from kinema.config import Recipe
 from kinema.data import loading
 from kinema.data.decoding import Video
-from kinema.data.reading import read_clip
+from kinema.data.reading import ClipPlan, plan_clip
 from kinema.models.load import load_model
+from kinema.sections import Recipe
 from kinema.training import callbacks, module
 from kinema.training import train as train_module
 from kinema.training.callbacks import History
@@ -197,12 +197,12 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets clips break when they are read, after they were probed well."""
 
     def arrange(pattern: str) -> None:
-        def read(clip: Clip, video: Video, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        def read(clip: Clip, video: Video, *arguments: Any, **keywords: Any) -> ClipPlan:
             if re.search(pattern, clip.clip_id):
                 raise DataError(f"{video.path}: it broke")
-            return read_clip(clip, video, *arguments, **keywords)
+            return plan_clip(clip, video, *arguments, **keywords)
 
-        monkeypatch.setattr(loading, "read_clip", read)
+        monkeypatch.setattr(loading, "plan_clip", read)
 
     return arrange
 
@@ -240,14 +240,14 @@ def test_a_clip_that_was_read_once_was_trained_on(
 ) -> None:
     times = []
 
-    def read(clip: Clip, video: Video, *arguments: Any, **keywords: Any) -> torch.Tensor:
+    def read(clip: Clip, video: Video, *arguments: Any, **keywords: Any) -> ClipPlan:
         if clip.clip_id == "train/rising/3.mp4":
             times.append(1)
             if len(times) == 1:
                 raise DataError(f"{video.path}: the network was away")
-        return read_clip(clip, video, *arguments, **keywords)
+        return plan_clip(clip, video, *arguments, **keywords)
 
-    monkeypatch.setattr(loading, "read_clip", read)
+    monkeypatch.setattr(loading, "plan_clip", read)
     trained = run_of(recipe("trainer.epochs=2"))
     assert training_json(trained.run.folder)["class_counts"] == {"action": [8, 8]}
 

@@ -14,9 +14,9 @@ from kinema.cli.data_section import AnnotationsOption, NameArgument, OverridesAr
 from kinema.types import DataError, UserError
 
 if TYPE_CHECKING:
-    from kinema.config import DataSection
     from kinema.data.checking import Checked
     from kinema.data.quarantine import Entry, Update
+    from kinema.sections import DataSection
     from kinema.types import Dataset
 
 _SHOWN = 3

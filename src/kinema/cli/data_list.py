@@ -20,7 +20,7 @@ from kinema.cli.memory import no_garbage
 from kinema.types import ConfigError
 
 if TYPE_CHECKING:
-    from kinema.config import DataSection
+    from kinema.sections import DataSection
     from kinema.types import Clip, Dataset, Split
 
 

@@ -13,7 +13,7 @@ import typer
 from kinema.types import ConfigError
 
 if TYPE_CHECKING:
-    from kinema.config import DataSection
+    from kinema.sections import DataSection
 
 NameArgument: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A data set: see kinema datasets.")]
 RootArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="ROOT", help="Its folder (or annotation file).")]

@@ -13,7 +13,7 @@ from kinema.types import JOINT, ConfigError
 from kinema.wording import percent
 
 if TYPE_CHECKING:
-    from kinema.config import Recipe
+    from kinema.sections import Recipe
     from kinema.training.prepare import Prepared
     from kinema.training.run_folder import Run
 

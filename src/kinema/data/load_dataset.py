@@ -6,12 +6,12 @@ from collections import defaultdict
 from dataclasses import replace
 
 from kinema import registry
-from kinema.config import DataSection
 from kinema.data.class_maps import read_class_map, rename_classes
 from kinema.data.download.download import ensure
 from kinema.data.quarantine import default_file, with_quarantine
 from kinema.data.splits import cut_validation, take_fraction
 from kinema.progress import SILENT, Reporter
+from kinema.sections import DataSection
 from kinema.types import SPLITS, Clip, ConfigError, DataError, Dataset, NothingThereError, Split
 
 

@@ -19,9 +19,9 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kinema.config import Augmentation
 from kinema.data.decoding import Video
-from kinema.data.reading import read_clip
+from kinema.data.reading import plan_clip, read_plan
+from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,9 @@ class ClipReader(Dataset[tuple[int, ReadClip | str]]):
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
             rng = np.random.default_rng([self.seed, view, index])
             augmented = None if self.augmentation is None else rng
-            streams[stream] = read_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
+            plan = plan_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
+            frames = torch.from_numpy(read_plan(video, plan, preprocessing))
+            streams[stream] = frames.flip(-1) if plan.flip else frames
             if self.augmentation is not None and self.augmentation.colour > 0:
                 strength = self.augmentation.colour
                 colour = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32))

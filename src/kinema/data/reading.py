@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kinema.config import Augmentation
 from kinema.data.decoding import Video, read_frames
 from kinema.data.geometry import Box, centre_box, random_box
 from kinema.data.sampling import clip_interval_s, sample_times_s
+from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
 
-def read_clip(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPlan:
+    """What of a video a clip is to be: everything random about its frames has been drawn.
+
+    Attributes:
+        indices: Frames of the video, ascending, with repetitions; T of them.
+        box: What is cut out of each, in pixels of the video as displayed.
+        flip: Whether it is to be mirrored, which is done on the device.
+    """
+
+    indices: tuple[int, ...]
+    box: Box
+    flip: bool = False
+
+
+def plan_clip(
     clip: Clip,
     video: Video,
     preprocessing: Preprocessing,
     *,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
-) -> UInt8[Tensor, "T C H W"]:
-    """Frames of a clip at their times, cropped and resized, RGB.
+) -> ClipPlan:
+    """Which frames of a clip are to be read, and what is cut out of them.
 
     Args:
         clip: Which stretch of which video.
@@ -35,21 +52,50 @@ def read_clip(
         rng: Source of that randomness. All frames of the clip share what is drawn.
 
     Raises:
-        DataError: A frame does not decode, or the clip's times lie outside its video.
+        DataError: The clip's times lie outside its video.
     """
     start_s, stop_s = clip_interval_s(clip, video)
     jitter = rng if augmentation is not None and augmentation.jitter else None
     times_s = sample_times_s(start_s, stop_s, num_frames=preprocessing.num_frames, rng=jitter)
-    indices = video.frames_at(times_s)
-    flip = False
+    indices = tuple(video.frames_at(times_s).tolist())
     if augmentation is None:
-        box = centre_box(video.height_px, video.width_px, preprocessing)
-    else:
-        assert rng is not None
-        box = random_box(video.height_px, video.width_px, preprocessing, min_scale=augmentation.min_scale, rng=rng)
-        flip = bool(rng.random() < augmentation.flip)
-    frames = to_size(read_frames(video, indices), box, preprocessing.size_px)
-    return frames.flip(-1) if flip else frames
+        return ClipPlan(indices=indices, box=centre_box(video.height_px, video.width_px, preprocessing))
+    assert rng is not None
+    box = random_box(video.height_px, video.width_px, preprocessing, min_scale=augmentation.min_scale, rng=rng)
+    return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip))
+
+
+def read_plan(
+    video: Video, plan: ClipPlan, preprocessing: Preprocessing, *, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Frames of a plan, cropped and resized, not flipped.
+
+    Args:
+        video: What probing found.
+        plan: From `plan_clip`.
+        preprocessing: Size and pixels.
+        out: Where to write; by default a new array.
+
+    Returns:
+        (T, *preprocessing.frame_shape).
+
+    Raises:
+        DataError: A frame does not decode.
+    """
+    frames = to_size(read_frames(video, plan.indices), plan.box, preprocessing.size_px).numpy()
+    if out is None:
+        return frames
+    out[...] = frames
+    return out
+
+
+def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
+    """Frames of a clip as evaluation and use take them: (T, *preprocessing.frame_shape).
+
+    Raises:
+        DataError: A frame does not decode, or the clip's times lie outside its video.
+    """
+    return torch.from_numpy(read_plan(video, plan_clip(clip, video, preprocessing), preprocessing))
 
 
 def to_size(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], box: Box, size_px: int) -> UInt8[Tensor, "T 3 S S"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kinema.config import DataSection, resolve_evaluation
+from kinema.config import resolve_evaluation
 from kinema.data.load_dataset import load_dataset
 from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
@@ -20,6 +20,7 @@ from kinema.evaluation.results import results
 from kinema.models.load import load_model
 from kinema.models.weights import TrainingFacts, read_training
 from kinema.progress import SILENT, Reporter
+from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError, Dataset, Heads, Split
 
 log = logging.getLogger(__name__)

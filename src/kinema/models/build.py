@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kinema import registry
-from kinema.config import InitSection
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, FrameBackbone
 from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
+from kinema.sections import InitSection
 from kinema.types import ConfigError, DataError, Heads, Inputs, UserError
 
 log = logging.getLogger(__name__)

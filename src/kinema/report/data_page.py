@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kinema.config import DataSection
 from kinema.data.probing import frame_rates, probe_all
 from kinema.progress import SILENT, Reporter
 from kinema.report.contact_sheet import choose, middle_frames, sheet_record, sheet_section
@@ -16,6 +15,7 @@ from kinema.report.data_figures import histogram_chart, size_chart, value_bars
 from kinema.report.data_statistics import sort_clips, statistics
 from kinema.report.document import document, links_to, write_document
 from kinema.report.markup import DASH, Child, Markup, counted, details, element, join, number, percent, table
+from kinema.sections import DataSection
 from kinema.types import Dataset
 
 _Pictures = Mapping[str, bytes | None]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from kinema.config import TaskSection
+from kinema.sections import TaskSection
 
 
 def multi_task_loss(

@@ -12,12 +12,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kinema.config import Recipe
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, EpochOrder
 from kinema.evaluation.metrics import accuracy, main_task, task_metrics
 from kinema.evaluation.predict import Collector
 from kinema.models.frame_model import FrameModel
+from kinema.sections import Recipe
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser, build_schedule
 from kinema.types import JOINT, Clip, DataError, Heads, Preprocessing, UserError

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kinema.config import OptimSection
+from kinema.sections import OptimSection
 
 
 def build_optimiser(model: nn.Module, optim: OptimSection, *, fused: bool) -> Optimizer:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kinema.config import ClipsSection, Recipe, TrainerSection
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.progress import SILENT, Reporter
+from kinema.sections import ClipsSection, Recipe, TrainerSection
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kinema.config import Recipe, parse_yaml, resolve
+from kinema.config import parse_yaml, resolve
 from kinema.files import write_atomically, write_json
+from kinema.sections import Recipe
 from kinema.types import ConfigError, DataError
 from kinema.version import __version__
 

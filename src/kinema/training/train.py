@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
 
-from kinema.config import ClipsSection
 from kinema.data.hashing import content_hash
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
 from kinema.data.probing import cache_folder
@@ -28,6 +27,7 @@ from kinema.models.frame_model import FrameModel
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
 from kinema.preparation.features import FeatureReader, frozen_features
 from kinema.progress import SILENT, Reporter
+from kinema.sections import ClipsSection
 from kinema.training.callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,

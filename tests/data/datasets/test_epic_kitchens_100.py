@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tests.data.datasets.epic_tree import touch, write_lists
 
-from kinema.config import DataSection
 from kinema.data.datasets.epic_kitchens_100 import epic_kitchens_100, read_class_lists
 from kinema.data.epic import Vocabulary
 from kinema.data.epic_lists import read_classes, read_rows
 from kinema.data.load_dataset import load_dataset
 from kinema.evaluation.baselines import baselines, class_counts, commonest
 from kinema.evaluation.predictions import Predictions
+from kinema.sections import DataSection
 from kinema.types import Clip, ConfigError, DataError, Dataset
 
 ALL_VIDEOS = ["P01_01", "P01_11", "P02_02", "P03_101", "P18_09", "P33_101", "P01_102"]

@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 from tests.data.datasets.epic_tree import touch
 
-from kinema.config import DataSection
 from kinema.data.datasets.epic_kitchens_55 import epic_kitchens_55
 from kinema.data.load_dataset import load_dataset
+from kinema.sections import DataSection
 from kinema.types import Clip, ConfigError, DataError
 
 TIMES = "uid,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame"

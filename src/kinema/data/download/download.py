@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinema import registry
-from kinema.config import DataSection
 from kinema.data.download.checks import Fetched, check_file
 from kinema.data.download.fetch import check_url, fetch
 from kinema.data.download.rar import NO_PROGRAM, can_read_rar
@@ -24,6 +23,7 @@ from kinema.data.download.sources import SOURCES, File, Part, Source, choose_par
 from kinema.data.download.unpack import unpack
 from kinema.files import read_json_object, write_json
 from kinema.progress import SILENT, Reporter
+from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError, fingerprint
 
 _LOG = logging.getLogger(__name__)
