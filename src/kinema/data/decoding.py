@@ -13,13 +13,13 @@ Still images and folders of frames are in `kinema.data.images`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import av
 import numpy as np
@@ -32,9 +32,12 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
+from kinema.data.pictures import Picture, take_rgb
 from kinema.data.truncation import check_complete, is_short
-from kinema.data.video import Video
+from kinema.data.video import Orientation, Video
 from kinema.types import DataError
+
+_R = TypeVar("_R")
 
 # Where one packet is one displayed frame and carries its time. VP8 (packets that are never displayed) and MPEG-4
 # (packets of several frames and of none) are not among them, in whatever container.
@@ -87,6 +90,25 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
         DataError: A frame does not decode.
         IndexError: The video has no such frame.
     """
+    return take_frames(video, indices, take_rgb(video))
+
+
+def take_frames(
+    video: Video, indices: Iterable[int], take: Callable[[Picture], _R], *, decoder: str = "pyav"
+) -> list[_R]:
+    """What `take` makes of frames of a video, in the order asked; the same object for an index asked twice.
+
+    Args:
+        video: What `probe` returned.
+        indices: Which frames, in any order, with repetitions.
+        take: Called on each wanted frame as it comes out of the decoder, with a frame that is not yet upright, or
+            upright RGB (H, W, 3).
+        decoder: What decodes.
+
+    Raises:
+        DataError: A frame does not decode.
+        IndexError: The video has no such frame.
+    """
     asked = [int(index) for index in indices]
     num_frames = len(video.times_s)
     outside = [index for index in asked if not 0 <= index < num_frames]
@@ -95,17 +117,20 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
     if not asked:
         return []
     if video.is_images:
-        return read_images(video, asked)
+        unique = list(dict.fromkeys(asked))
+        found = {index: take(image) for index, image in zip(unique, read_images(video, unique), strict=True)}
+        return [found[index] for index in asked]
     _check_file(video.path)
     wanted = set(asked)
-    images: dict[int, NDArray[np.uint8]] = {}
+    images: dict[int, _R] = {}
     if video.first_pts is not None and video.times_s[min(wanted)] > _SEEK_FROM_S:
         with _opened(video.path) as (container, stream):
             keys = _numbers(video, wanted, stream)
-            images = _images(video, _frames_from_key(container, stream, min(keys)), wanted, keys)
+            images = _images(video, _frames_from_key(container, stream, min(keys)), wanted, keys, take)
     if len(images) < len(wanted):  # nothing to seek by, or seeking did not find them all
         with _opened(video.path) as (container, stream):
-            images = _images(video, _Reading(container, stream).frames(), wanted, _numbers(video, wanted, stream))
+            numbers = _numbers(video, wanted, stream)
+            images = _images(video, _Reading(container, stream).frames(), wanted, numbers, take)
     missing = wanted - images.keys()
     if missing:
         first = min(missing)
@@ -311,7 +336,8 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     elif last_ticks <= 0:
         last_ticks = 1 / (table.tick_s * (stream.average_rate or stream.guessed_rate or 25))
     duration_s = float((int(table.ticks[-1]) + last_ticks) * table.tick_s)
-    transposed, _, _, rotation_deg = _orientation(table.first)
+    orientation, rotation_deg = _orientation(table.first)
+    transposed = orientation.transposed
     width_px, height_px = table.first.width, table.first.height
     return Video(
         path=path,
@@ -321,6 +347,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
         width_px=height_px if transposed else width_px,
         height_px=width_px if transposed else height_px,
         rotation_deg=rotation_deg,
+        orientation=orientation,
         codec=_codec_name(stream),
         container=container.format.name,
         first_pts=table.first_pts,
@@ -339,15 +366,19 @@ def _numbers(video: Video, wanted: Iterable[int], stream: VideoStream) -> dict[i
 
 
 def _images(
-    video: Video, frames: Iterator[VideoFrame], wanted: set[int], numbers: dict[int, int]
-) -> dict[int, NDArray[np.uint8]]:
-    """Index -> RGB, of the wanted frames among those given."""
-    images: dict[int, NDArray[np.uint8]] = {}
+    video: Video,
+    frames: Iterator[VideoFrame],
+    wanted: set[int],
+    numbers: dict[int, int],
+    take: Callable[[Picture], _R],
+) -> dict[int, _R]:
+    """Index -> what is made of it, of the wanted frames among those given."""
+    images: dict[int, _R] = {}
     for position, frame in enumerate(frames):
         number = position if video.first_pts is None else frame.pts
         index = None if number is None else numbers.get(number)
         if index is not None and index not in images:
-            images[index] = _image(video, frame)
+            images[index] = take(frame)
             if len(images) == len(wanted):
                 break
     return images
@@ -384,34 +415,15 @@ def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -
         yield frame
 
 
-def _image(video: Video, frame: VideoFrame) -> NDArray[np.uint8]:
-    transposed, flip_rows, flip_columns, _ = _orientation(frame)
-    width_px, height_px = video.width_px, video.height_px
-    if transposed:
-        width_px, height_px = height_px, width_px
-    try:
-        # A stream may change its size on the way; like a player, show all of it at the size of the first frame.
-        image: NDArray[Any] = frame.to_ndarray(format="rgb24", width=width_px, height=height_px, threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"{video.path}: pixels of the frame at {frame.time} s cannot be read: {error}") from None
-    if transposed:
-        image = image.transpose(1, 0, 2)
-    if flip_rows:
-        image = image[::-1]
-    if flip_columns:
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image, dtype=np.uint8)
-
-
-def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool, int]:
+def _orientation(frame: VideoFrame) -> tuple[Orientation, int]:
     """How to make a frame upright: transpose, then flip rows, then columns; and its counterclockwise rotation.
 
     The display matrix (ISO/IEC 14496-12, 8.2.2) maps pixel (x, y) to (a x + c y, b x + d y), y downwards.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return False, False, False, 0
+        return Orientation(), 0
     a, b, _, c, d, *_ = np.frombuffer(bytes(cast("SideData", matrix)), dtype=np.int32).tolist()
     if abs(b) > abs(a):
-        return True, b < 0, c < 0, 90 if b < 0 else 270
-    return False, d < 0, a < 0, 180 if d < 0 else 0
+        return Orientation(True, b < 0, c < 0), 90 if b < 0 else 270
+    return Orientation(False, d < 0, a < 0), 180 if d < 0 else 0

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -32,19 +32,21 @@ class Batch:
     """Clips that were read together. A batch in which no clip could be read has none.
 
     Attributes:
-        streams: Stream -> (B, T, C, H, W).
+        streams: Stream -> (B, T, *frame_shape) of its preprocessing.
         labels: Task -> (B,) class indices. Empty for unlabelled clips.
         indices: (B,) positions in the list of clips.
         colour: (B, 3) factors of brightness, contrast and saturation, in training.
+        flip: (B,) which clips are to be mirrored, in training.
         features: (B, T, D) in place of streams, where a frozen backbone has seen the clips before.
         failures: Position -> why that clip could not be read.
     """
 
-    streams: dict[str, UInt8[Tensor, "B T C H W"]]
+    streams: dict[str, UInt8[Tensor, "B T ..."]]
     labels: dict[str, Int64[Tensor, "B"]]
     indices: Int64[Tensor, "B"]
     failures: dict[int, str]
     colour: Float32[Tensor, "B 3"] | None = None
+    flip: Bool[Tensor, "B"] | None = None
     features: Float[Tensor, "B T D"] | None = None
 
     def __len__(self) -> int:
@@ -64,6 +66,7 @@ class Batch:
             indices=self.indices,
             failures=self.failures,
             colour=None if self.colour is None else function(self.colour),
+            flip=None if self.flip is None else function(self.flip),
             features=None if self.features is None else function(self.features),
         )
 
@@ -104,10 +107,11 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadClip:
-    """One clip that was read: its frames by stream, and the colour factors that were drawn for it in training."""
+    """One clip that was read: its frames by stream, and what was drawn for it in training."""
 
-    streams: Mapping[str, UInt8[Tensor, "T C H W"]]
+    streams: Mapping[str, UInt8[Tensor, "T ..."]]
     colour: Float32[Tensor, "3"] | None
+    flip: bool = False
 
 
 class ClipReader(Dataset[tuple[int, ReadClip | str]]):
@@ -153,18 +157,18 @@ class ClipReader(Dataset[tuple[int, ReadClip | str]]):
 
     def _read(self, clip: Clip, index: int, view: int) -> ReadClip:
         video = self.videos[clip.video]
-        streams, colour = {}, None
+        streams, colour, flip = {}, None, False
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
             rng = np.random.default_rng([self.seed, view, index])
             augmented = None if self.augmentation is None else rng
             plan = plan_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
-            frames = torch.from_numpy(read_plan(video, plan, preprocessing))
-            streams[stream] = frames.flip(-1) if plan.flip else frames
+            streams[stream] = torch.from_numpy(read_plan(video, plan, preprocessing))
+            flip = plan.flip
             if self.augmentation is not None and self.augmentation.colour > 0:
                 strength = self.augmentation.colour
                 colour = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32))
-        return ReadClip(streams=streams, colour=colour)
+        return ReadClip(streams=streams, colour=colour, flip=flip)
 
     def collate(self, items: Sequence[tuple[int, ReadClip | str]]) -> Batch:
         """Put clips into one batch."""
@@ -177,6 +181,9 @@ class ClipReader(Dataset[tuple[int, ReadClip | str]]):
             indices=torch.tensor([index for index, _ in read], dtype=torch.int64),
             failures=failures,
             colour=torch.stack(colours) if colours else None,
+            flip=None
+            if self.augmentation is None
+            else torch.tensor([value.flip for _, value in read], dtype=torch.bool),
         )
 
 

@@ -195,8 +195,9 @@ def _features(model: FrameModel, batch: Batch, reader: ClipReader) -> np.ndarray
     for start in range(0, len(batch), at_once):
         rows = slice(start, start + at_once)
         colour = None if batch.colour is None else batch.colour[rows]
+        flip = None if batch.flip is None else batch.flip[rows]
         streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
-        inputs = to_model_input(streams, reader.preprocessing, colour=colour)
+        inputs = to_model_input(streams, reader.preprocessing, colour=colour, flip=flip)
         found.append(model.features(inputs["rgb"]).half().cpu())
     return torch.cat(found).numpy()
 
