@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from tests.videos import Image, numbered_frame, numbered_frames, read_number, write_video
 
 from kinema.data import decoding
-from kinema.data.decoding import Video, probe, read_frames
+from kinema.data.decoding import probe, read_frames, take_frames
+from kinema.data.pictures import Picture, take_rgb
+from kinema.data.video import Video
 from kinema.types import DataError
 
 B_FRAMES = {"bf": "3", "g": "12"}
@@ -241,17 +243,17 @@ def test_display_matrix(tmp_path: Path, rotation_deg: int, mirrored: bool, uprig
         assert np.abs(image.astype(int) - expected.astype(int)).mean() < 10
 
 
-def test_wanted_frames_only_are_converted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wanted_frames_only_are_converted(make: Make) -> None:
     video = probe(make("b_frames.mp4"))
     converted: list[float] = []
-    image_of = decoding._image
+    take = take_rgb(video)
 
-    def counted(video: Video, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        converted.append(frame.time)
-        return image_of(video, frame)
+    def counted(picture: Picture) -> NDArray[np.uint8]:
+        assert isinstance(picture, av.VideoFrame)
+        converted.append(picture.time or 0.0)
+        return take(picture)
 
-    monkeypatch.setattr(decoding, "_image", counted)
-    assert [read_number(image) for image in read_frames(video, [7, 3, 7])] == [7, 3, 7]
+    assert [read_number(image) for image in take_frames(video, [7, 3, 7], counted)] == [7, 3, 7]
     assert converted == [3 / 25, 7 / 25]
 
 

@@ -203,8 +203,6 @@ class ClipReader:
         video = self.videos[clip.video]
         view = epoch % (self.num_views or epoch + 1)
         strength = 0.0 if self.augmentation is None else self.augmentation.colour
-        # TODO: pass it always, once `read_plan` takes it.
-        options: dict[str, Any] = {} if self.decoder == "pyav" else {"decoder": self.decoder}
         drawn = Drawn()
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
@@ -212,7 +210,7 @@ class ClipReader:
             augmented = None if self.augmentation is None else rng
             plan = plan_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
             if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
-                read_plan(video, plan, preprocessing, out=out[stream], **options)
+                read_plan(video, plan, preprocessing, decoder=self.decoder, out=out[stream])
             drawn = Drawn(flip=plan.flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
         return drawn
 
