@@ -249,7 +249,7 @@ def test_what_take_raises_comes_through(make: Make, name: str) -> None:
         raise ValueError("mine")
 
     under_test = chosen(name)
-    with pytest.raises(ValueError, match="^mine$"):
+    with pytest.raises(ValueError, match=r"^mine$"):
         under_test.take(make("h264.mp4"), [3], broken)
 
 

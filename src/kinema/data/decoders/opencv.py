@@ -70,9 +70,10 @@ class OpenCV:
         if reason is not None:
             raise refused(self.name, video, reason)
         cv2 = self._cv2
-        settings = [cv2.CAP_PROP_N_THREADS, 1, cv2.CAP_PROP_VIDEO_STREAM, stream_facts(video).video_index]
+        if stream_facts(video).video_index != 0:
+            raise refused(self.name, video, "its video does not come first (a cover picture does)")
         # Made absolute, `a:b.avi` is not taken for a protocol.
-        capture = cv2.VideoCapture(os.fspath(Path(video.path).absolute()), cv2.CAP_FFMPEG, settings)
+        capture = cv2.VideoCapture(os.fspath(Path(video.path).absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         results: dict[int, R] = {}
         try:
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # it knows no mirrors

@@ -113,7 +113,7 @@ class TorchCodec:
                 raise failed(self.name, video, index, f"does not decode ({str(error).splitlines()[0]})") from None
             if abs(frame.pts_seconds - float(int(pts[index]) * facts.tick_s)) > float(facts.tick_s) / 2:
                 raise failed(self.name, video, index, f"comes out as that of {frame.pts_seconds:.3f} s")
-            pixels = frame.data.numpy()
+            pixels = np.ascontiguousarray(frame.data.numpy())  # rows of odd widths are padded
             check_size(self.name, video, index, pixels)
             results[index] = take(pixels)
         return in_order(asked, results)
@@ -136,8 +136,9 @@ def _key_frames(video: Video) -> NDArray[np.int64]:
     index = None if video.packets is None else video.packets.load()
     if index is None:
         return np.zeros(1, dtype=np.int64)  # nothing is known but this: whatever is asked for, it starts at the first
-    keys = index.frames[np.flatnonzero(index.keys)]
-    return np.union1d(keys[keys >= 0], [0])
+    # torchcodec starts at a key frame for what is displayed from it on, and for nothing before.
+    is_key = (index.starts >= 0) & (index.frames >= index.starts)
+    return np.union1d(index.frames[is_key], [0])
 
 
 def _mappings(pts: NDArray[np.int64], keys: NDArray[np.int64]) -> str:
