@@ -95,9 +95,9 @@ SAMPLE = (
 def moving(num_frames: int, size: tuple[int, int] = (96, 64)) -> list[Image]:
     """Frames of which no two are alike, nor parts of two: noise that climbs, and a square that runs over it."""
     width_px, height_px = size
-    noise = np.random.default_rng(0).integers(0, 255, (height_px // 8 + num_frames, width_px // 8 + 1, 3))
-    noise = noise.astype(np.uint8).repeat(8, 0).repeat(8, 1)
-    images = []
+    shape = (height_px // 8 + num_frames, width_px // 8 + 1, 3)
+    noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    images: list[Image] = []
     for i in range(num_frames):
         image = noise[i : i + height_px, :width_px].copy()
         left = i * 3 % (width_px - 16)
@@ -130,31 +130,30 @@ def chosen(name: str) -> Decoder:
         pytest.skip(str(error))
 
 
-def check(
-    video: Video, decoders: list[Decoder], *, num_requests: int = 6, truth: list[NDArray[np.uint8]] | None = None
-) -> None:
+def check(video: Video, under_test: Decoder, *, num_requests: int = 6) -> None:
     """Every frame that a decoder gives is what it gives in one pass from the start, and the right one of the truth."""
     num_frames = len(video.times_s)
-    truth = read_frames(video, range(num_frames)) if truth is None else truth
+    truth = read_frames(video, range(num_frames))
     generator = random.Random(video.path.name)
-    for under_test in decoders:
-        own = under_test.take(video, range(num_frames), lambda image: image)
-        for index, image in enumerate(own):
-            assert image.dtype == np.uint8
-            assert image.flags.c_contiguous
-            assert image.shape == truth[index].shape
-            # Libraries differ by some levels in how they convert colours, by far more from frame to frame; frames that
-            # are alike are the same frame.
-            near = range(max(0, index - 3), min(num_frames, index + 4))
-            errors = {i: np.abs(truth[i].astype(np.int16) - image).mean() for i in near}
-            assert errors[index] == min(errors.values()), f"{under_test.name}: {video.path}: frame {index}: {errors}"
-        for _ in range(num_requests):
-            request = [generator.randrange(num_frames) for _ in range(generator.randint(1, 8))]
-            images = under_test.take(video, request, lambda image: image)
-            assert len(images) == len(request)
-            for index, image in zip(request, images, strict=True):
-                assert np.array_equal(image, own[index]), f"{under_test.name}: {video.path}: frame {index}"
-                assert image is images[request.index(index)]
+    own = under_test.take(video, range(num_frames), lambda image: image)
+    for index, image in enumerate(own):
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        assert image.shape == truth[index].shape
+        if np.array_equal(image, truth[index]):
+            continue
+        # Libraries differ by some levels in how they convert colours, by far more from frame to frame; frames that
+        # are alike are the same frame.
+        near = range(max(0, index - 3), min(num_frames, index + 4))
+        errors = {i: np.abs(truth[i][::2, ::2].astype(np.int16) - image[::2, ::2]).mean() for i in near}
+        assert errors[index] == min(errors.values()), f"{under_test.name}: {video.path}: frame {index}: {errors}"
+    for _ in range(num_requests):
+        request = [generator.randrange(num_frames) for _ in range(generator.randint(1, 8))]
+        images = under_test.take(video, request, lambda image: image)
+        assert len(images) == len(request)
+        for index, image in zip(request, images, strict=True):
+            assert np.array_equal(image, own[index]), f"{under_test.name}: {video.path}: frame {index}"
+            assert image is images[request.index(index)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,7 +163,7 @@ def test_made_file_is_exact_or_refused(make: Make, file: str, name: str) -> None
     if name not in MADE[file][1]:
         assert under_test.refusal(video) is None
         check_decoder(name, [video])
-        check(video, [under_test])
+        check(video, under_test)
         return
     with pytest.raises(DataError, match=rf"{file}: clips.decoder={name} is refused .*; set clips.decoder=pyav$"):
         under_test.take(video, [0], lambda image: image)
@@ -190,7 +189,7 @@ def check_real(videos: list[Video], name: str) -> None:
     assert {video.path for video in refused} == expected
     for video in videos:
         if video.path not in expected:
-            check(video, [under_test], num_requests=3)
+            check(video, under_test, num_requests=3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -273,7 +272,7 @@ def test_the_stream_that_pyav_takes(make: Make, tmp_path: Path, name: str) -> No
             container.mux(stream.encode())
     video = probe(path)
     assert video.width_px == 96
-    check(video, [under_test])
+    check(video, under_test)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -282,7 +281,7 @@ def test_awkward_names(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     under_test = chosen(name)
     shutil.copy(make("h264.mp4").path, tmp_path / file)
     monkeypatch.chdir(tmp_path)
-    check(probe(Path(file)), [under_test], num_requests=1)
+    check(probe(Path(file)), under_test, num_requests=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
