@@ -92,7 +92,8 @@ def rows() -> Tensor:
 
 def plain_rgb(rows: Tensor) -> Tensor:
     """RGB in 0..1 (B, T, 3, 8, 8) by the equations of BT.601, step by step."""
-    y, u, v = rows.double().split([64, 16, 16], dim=-1)
+    values = rows.double()
+    y, u, v = values[..., :64], values[..., 64:80], values[..., 80:]
     y = (y.reshape(-1, 8, 8) - 16) / 219
     blue, red = ((nn_functional.interpolate(p.reshape(-1, 1, 4, 4), scale_factor=2)[:, 0] - 128) / 224 for p in (u, v))
     r, b = y + 1.402 * red, y + 1.772 * blue

@@ -40,8 +40,8 @@ EDGE_CASES = [
 def smooth_frames(num_frames: int, *, height_px: int = 60, width_px: int = 80) -> list[Image]:
     """Something like a photograph: colours that change slowly, and move."""
     generator = torch.Generator().manual_seed(3)
-    values = torch.rand(1, 3, 6, 8 + num_frames, generator=generator) * 200 + 28
-    wide = F.interpolate(values, scale_factor=16, mode="bicubic")[0].clamp(0, 255).to(torch.uint8)
+    values = torch.rand(1, 3, 4, 6, generator=generator) * 100 + 78
+    wide = F.interpolate(values, scale_factor=32, mode="bicubic")[0].clamp(0, 255).to(torch.uint8)
     return [wide[:, :height_px, 4 * i : 4 * i + width_px].permute(1, 2, 0).numpy() for i in range(num_frames)]
 
 
@@ -91,8 +91,9 @@ def test_aligned_boxes_are_even_and_inside(data: st.DataObject, height_px: int, 
     assert 0 <= box.top_px <= box.top_px + box.height_px <= even[0]
     assert 0 <= box.left_px <= box.left_px + box.width_px <= even[1]
     assert box.height_px == min(tall + tall % 2, even[0])
-    assert abs(box.top_px - top) <= 1
-    assert abs(box.left_px - left) <= 1
+    # By one to the even row, and by one more where the box was at a last odd row, which is left out.
+    assert abs(box.top_px - top) <= 1 + height_px % 2
+    assert abs(box.left_px - left) <= 1 + width_px % 2
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le"])
@@ -114,14 +115,14 @@ def test_i420_agrees_with_full_size_rgb(tmp_path: Path, pix_fmt: str, size: tupl
 @pytest.mark.parametrize("name", EDGE_CASES)
 def test_real_frames_agree_with_full_size_rgb(data_root: Path, name: str) -> None:
     video = probe(data_root / "edge_cases" / name)
-    box = centre_box(video.height_px, video.width_px, SMALL)
-    plan = ClipPlan(indices=(0, 3), box=box)
-    found = to_rgb(torch.from_numpy(read_plan(video, plan, SMALL)), SMALL).numpy()
+    settings = replace(SMALL, size_px=112, resize_px=112)
+    box = centre_box(video.height_px, video.width_px, settings)
+    found = to_rgb(torch.from_numpy(read_plan(video, ClipPlan(indices=(0, 3), box=box), settings)), settings).numpy()
     even = aligned(box, video.height_px // 2 * 2, video.width_px // 2 * 2)
-    difference = np.abs(found.astype(int) - read_rgb(video, [0, 3], even, 32))
+    difference = np.abs(found.astype(int) - read_rgb(video, [0, 3], even, 112))
     # Half of these are test patterns, whose hard edges between pure colours have less resolution here than in RGB.
     is_pattern = "testsrc" in name or name in ("av1_video.mkv", "h264_10bits.mp4")
-    assert difference.mean() < (12 if is_pattern else 3)
+    assert difference.mean() < (7 if is_pattern else 2.5)
 
 
 def test_stored_planes_give_what_the_video_gives(data_root: Path) -> None:
