@@ -116,40 +116,28 @@ def _convert(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> None:
-    """(RGB in 0..1 - mean) / std of I420 frames.
-
-    On a CPU frame by frame: a frame in RGB has the size of its cache.
-    """
+    """(RGB in 0..1 - mean) / std of I420 frames."""
     y, u, v = _planes(frames)
-    if frames.device.type == "cpu":
-        for number in range(frames.shape[1]):
-            _convert_planes(y[:, number], u[:, number], v[:, number], out[:, number], mean, std)
-    else:
-        _convert_planes(y, u, v, out, mean, std)
-
-
-def _convert_planes(
-    y: Tensor, u: Tensor, v: Tensor, out: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
-    luma, blue, red = y.float(), u.float(), v.float()
-    in_pairs = (*blue.shape[:-1], 2, luma.shape[-1])  # of rows, which share their colours
-    luma = luma.view(in_pairs)
-    for channel in range(3):
-        scale = 1 / (255 * std[channel])
+    blue, red = u.float(), v.float()
+    scales = [1 / (255 * value) for value in std]
+    wide = []
+    for channel, scale in enumerate(scales):
         from_u, from_v = _FROM_U[channel] * scale, _FROM_V[channel] * scale
         constant = -_LUMA * scale * _BLACK - (from_u + from_v) * _NO_COLOUR - mean[channel] / std[channel]
-        if channel == 0:
-            colours = red * from_v
-        elif channel == 1:
-            colours = (blue * from_u).add_(red, alpha=from_v)
-        else:
-            colours = blue * from_u
-        colours += constant
+        colours = (blue * from_u).add_(red, alpha=from_v).add_(constant)
         # A complex number of twice the same is the fastest way of doubling columns.
-        wide = torch.view_as_real(torch.complex(colours, colours)).flatten(-2).unsqueeze(-2)
-        target = out.select(-3, channel)
-        torch.add(wide, luma, alpha=_LUMA * scale, out=target.view(in_pairs))
-        target.clamp_(-mean[channel] / std[channel], (1 - mean[channel]) / std[channel])
+        wide.append(torch.view_as_real(torch.complex(colours, colours)).flatten(-2).unsqueeze(-2))
+    # On a CPU frame by frame: a frame in RGB has the size of its cache.
+    num_frames = y.shape[1]
+    at_once = 1 if frames.device.type == "cpu" else max(num_frames, 1)
+    for start in range(0, num_frames, at_once):
+        rows = slice(start, start + at_once)
+        in_pairs = (*u[:, rows].shape[:-1], 2, y.shape[-1])  # of rows, which share their colours
+        luma = y[:, rows].float().view(in_pairs)
+        for channel, scale in enumerate(scales):
+            target = out[:, rows, channel].view(in_pairs)
+            torch.add(wide[channel][:, rows], luma, alpha=_LUMA * scale, out=target)
+            target.clamp_(-mean[channel] / std[channel], (1 - mean[channel]) / std[channel])
 
 
 def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B T C H W"]:
