@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -103,7 +102,7 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
 
 
 def take_frames(
-    video: Video, indices: Iterable[int], take: Callable[[VideoFrame | NDArray[np.uint8]], R], *, decoder: str = "pyav"
+    video: Video, indices: Iterable[int], take: Callable[[Picture], R], *, decoder: str = "pyav"
 ) -> list[R]:
     """Decode frames of a video, and make something of each as it comes out of the decoder.
 
@@ -191,9 +190,7 @@ def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
     return bool(known) and codec_name(stream) in _INDEXED_CODECS
 
 
-def _table_from_packets(
-    container: InputContainer, stream: VideoStream, collector: PacketCollector
-) -> _Table | None:
+def _table_from_packets(container: InputContainer, stream: VideoStream, collector: PacketCollector) -> _Table | None:
     """The table of frames without decoding more than the first few, or None where the packets leave a doubt."""
     reading = Reading(container, stream)
     durations: dict[int, int] = {}  # by timestamp, of packets that are displayed
@@ -341,7 +338,9 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
     except OSError as error:
         raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
     if len(taken) < len(wanted):
-        _LOG.debug("%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted))
+        _LOG.debug(
+            "%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted)
+        )
     return taken
 
 

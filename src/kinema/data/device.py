@@ -3,7 +3,7 @@ conversion and normalisation.
 
 I420 is converted as FFmpeg, OpenCV and decord do it: the matrix of ITU-R BT.601 in limited range, each pixel with the
 colour of the 2 x 2 pixels that share it. Matrix, mean and standard deviation are one affine map of (Y, U, V), and its
-part that depends on U and V is computed at their size. What a model sees is within 2.1 / 255 of what swscale's RGB of
+part that depends on U and V is computed at their size. What a model sees is within 3 / 255 of what swscale's RGB of
 the same planes would give it (swscale works in whole numbers and rounds down).
 """
 
