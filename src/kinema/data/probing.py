@@ -1,7 +1,7 @@
 """Probing many videos: in several processes, and once only.
 
-What was found is kept in `probes.sqlite` in the cache folder, by absolute path, size and time of change, and by
-the versions that found it. The cache only saves time: without it, or beside a broken one, results are the same.
+What was found is kept in the index of the data set (`kinema.data.file_index`) by path, size and time of change, and by
+the versions that found it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.data.cache import CacheTable, Key, cache_folder
+from kinema.data.cache import cache_folder as cache_folder  # callers have it from here
 from kinema.data.decoding import Video, probe
+from kinema.data.file_index import Index, Key, Table
 from kinema.data.processes import Died, results
 from kinema.progress import SILENT, Reporter
 from kinema.types import Clip, DataError
@@ -38,25 +40,29 @@ _SAVE_EVERY = 64
 _SAVE_EVERY_S = 2.0
 
 # To be counted up whenever `probe` would find something else in the same file.
-_VERSION = f"2 av {av.__version__}"
+_VERSION = f"3 av {av.__version__}"
 
-_COLUMNS = {
-    "error": "TEXT",
-    "num_frames": "INTEGER",
-    "step_numerator": "INTEGER",
-    "step_denominator": "INTEGER",
-    "times_s": "BLOB",
-    "duration_s": "REAL",
-    "fps": "REAL",
-    "width_px": "INTEGER",
-    "height_px": "INTEGER",
-    "rotation_deg": "INTEGER",
-    "codec": "TEXT",
-    "container": "TEXT",
-    "first_pts": "INTEGER",
-    "damaged": "INTEGER",
-    "names": "TEXT",
-}
+_TABLE = Table(
+    name="videos_1",
+    of="probed videos",
+    columns={
+        "error": "TEXT",
+        "num_frames": "INTEGER",
+        "step_numerator": "INTEGER",
+        "step_denominator": "INTEGER",
+        "times_s": "BLOB",
+        "duration_s": "REAL",
+        "fps": "REAL",
+        "width_px": "INTEGER",
+        "height_px": "INTEGER",
+        "rotation_deg": "INTEGER",
+        "codec": "TEXT",
+        "container": "TEXT",
+        "first_pts": "INTEGER",
+        "damaged": "INTEGER",
+        "names": "TEXT",
+    },
+)
 
 
 _Item = tuple[Path, float | None]  # path, rate of a folder of frames
@@ -83,7 +89,8 @@ def probe_all(
     *,
     fps: Mapping[Path, float] | None = None,
     workers: int = 2,
-    cache: Path | None = None,
+    root: Path | None = None,
+    index: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Probed]:
     """Probe videos.
@@ -92,14 +99,15 @@ def probe_all(
         paths: Files, and folders of frames; each is probed once, however often it is named.
         fps: Rates of the folders, as `frame_rates` gives them.
         workers: Processes to use where there are many files.
-        cache: Folder of the cache; by default `cache_folder()`.
+        root: Of the data set that they belong to: its index is kept there.
+        index: Folder of the index, in place of that of `kinema.data.file_index`.
         reporter: Shown how many videos are done.
 
     Returns:
         For each path, in the order given, what `probe` returned, or the error that it raised.
     """
     unique = list(dict.fromkeys(Path(path) for path in paths))
-    store = _Cache(cache_folder() if cache is None else cache)
+    store = _Store(Index(root=root, folder=index))
     rates = dict(fps or {})
     keys = {path: key for path in unique if (key := file_key(path, fps=rates.get(path))) is not None}
     found: dict[Path, Probed] = store.load(keys)
@@ -139,7 +147,7 @@ def file_key(path: Path, *, fps: float | None = None) -> Key | None:
     if is_folder:
         # Files that are added to a folder or taken away change its times. Unpacking sets the one back, not the other.
         version += f" fps {fps!r} ctime_ns {stat.st_ctime_ns}"
-    return os.fsencode(path.absolute()), stat.st_size, stat.st_mtime_ns, version
+    return Key(stat.st_size, stat.st_mtime_ns, version)
 
 
 def _probed(items: list[_Item], *, workers: int) -> Generator[tuple[Path, Probed]]:
@@ -155,22 +163,26 @@ def _outcome(item: _Item) -> Probed:
         return error
 
 
-class _Cache:
-    """What was probed before."""
+class _Store:
+    """What was probed before. What comes from it shares what can be shared: there may be hundreds of thousands."""
 
-    def __init__(self, folder: Path) -> None:
-        self._table = CacheTable(folder, name="videos", columns=_COLUMNS, of="probed videos")
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._regular = _RegularTimes()
 
     def load(self, keys: dict[Path, Key]) -> dict[Path, Probed]:
-        rows = self._table.load(keys)
-        found = {path: _from_row(path, row) for path, row in rows.items()}
+        rows = self._index.load(_TABLE, keys)
+        found = {path: _from_row(path, row, self._regular) for path, row in rows.items()}
         return {path: result for path, result in found.items() if result is not None}
 
     def save(self, keys: dict[Path, Key], results: dict[Path, Probed]) -> None:
-        self._table.save(
-            (keys[path], _to_row(path, result))
-            for path, result in results.items()
-            if path in keys and not isinstance(result, DiedError)
+        self._index.save(
+            _TABLE,
+            (
+                (path, keys[path], _to_row(path, result))
+                for path, result in results.items()
+                if path in keys and not isinstance(result, DiedError)
+            ),
         )
 
 
@@ -196,7 +208,7 @@ def _to_row(path: Path, result: Probed) -> tuple[Any, ...]:
     )
 
 
-def _from_row(path: Path, row: tuple[Any, ...]) -> Probed | None:
+def _from_row(path: Path, row: tuple[Any, ...], regular: _RegularTimes) -> Probed | None:
     """What `_to_row` was given, or None where the row is not one that it made."""
     error, num_frames, numerator, denominator, blob, *rest = row
     if error is not None:
@@ -204,7 +216,7 @@ def _from_row(path: Path, row: tuple[Any, ...]) -> Probed | None:
     duration_s, fps, width_px, height_px, rotation_deg, codec, container, first_pts, damaged, names = rest
     try:
         step_s = None if blob is not None else Fraction(numerator, denominator)
-        times_s = np.frombuffer(blob).copy() if step_s is None else _regular(num_frames, step_s)
+        times_s = np.frombuffer(blob) if step_s is None else regular(num_frames, step_s)
     except (TypeError, ValueError):
         return None
     if len(times_s) != num_frames:
@@ -217,11 +229,11 @@ def _from_row(path: Path, row: tuple[Any, ...]) -> Probed | None:
         width_px=width_px,
         height_px=height_px,
         rotation_deg=rotation_deg,
-        codec=codec,
-        container=container,
+        codec=intern(codec),
+        container=intern(container),
         first_pts=first_pts,
         damaged=bool(damaged),
-        names=names,
+        names=None if names is None else intern(names),
     )
 
 
@@ -235,3 +247,18 @@ def _constant_step(times_s: NDArray[np.float64]) -> Fraction | None:
 
 def _regular(num_frames: int, step_s: Fraction) -> NDArray[np.float64]:
     return np.arange(num_frames) * step_s.numerator / step_s.denominator
+
+
+class _RegularTimes:
+    """`_regular`, as views of one array for each step: of most data sets all videos have the same few."""
+
+    def __init__(self) -> None:
+        self._longest: dict[Fraction, NDArray[np.float64]] = {}
+
+    def __call__(self, num_frames: int, step_s: Fraction) -> NDArray[np.float64]:
+        longest = self._longest.get(step_s)
+        if longest is None or len(longest) < num_frames:
+            # Twice as long as needed, so that an ascending series of lengths does not leave an array for each.
+            longest = self._longest[step_s] = _regular(2 * num_frames, step_s)
+            longest.flags.writeable = False
+        return longest[:num_frames]
