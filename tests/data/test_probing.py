@@ -335,9 +335,9 @@ def test_saves_in_batches(files: list[Path], tmp_path: Path, monkeypatch: pytest
     saved: list[int] = []
     save = probing._Store.save
 
-    def counted(self: Any, keys: Any, results: Any) -> None:
+    def counted(self: Any, keys: Any, results: Any) -> Any:
         saved.append(len(results))
-        save(self, keys, results)
+        return save(self, keys, results)
 
     monkeypatch.setattr(probing._Store, "save", counted)
     monkeypatch.setattr(probing, "_SAVE_EVERY", 8)

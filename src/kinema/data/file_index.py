@@ -88,27 +88,26 @@ class Index:
 
     def load(self, table: Table, keys: Mapping[Path, Key]) -> dict[Path, tuple[Any, ...]]:
         """Rows of the files that have one, without their keys."""
-        found: dict[Path, tuple[Any, ...]] = {}
-        if self._beside is not None:
-            found = self._beside.load(table, {p: key for p, key in keys.items() if self._beside.name(p) is not None})
-        others = {
-            path: key for path, key in keys.items() if path not in found and self._keeper(path) is not self._beside
-        }
-        return found | self._elsewhere.load(table, others)
+        if self._beside is None:
+            return self._elsewhere.load(table, keys)
+        found = self._beside.load(table, keys)
+        # What is not in the index beside the data, and is not to be kept there either.
+        rest = {p: key for p, key in keys.items() if p not in found and self._keeper(p) is self._elsewhere}
+        return found | self._elsewhere.load(table, rest)
 
-    def save(self, table: Table, rows: Iterable[tuple[Path, Key, tuple[Any, ...]]]) -> dict[Path, Blob]:
+    def save(self, table: Table, rows: Iterable[tuple[Path, Key, tuple[Any, ...]]]) -> dict[Path, Blob | None]:
         """Keep rows, in place of earlier ones of the same files and version, and throw away those of the files as they
-        were before they changed. What is returned is where the rows' bytes can be found again."""
-        blobs: dict[Path, Blob] = {}
+        were before they changed. What is returned are those that were kept, each with where its bytes can be found."""
+        kept: dict[Path, Blob | None] = {}
         waiting = list(rows)
         for keeper in (self._beside, self._elsewhere):
             if keeper is None:
                 continue
             mine = [row for row in waiting if self._keeper(row[0]) is keeper]
-            blobs |= keeper.save(table, mine)
+            kept |= keeper.save(table, mine)
             # What could not be kept beside the data is kept elsewhere.
             waiting = [row for row in waiting if self._keeper(row[0]) is not keeper]
-        return blobs
+        return kept
 
     def _keeper(self, path: Path) -> _IndexFile:
         beside = self._beside
@@ -182,10 +181,10 @@ class _IndexFile:
         *values, number = row
         return (*values, Blob(self.path, number) if isinstance(number, int) else None)
 
-    def save(self, table: Table, rows: list[tuple[Path, Key, tuple[Any, ...]]]) -> dict[Path, Blob]:
-        blobs: dict[Path, Blob] = {}
+    def save(self, table: Table, rows: list[tuple[Path, Key, tuple[Any, ...]]]) -> dict[Path, Blob | None]:
+        kept: dict[Path, Blob | None] = {}
         if not self.works or not rows:
-            return blobs
+            return kept
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Closed again each time: a connection must not be carried into a forked process.
@@ -197,13 +196,12 @@ class _IndexFile:
                     name = self.name(path)
                     assert name is not None
                     number = _save_row(connection, table, name, key, row)
-                    if number is not None:
-                        blobs[path] = Blob(self.path, number)
+                    kept[path] = None if number is None else Blob(self.path, number)
                 connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             self._turn_off(table, error)
             return {}
-        return blobs
+        return kept
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
