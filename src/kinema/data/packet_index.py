@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol, Self
 
@@ -38,8 +39,8 @@ class DecoderSettings:
         extradata: Headers that stand in the container.
         width_px: As the container has it.
         height_px: As the container has it.
-        pix_fmt: FFmpeg's name of the pixel format, or None where unknown.
         color: FFmpeg's numbers of range, primaries, transfer and matrix.
+        reorder_depth: By how many places frames may come out of order.
     """
 
     codec: str
@@ -47,8 +48,8 @@ class DecoderSettings:
     extradata: bytes
     width_px: int
     height_px: int
-    pix_fmt: str | None
     color: tuple[int, int, int, int]
+    reorder_depth: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,8 +62,11 @@ class PacketIndex:
         positions: int64 (P,), where each lies in the file.
         frames: int32 (P,), index of the frame that comes out of each, in display order; -1 where none does, or one
             that is not displayed. Each displayed frame stands here once.
-        keys: bool (P,): a decoder may start at this packet, and frames displayed from its frame on are right.
+        starts: int32 (P,): the first frame that is right, as all behind it are, if decoding starts at this packet;
+            -1 where it may not.
         droppable: bool (P,): no other packet needs this one.
+        patches: Packet -> bytes to be changed in it, each with its place: what FFmpeg's filter for packed B-frames
+            changes.
         file_bytes: Size of the file. In a file of another size, nothing of this is true.
     """
 
@@ -70,9 +74,10 @@ class PacketIndex:
     sizes: NDArray[np.int32]
     positions: NDArray[np.int64]
     frames: NDArray[np.int32]
-    keys: NDArray[np.bool_]
+    starts: NDArray[np.int32]
     droppable: NDArray[np.bool_]
     file_bytes: int
+    patches: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
     def load(self) -> Self:
         """Itself: an index at hand is a `PacketSource`."""
@@ -93,13 +98,14 @@ class PacketIndex:
 
     @cached_property
     def start_of(self) -> NDArray[np.int64]:
-        """int64 (num_frames,), the last packet at which a decoder may start to give that frame: the last key not after
+        """int64 (num_frames,), the last packet at which a decoder may start to give that frame: the last one not after
         it in decode order and in display order."""
-        keys = np.flatnonzero(self.keys)
-        key_frames = self.frames[keys]
-        # A key that a later one undercuts in display order (it cannot be, in files that are whole) is never used.
-        keys = keys[np.minimum.accumulate(key_frames[::-1])[::-1] == key_frames]
-        in_display = np.searchsorted(self.frames[keys], np.arange(self.num_frames), side="right")
+        keys = np.flatnonzero(self.starts >= 0)
+        firsts = self.starts[keys]
+        # One that a later one undercuts in display order (there is none, in files that are whole) is never used.
+        ascending = np.minimum.accumulate(firsts[::-1])[::-1] == firsts
+        keys, firsts = keys[ascending], firsts[ascending]
+        in_display = np.searchsorted(firsts, np.arange(self.num_frames), side="right")
         in_decode = np.searchsorted(keys, self.packet_of, side="right")
         return keys[np.minimum(in_display, in_decode) - 1]
 
@@ -111,14 +117,17 @@ class PacketIndex:
             "tag": settings.tag,
             "extradata": settings.extradata.hex(),
             "size": [settings.width_px, settings.height_px],
-            "pix_fmt": settings.pix_fmt,
             "color": settings.color,
+            "reorder_depth": settings.reorder_depth,
+            "patches": [[packet, *change] for packet, changes in self.patches.items() for change in changes],
             "packets": len(self.sizes),
             "file_bytes": self.file_bytes,
         }
         gaps = np.diff(self.positions, prepend=0) - np.concatenate([[0], self.sizes[:-1]])
         order = self.frames - np.arange(len(self.frames), dtype=np.int32)
-        flags = self.keys.astype(np.uint8) | (self.droppable.astype(np.uint8) << 1)
+        keys = np.flatnonzero(self.starts >= 0)
+        header["starts"] = self.starts[keys].tolist()
+        flags = (self.starts >= 0).astype(np.uint8) | (self.droppable.astype(np.uint8) << 1)
         head = json.dumps(header).encode()
         columns = (self.sizes.astype("<i4"), gaps.astype("<i8"), order.astype("<i4"), flags)
         body = b"".join([len(head).to_bytes(4, "little"), head, *(_apart(column) for column in columns)])
@@ -146,9 +155,14 @@ class PacketIndex:
                 extradata=bytes.fromhex(header["extradata"]),
                 width_px=width_px,
                 height_px=height_px,
-                pix_fmt=header["pix_fmt"],
                 color=tuple(header["color"]),
+                reorder_depth=header["reorder_depth"],
             )
+            starts = np.full(num, -1, dtype=np.int32)
+            starts[(flags & 1).astype(np.bool_)] = header["starts"]
+            patches: dict[int, list[tuple[int, int]]] = {}
+            for packet, at, byte in header["patches"]:
+                patches.setdefault(packet, []).append((at, byte))
         except (zlib.error, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"damaged packet index: {error}") from None
         return cls(
@@ -156,14 +170,11 @@ class PacketIndex:
             sizes=sizes,
             positions=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
             frames=order + np.arange(num, dtype=np.int32),
-            keys=(flags & 1).astype(np.bool_),
+            starts=starts,
             droppable=(flags & 2).astype(np.bool_),
             file_bytes=int(header["file_bytes"]),
+            patches=patches,
         )
-
-    def with_keys(self, keys: NDArray[np.bool_]) -> PacketIndex:
-        """The same with other packets to start at."""
-        return replace(self, keys=keys)
 
 
 def _apart(column: NDArray[Any]) -> bytes:

@@ -15,6 +15,8 @@ IMAGE: Final = "image"
 """Container of a still image."""
 FRAMES: Final = "frames"
 """Container of a folder of frames."""
+STORE: Final = "store"
+"""Container of a video of which a store holds the frames."""
 
 
 class Orientation(NamedTuple):
