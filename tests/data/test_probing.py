@@ -25,7 +25,7 @@ from kinema.data.decoding import Video, probe
 from kinema.data.probing import cache_folder, probe_all
 from kinema.types import DataError
 
-FIELDS = [name for name in Video.__slots__ if name != "times_s"]
+FIELDS = [name for name in Video.__slots__ if name not in ("times_s", "packets")]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -33,7 +33,9 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, DataError) or isinstance(b, DataError):
         return type(a) is type(b) and str(a) == str(b)
     facts = all(getattr(a, name) == getattr(b, name) for name in FIELDS)
-    return facts and a.times_s.dtype == b.times_s.dtype and np.array_equal(a.times_s, b.times_s)
+    packets = [video.packets and video.packets.load().to_bytes() for video in (a, b)]
+    times = a.times_s.dtype == b.times_s.dtype and np.array_equal(a.times_s, b.times_s)
+    return facts and times and packets[0] == packets[1]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,12 +26,12 @@ def packets_of(num: int) -> PacketIndex:
     sizes = np.arange(100, 100 + num, dtype=np.int32)
     return PacketIndex(
         settings=DecoderSettings(
-            codec="h264", tag="avc1", extradata=b"head", width_px=64, height_px=48, pix_fmt=None, color=(0, 1, 1, 1)
+            codec="h264", tag="avc1", extradata=b"head", width_px=64, height_px=48, color=(0, 1, 1, 1), reorder_depth=0
         ),
         sizes=sizes,
         positions=np.cumsum(sizes.astype(np.int64)) - sizes,
         frames=np.arange(num, dtype=np.int32),
-        keys=np.arange(num) % 4 == 0,
+        starts=np.where(np.arange(num) % 4 == 0, np.arange(num), -1).astype(np.int32),
         droppable=np.zeros(num, dtype=np.bool_),
         file_bytes=int(sizes.sum()),
     )
@@ -101,7 +102,7 @@ def _says(packets: StoredPackets, queue: multiprocessing.SimpleQueue[bool]) -> N
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_another_process_reads_them_too(listing: dict[Path, Video], method: str) -> None:
+def test_another_process_reads_them_too(listing: dict[Path, Video], method: Literal["fork", "spawn"]) -> None:
     assert same(stored(listing, 5).load(), 5)  # so that there is a connection to be inherited
     context = multiprocessing.get_context(method)
     queue: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()

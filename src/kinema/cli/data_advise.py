@@ -51,12 +51,14 @@ def advise(
 
 def store_place(recipe: Recipe) -> Path:
     """The folder in which stores of the recipe's data set are found without being named."""
+    root = _root(recipe)
+    return (root.parent if root.is_file() else root) / "kinema-stores"
+
+
+def _root(recipe: Recipe) -> Path:
     from kinema.data.cache import cache_folder
 
-    root = recipe.data.root
-    if root is None:
-        return cache_folder() / "kinema-stores"
-    return (root if root.is_dir() else root.parent) / "kinema-stores"
+    return recipe.data.root or cache_folder() / recipe.data.name  # where `motion` is written unless it is told
 
 
 def prepare_command(way: Way, recipe: Recipe, name: str, overrides: list[str], place: Path) -> str | None:
@@ -66,13 +68,13 @@ def prepare_command(way: Way, recipe: Recipe, name: str, overrides: list[str], p
         return None
     data = recipe.data
     settings = [f"data.{key}={_yaml(value)}" for key, value in _changed(recipe).items()]
-    root = data.root if data.root is not None else "ROOT"
+    start = ["kinema", "data", "prepare", data.name, str(_root(recipe)), *settings]
     where = ["--out", str(place / way.name)]
     if way.name == "transcode":
-        return shlex.join(["kinema", "data", "prepare", data.name, str(root), *settings, *where, *kind])
+        return shlex.join([*start, *where, *kind])
     # Frames and features depend on how a recipe reads clips, which its own file and settings say.
-    settings += [given for given in overrides if not given.startswith("data.")]
-    return shlex.join(["kinema", "data", "prepare", data.name, str(root), *settings, *where, *kind, name])
+    others = [given for given in overrides if not given.startswith("data.")]
+    return shlex.join([*start, *others, *where, *kind, name])
 
 
 def _changed(recipe: Recipe) -> dict[str, Any]:

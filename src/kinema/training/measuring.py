@@ -194,8 +194,8 @@ def _group_frames(videos: Sequence[Video]) -> float | None:
     """Frames from one key frame to the next, of some videos; None where none of them has a packet index."""
     some = np.random.default_rng(0).permutation(len(videos))[:_SOME_VIDEOS]
     found = [packets for i in some if (source := videos[i].packets) and (packets := source.load()) is not None]
-    num_keys = sum(int(packets.keys.sum()) for packets in found)
-    return sum(len(packets.keys) for packets in found) / num_keys if num_keys else None
+    num_keys = sum(int((packets.starts >= 0).sum()) for packets in found)
+    return sum(packets.num_frames for packets in found) / num_keys if num_keys else None
 
 
 def _rate(run: Callable[[int], None], most: int, seconds: float, device: torch.device) -> float:
