@@ -8,8 +8,9 @@ import pickle
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -101,10 +102,9 @@ def _says(packets: StoredPackets, queue: multiprocessing.SimpleQueue[bool]) -> N
     queue.put(same(packets.load(), 6))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_another_process_reads_them_too(listing: dict[Path, Video], method: Literal["fork", "spawn"]) -> None:
+@pytest.mark.parametrize("context", [get_context("fork"), get_context("spawn")], ids=["fork", "spawn"])
+def test_another_process_reads_them_too(listing: dict[Path, Video], context: ForkContext | SpawnContext) -> None:
     assert same(stored(listing, 5).load(), 5)  # so that there is a connection to be inherited
-    context = multiprocessing.get_context(method)
     queue: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
     process = context.Process(target=_says, args=(stored(listing, 6), queue))
     process.start()

@@ -52,7 +52,7 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
     def step(answer: Callable[[int], Mapping[str, torch.Tensor]], num: int) -> None:
         optimiser.zero_grad()
         some = {task: of_task[:num] for task, of_task in labels.items()}
-        multi_task_loss(dict(answer(num)), some, prepared.recipe.task).backward()
+        torch.autograd.backward(multi_task_loss(dict(answer(num)), some, prepared.recipe.task))
         optimiser.step()
 
     def model_input(num: int) -> dict[str, torch.Tensor]:
