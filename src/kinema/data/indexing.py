@@ -251,9 +251,7 @@ class Shadow:
         starts[list(self._is_key)] = list(self._is_key.values())
         starts[~keys] = -1
         index = self._places.index(settings=settings, frames=frames, starts=starts, droppable=droppable)
-        sample = dict(self._sample)
-        _check(self._path, index, sample)
-        _check(self._path, index, {len(self._labels) - 1: self._last})
+        _check(self._path, index, {**dict(self._sample), len(self._labels) - 1: self._last})
         return index
 
 
