@@ -27,6 +27,10 @@ class Orientation(NamedTuple):
     flip_columns: bool = False
 
 
+UPRIGHT: Final = Orientation()
+"""Of frames that come upright out of the decoder."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Video:
     """What `probe` found out about a file, or about a folder of frames.
@@ -65,7 +69,7 @@ class Video:
     first_pts: int | None = None
     damaged: bool = False
     names: str | None = None
-    orientation: Orientation = Orientation()
+    orientation: Orientation = UPRIGHT
     packets: PacketSource | None = None
 
     @property
