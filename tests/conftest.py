@@ -41,6 +41,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KINEMA_CACHE", str(tmp_path_factory.getbasetemp() / "kinema-cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and fixtures of whatever scope, never write an index beside the real clips."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KINEMA_INDEX", str(tmp_path_factory.getbasetemp() / "kinema-index"))
+        yield
+
+
 @pytest.fixture
 def kinema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kinema]:
     """Runs a command in this process, in an empty folder."""

@@ -96,6 +96,7 @@ class Dataset:
         published: The annotations are not the user's to mend: a clip that ends behind its video, which may be half a
             download, is then left out and counted, where it would otherwise be an error.
         quarantine: Video -> why its clips are not to be used, although it is there.
+        root: Folder, or annotation file, that it was read from, where there is one: the index of its videos lies there.
         notes: Facts worth a line before training starts.
     """
 
@@ -108,6 +109,7 @@ class Dataset:
     unseen_groups: frozenset[str] = frozenset()
     published: bool = False
     quarantine: Mapping[Path, str] = field(default_factory=dict)
+    root: Path | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -112,7 +112,7 @@ def test_what_does_not_decode_is_found(
 ) -> None:
     monkeypatch.setattr("kinema.data.processes._POOL_FROM", 2)
     asked = [*reversed(paths(folder)), folder / "good.mp4", folder / "gone.mp4"]
-    found = check_videos(asked, deep=deep, workers=workers, cache=tmp_path / "cache")
+    found = check_videos(asked, deep=deep, workers=workers, index=tmp_path / "cache")
     assert list(found) == list(dict.fromkeys(asked))
     wrong = errors(found)
     expected = {"empty.mp4", "text.mp4", "gone.mp4", "first.mp4"} | ({"hole.mp4"} if deep else set())
@@ -126,12 +126,12 @@ def test_what_does_not_decode_is_found(
 
 
 def test_a_second_check_does_only_what_is_new_or_changed(folder: Path, tmp_path: Path, opened: Opened) -> None:
-    first = check_videos(paths(folder), workers=0, cache=tmp_path)
+    first = check_videos(paths(folder), workers=0, index=tmp_path)
     assert opened.taken() == (
         ["copy.mp4", "empty.mp4", "first.mp4", "good.mp4", "hole.mp4", "other.avi", "text.mp4"],
         ["copy.mp4", "first.mp4", "good.mp4", "hole.mp4", "other.avi"],
     )
-    second = check_videos(paths(folder), workers=0, cache=tmp_path)
+    second = check_videos(paths(folder), workers=0, index=tmp_path)
     assert opened.taken() == ([], [])
     assert not any(result.fresh for result in second.values())
     assert [(r.error, r.content, r.damaged) for r in second.values()] == [
@@ -139,36 +139,36 @@ def test_a_second_check_does_only_what_is_new_or_changed(folder: Path, tmp_path:
     ]
     shutil.copy(folder / "good.mp4", folder / "text.mp4")
     shutil.copy(folder / "good.mp4", folder / "new.mp4")
-    third = check_videos(paths(folder), workers=0, cache=tmp_path)
+    third = check_videos(paths(folder), workers=0, index=tmp_path)
     assert opened.taken() == (["new.mp4", "text.mp4"], ["new.mp4", "text.mp4"])
     assert {path.name for path, result in third.items() if result.fresh} == {"new.mp4", "text.mp4"}
 
 
 def test_training_does_not_probe_what_was_checked(folder: Path, tmp_path: Path, opened: Opened) -> None:
-    check_videos(paths(folder), workers=0, cache=tmp_path)
+    check_videos(paths(folder), workers=0, index=tmp_path)
     opened.taken()
-    assert len(probe_all(paths(folder), cache=tmp_path)) == 7
+    assert len(probe_all(paths(folder), index=tmp_path)) == 7
     assert opened.taken() == ([], [])
 
 
 def test_a_deep_check_does_for_both_and_a_shallow_one_does_not(folder: Path, tmp_path: Path, opened: Opened) -> None:
     asked = [folder / "good.mp4", folder / "first.mp4"]
-    check_videos(asked, workers=0, cache=tmp_path)
+    check_videos(asked, workers=0, index=tmp_path)
     assert opened.taken()[1] == ["first.mp4", "good.mp4"]
-    check_videos(asked, deep=True, workers=0, cache=tmp_path)
+    check_videos(asked, deep=True, workers=0, index=tmp_path)
     assert opened.taken() == ([], ["good.mp4"])  # the other is known not to decode
-    check_videos(asked, workers=0, cache=tmp_path)
-    check_videos(asked, deep=True, workers=0, cache=tmp_path)
+    check_videos(asked, workers=0, index=tmp_path)
+    check_videos(asked, deep=True, workers=0, index=tmp_path)
     assert opened.taken() == ([], [])
 
 
 def test_another_version_checks_again(
     folder: Path, tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_videos([folder / "good.mp4"], workers=0, cache=tmp_path)
+    check_videos([folder / "good.mp4"], workers=0, index=tmp_path)
     monkeypatch.setattr(checking, "_VERSION", "another")
     opened.taken()
-    check_videos([folder / "good.mp4"], workers=0, cache=tmp_path)
+    check_videos([folder / "good.mp4"], workers=0, index=tmp_path)
     assert opened.taken() == ([], ["good.mp4"])
 
 
@@ -184,10 +184,10 @@ def test_a_file_that_kills_the_process_is_an_error_of_that_file(
 
     with monkeypatch.context() as context:
         context.setattr(checking, "read_frames", deadly)
-        found = check_videos(paths(folder), workers=2, cache=tmp_path)
+        found = check_videos(paths(folder), workers=2, index=tmp_path)
     assert errors(found)["copy.mp4"] == "the process that decoded it died; out of memory, or a crash"
     assert found[folder / "good.mp4"].error is None
-    assert check_videos(paths(folder), workers=0, cache=tmp_path)[folder / "copy.mp4"].error is None
+    assert check_videos(paths(folder), workers=0, index=tmp_path)[folder / "copy.mp4"].error is None
     assert opened.taken() == ([], ["copy.mp4"])  # it may not have been the file's fault
 
 
@@ -212,10 +212,10 @@ class Stopping:
 def test_what_was_done_before_an_interruption_is_kept(folder: Path, tmp_path: Path, opened: Opened) -> None:
     reporter = Stopping()
     with pytest.raises(KeyboardInterrupt):
-        check_videos(paths(folder), workers=0, cache=tmp_path, reporter=reporter)
+        check_videos(paths(folder), workers=0, index=tmp_path, reporter=reporter)
     assert opened.taken()[1] == ["copy.mp4", "first.mp4"]
     reporter.num = 3
-    check_videos(paths(folder), workers=0, cache=tmp_path, reporter=reporter)
+    check_videos(paths(folder), workers=0, index=tmp_path, reporter=reporter)
     assert opened.taken() == ([], ["good.mp4", "hole.mp4", "other.avi"])
     assert reporter.units == [
         ("Probing videos", 7, 0),
@@ -226,15 +226,15 @@ def test_what_was_done_before_an_interruption_is_kept(folder: Path, tmp_path: Pa
 
 
 def test_a_broken_cache_is_done_without(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "probes.sqlite").write_text("not a database, but long enough to look at " * 100)
-    assert len(errors(check_videos(paths(folder), workers=0, cache=tmp_path))) == 3
+    (tmp_path / "kinema-index.sqlite").write_text("not a database, but long enough to look at " * 100)
+    assert len(errors(check_videos(paths(folder), workers=0, index=tmp_path))) == 3
 
 
 def test_an_older_cache_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection, connection:
+    with closing(sqlite3.connect(tmp_path / "kinema-index.sqlite")) as connection, connection:
         connection.execute("CREATE TABLE probes (path BLOB PRIMARY KEY, other INTEGER)")
-    check_videos([folder / "good.mp4"], workers=0, cache=tmp_path)
-    assert not check_videos([folder / "good.mp4"], workers=0, cache=tmp_path)[folder / "good.mp4"].fresh
+    check_videos([folder / "good.mp4"], workers=0, index=tmp_path)
+    assert not check_videos([folder / "good.mp4"], workers=0, index=tmp_path)[folder / "good.mp4"].fresh
 
 
 def test_images_and_folders_of_frames_are_checked(tmp_path: Path, opened: Opened) -> None:
@@ -244,16 +244,16 @@ def test_images_and_folders_of_frames_are_checked(tmp_path: Path, opened: Opened
         Image.fromarray(image).save(frames / f"frame_{number:010d}.jpg")
     Image.fromarray(image).save(still)
     for deep in (False, True):
-        found = check_videos([still, frames], fps={frames: 50.0}, deep=deep, workers=0, cache=tmp_path / "cache")
+        found = check_videos([still, frames], fps={frames: 50.0}, deep=deep, workers=0, index=tmp_path / "cache")
         assert errors(found) == {}
         assert all(result.fresh for result in found.values())
     assert opened.taken() == (["frames", "still.jpg"], ["frames", "frames", "still.jpg", "still.jpg"])
     assert not any(
-        r.fresh for r in check_videos([still, frames], fps={frames: 50.0}, cache=tmp_path / "cache").values()
+        r.fresh for r in check_videos([still, frames], fps={frames: 50.0}, index=tmp_path / "cache").values()
     )
     (frames / "frame_0000000003.jpg").write_bytes(b"no image")
-    shallow = check_videos([frames], fps={frames: 50.0}, workers=0, cache=tmp_path / "another")
-    deep_found = check_videos([frames], fps={frames: 50.0}, deep=True, workers=0, cache=tmp_path / "another")
+    shallow = check_videos([frames], fps={frames: 50.0}, workers=0, index=tmp_path / "another")
+    deep_found = check_videos([frames], fps={frames: 50.0}, deep=True, workers=0, index=tmp_path / "another")
     assert errors(shallow) == {}
     assert errors(deep_found).keys() == {"frames"}
 
@@ -270,7 +270,7 @@ def clip(
 
 def found_in(dataset: Dataset, cache: Path, *, min_frames: int = 2) -> dict[str, list[dict[str, Any]]]:
     videos = [clip.video for clips in dataset.splits.values() for clip in clips]
-    return findings(dataset, check_videos(videos, workers=0, cache=cache), min_frames=min_frames)
+    return findings(dataset, check_videos(videos, workers=0, index=cache), min_frames=min_frames)
 
 
 def test_findings_are_by_kind_and_name_what_they_are_about(folder: Path, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def slow(video, indices):
     time.sleep(0.1)
     return original(video, indices)
 checking.read_frames = slow
-checking.check_videos(map(Path, sys.argv[2:]), workers=2, cache=Path(sys.argv[1]))
+checking.check_videos(map(Path, sys.argv[2:]), workers=2, index=Path(sys.argv[1]))
 """
 
 
@@ -360,7 +360,7 @@ def test_ctrl_c_in_the_middle_of_processes(originals: Path, tmp_path: Path, open
         stderr = run.stderr.read()
         run.wait(timeout=10)
     assert stderr.count("Traceback") == 1  # the script's own; its processes are silent
-    check_videos(files, workers=0, cache=tmp_path / "cache")
+    check_videos(files, workers=0, index=tmp_path / "cache")
     probed, decoded = opened.taken()
     assert probed == []
     assert 0 < len(decoded) <= 40 - 6  # at most two were on their way

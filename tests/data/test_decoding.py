@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.videos import Image, numbered_frame, numbered_frames, read_number, write_video
 
-from kinema.data import decoding
+from kinema.data import decoding, frame_table
 from kinema.data.containers import Reading
 from kinema.data.decoding import Video, probe, read_frames, take_frames
 from kinema.data.pictures import Picture
@@ -249,7 +249,7 @@ def test_wanted_frames_only_are_taken_and_each_once(make: Make) -> None:
 
         def take(picture: Picture, taken: list[int] = taken) -> int:
             assert isinstance(picture, av.VideoFrame)
-            taken.append(read_number(picture.to_ndarray(format="rgb24")))
+            taken.append(read_number(np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)))
             return taken[-1]
 
         assert take_frames(video, [7, 3, 7, 20], take) == [7, 3, 7, 20]
@@ -284,8 +284,7 @@ def test_packet_index_of_a_long_video_reads_what_it_needs(long_file: Path, monke
     monkeypatch.setattr(os, "pread", counted)
     monkeypatch.setattr(decoding, "opened", None)
     assert [read_number(image) for image in read_frames(video, [1310, 1312])] == [1310, 1312]
-    # A picture that builds up gradually has no frame to start at, except the first.
-    assert (num_bytes < 0.15 * long_file.stat().st_size) == (long_file.name != "few_keys.mp4")
+    assert num_bytes < 0.15 * long_file.stat().st_size
 
 
 def test_good_packet_timestamps_need_no_decode(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +292,7 @@ def test_good_packet_timestamps_need_no_decode(make: Make, monkeypatch: pytest.M
         raise AssertionError("decoded in full")
 
     path = make("b_frames.mp4")
-    monkeypatch.setattr(decoding, "_table_from_frames", refuse)
+    monkeypatch.setattr(frame_table, "_table_from_frames", refuse)
     assert len(probe(path).times_s) == 30
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -114,7 +115,8 @@ class Picture:
     rgb: NDArray[np.uint8]
 
 
-def picture_of(frame: VideoFrame) -> Picture:
+def picture_of(frame: VideoFrame | Image) -> Picture:
+    assert isinstance(frame, VideoFrame)
     planes: list[bytes] = []
     for plane in frame.planes:
         rows = np.frombuffer(bytes(plane), dtype=np.uint8).reshape(plane.height, -1)
@@ -195,7 +197,7 @@ def moving_frames(num_frames: int, width_px: int, height_px: int) -> list[Image]
 
 def make(folder: Path, name: str) -> Path:
     settings = dict(MADE[name][0])
-    width_px, height_px = settings.pop("size", (96, 64))  # type: ignore[misc]
+    width_px, height_px = cast("tuple[int, int]", settings.pop("size", (96, 64)))
     frames = moving_frames(NUM_FRAMES, width_px, height_px)
     return write_video(folder / name, frames, **{"fps": 25, **settings})  # type: ignore[arg-type]
 

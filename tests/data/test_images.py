@@ -295,7 +295,7 @@ def test_a_folder_is_probed_again_when_its_files_or_its_rate_change(
     folder, cache = write_frames(tmp_path / "frames", 5), tmp_path / "cache"
 
     def probed(fps: float) -> Video:
-        result = probe_all([folder], fps={folder: fps}, cache=cache)[folder]
+        result = probe_all([folder], fps={folder: fps}, index=cache)[folder]
         assert isinstance(result, Video)
         return result
 
@@ -311,9 +311,9 @@ def test_a_folder_is_probed_again_when_its_files_or_its_rate_change(
     Image.fromarray(numbered_frame(5)).save(folder / "frame_0000000006.jpg")
     os.utime(folder, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as unpacking an archive does
     assert len(probed(50).times_s) == 6
-    assert isinstance(probe_all([folder], cache=cache)[folder], DataError)
+    assert isinstance(probe_all([folder], index=cache)[folder], DataError)
     (folder / "frame_0000000002.jpg").unlink()
-    assert isinstance(probe_all([folder], fps={folder: 50.0}, cache=cache)[folder], DataError)
+    assert isinstance(probe_all([folder], fps={folder: 50.0}, index=cache)[folder], DataError)
 
 
 def test_clips_of_one_folder_agree_on_its_rate(tmp_path: Path) -> None:

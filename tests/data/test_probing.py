@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from tests.videos import numbered_frames, write_video
 
-from kinema.data import cache, probing
+from kinema.data import file_index, probing
 from kinema.data.decoding import Video, probe
 from kinema.data.probing import cache_folder, probe_all
 from kinema.types import DataError
 
-FIELDS = [name for name in Video.__slots__ if name != "times_s"]
+FIELDS = [name for name in Video.__slots__ if name not in ("times_s", "packets")]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -33,7 +33,9 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, DataError) or isinstance(b, DataError):
         return type(a) is type(b) and str(a) == str(b)
     facts = all(getattr(a, name) == getattr(b, name) for name in FIELDS)
-    return facts and a.times_s.dtype == b.times_s.dtype and np.array_equal(a.times_s, b.times_s)
+    packets = [video.packets and video.packets.load().to_bytes() for video in (a, b)]
+    times = a.times_s.dtype == b.times_s.dtype and np.array_equal(a.times_s, b.times_s)
+    return facts and times and packets[0] == packets[1]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_results_are_those_of_probe_in_the_order_given(files: list[Path], tmp_pa
     counter = Counter()
     for _ in range(2):  # the second time from the cache
         counter = Counter()
-        results = probe_all(asked, workers=workers, cache=tmp_path / "cache", reporter=counter)
+        results = probe_all(asked, workers=workers, index=tmp_path / "cache", reporter=counter)
         assert list(results) == [*reversed(files), tmp_path / "missing.avi"]
         assert (counter.total, counter.done, counter.unit) == (31, 31, "videos")
         assert sum(isinstance(result, DataError) for result in results.values()) == 7
@@ -107,9 +109,9 @@ def test_results_are_those_of_probe_in_the_order_given(files: list[Path], tmp_pa
 
 
 def test_second_run_opens_nothing(files: list[Path], tmp_path: Path, no_probe: list[Path]) -> None:
-    first = probe_all(files, workers=2, cache=tmp_path / "cache")
+    first = probe_all(files, workers=2, index=tmp_path / "cache")
     assert no_probe == []  # that was done by other processes
-    second = probe_all(files, workers=1, cache=tmp_path / "cache")
+    second = probe_all(files, workers=1, index=tmp_path / "cache")
     assert no_probe == []
     assert all(same(first[path], second[path]) for path in files)
 
@@ -117,10 +119,11 @@ def test_second_run_opens_nothing(files: list[Path], tmp_path: Path, no_probe: l
 def test_default_cache_and_relative_paths(
     files: list[Path], tmp_path: Path, no_probe: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("KINEMA_INDEX")
     monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "own"))
     probe_all(files[:5], workers=1)
     assert len(no_probe) == 5
-    assert (tmp_path / "own" / "probes.sqlite").is_file()
+    assert (tmp_path / "own" / "kinema-index.sqlite").is_file()
     monkeypatch.chdir(tmp_path)
     results = probe_all([Path(path.name) for path in files[:5]])
     assert len(no_probe) == 5
@@ -132,11 +135,11 @@ def test_default_cache_and_relative_paths(
 
 def test_changed_file_is_probed_again(files: list[Path], tmp_path: Path, no_probe: list[Path]) -> None:
     folder = tmp_path / "cache"
-    probe_all(files[:3], cache=folder)
+    probe_all(files[:3], index=folder)
     no_probe.clear()
     shutil.copy(files[3], files[0])
     os.utime(files[1], ns=(1, 1))
-    results = probe_all(files[:3], cache=folder)
+    results = probe_all(files[:3], index=folder)
     assert no_probe == files[:2]
     result = results[files[0]]
     assert isinstance(result, Video)
@@ -146,36 +149,36 @@ def test_changed_file_is_probed_again(files: list[Path], tmp_path: Path, no_prob
 def test_other_version_is_probed_again(
     files: list[Path], tmp_path: Path, no_probe: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe_all(files[:3], cache=tmp_path)
+    probe_all(files[:3], index=tmp_path)
     monkeypatch.setattr(probing, "_VERSION", "another")
     no_probe.clear()
-    probe_all(files[:3], cache=tmp_path)
+    probe_all(files[:3], index=tmp_path)
     assert no_probe == files[:3]
 
 
 def test_missing_files_are_not_remembered(files: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "late.mp4"
-    assert isinstance(probe_all([path], cache=tmp_path)[path], DataError)
+    assert isinstance(probe_all([path], index=tmp_path)[path], DataError)
     shutil.copy(files[0], path)
-    assert isinstance(probe_all([path], cache=tmp_path)[path], Video)
+    assert isinstance(probe_all([path], index=tmp_path)[path], Video)
 
 
 def test_regular_times_are_stored_as_a_step(files: list[Path], tmp_path: Path) -> None:
-    probe_all(files[:5], cache=tmp_path)
-    with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection:
+    probe_all(files[:5], index=tmp_path)
+    with closing(sqlite3.connect(tmp_path / "kinema-index.sqlite")) as connection:
         rows = connection.execute(
-            "SELECT step_numerator, step_denominator, length(times_s) FROM videos ORDER BY path"
+            "SELECT step_numerator, step_denominator, length(times_s) FROM videos_1 ORDER BY path"
         ).fetchall()
     assert rows == [(100, 2997, None), (None, None, 7 * 8), (1, 25, None), (0, 1, None), (None, None, None)]
 
 
 def spoil_text(cache: Path) -> None:
-    (cache / "probes.sqlite").write_text("not a database, but long enough to look at " * 100)
+    (cache / "kinema-index.sqlite").write_text("not a database, but long enough to look at " * 100)
 
 
 def spoil_columns(cache: Path) -> None:
-    with closing(sqlite3.connect(cache / "probes.sqlite")) as connection, connection:
-        connection.execute("CREATE TABLE videos (other INTEGER)")
+    with closing(sqlite3.connect(cache / "kinema-index.sqlite")) as connection, connection:
+        connection.execute("CREATE TABLE videos_1 (other INTEGER)")
 
 
 def spoil_folder(cache: Path) -> None:
@@ -184,7 +187,7 @@ def spoil_folder(cache: Path) -> None:
 
 
 def spoil_file(cache: Path) -> None:
-    (cache / "probes.sqlite").mkdir()
+    (cache / "kinema-index.sqlite").mkdir()
 
 
 @pytest.mark.parametrize("spoil", [spoil_text, spoil_columns, spoil_folder, spoil_file])
@@ -195,18 +198,18 @@ def test_broken_cache_is_done_without(
     cache.mkdir()
     spoil(cache)
     with caplog.at_level(logging.WARNING):
-        results = probe_all(files[:5], cache=cache)
+        results = probe_all(files[:5], index=cache)
     assert sum(isinstance(result, Video) for result in results.values()) == 4
-    assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["cache of probed videos not used"]
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["index of probed videos not used"]
 
 
 def test_spoilt_rows_are_probed_again(files: list[Path], tmp_path: Path, no_probe: list[Path]) -> None:
-    first = probe_all(files[:3], cache=tmp_path)
+    first = probe_all(files[:3], index=tmp_path)
     for change in ("times_s = x'00'", "times_s = NULL, step_numerator = NULL", "num_frames = 3, times_s = x''"):
-        with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection, connection:
-            connection.execute(f"UPDATE videos SET {change}")
+        with closing(sqlite3.connect(tmp_path / "kinema-index.sqlite")) as connection, connection:
+            connection.execute(f"UPDATE videos_1 SET {change}")
         no_probe.clear()
-        again = probe_all(files[:3], cache=tmp_path)
+        again = probe_all(files[:3], index=tmp_path)
         assert no_probe == files[:3]
         assert all(same(first[path], again[path]) for path in files[:3])
 
@@ -214,20 +217,20 @@ def test_spoilt_rows_are_probed_again(files: list[Path], tmp_path: Path, no_prob
 def test_locked_cache_is_done_without(
     files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_LOCK_TIMEOUT_S", 0.1)
-    probe_all(files[:1], cache=tmp_path)
-    with closing(sqlite3.connect(tmp_path / "probes.sqlite")) as connection:
+    monkeypatch.setattr(file_index, "_LOCK_TIMEOUT_S", 0.1)
+    probe_all(files[:1], index=tmp_path)
+    with closing(sqlite3.connect(tmp_path / "kinema-index.sqlite")) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        assert isinstance(probe_all(files[:2], cache=tmp_path)[files[1]], Video)
+        assert isinstance(probe_all(files[:2], index=tmp_path)[files[1]], Video)
     assert "locked" in caplog.text
 
 
 def test_two_runs_at_once(files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     script = "import sys; from pathlib import Path; from kinema.data.probing import probe_all\n"
-    script += "print(len(probe_all(map(Path, sys.argv[2:]), cache=Path(sys.argv[1]))))"
+    script += "print(len(probe_all(map(Path, sys.argv[2:]), index=Path(sys.argv[1]))))"
     command = [sys.executable, "-c", script, str(tmp_path), *map(str, files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
-        assert len(probe_all(files, cache=tmp_path)) == 30
+        assert len(probe_all(files, index=tmp_path)) == 30
         assert other.communicate(timeout=60) == ("30\n", "")
     assert caplog.text == ""
 
@@ -242,11 +245,11 @@ def test_process_that_dies(
 
     with monkeypatch.context() as context:
         context.setattr(probing, "probe", deadly)
-        results = probe_all(files, workers=2, cache=tmp_path)
+        results = probe_all(files, workers=2, index=tmp_path)
     died = [path for path, result in results.items() if "died" in str(result)]
     assert died == [files[0], files[12], files[13]]
     assert sum(isinstance(result, Video) for result in results.values()) == 21
-    probe_all(files, workers=1, cache=tmp_path)
+    probe_all(files, workers=1, index=tmp_path)
     assert no_probe == died  # it may not have been the file's fault
     assert not multiprocessing.active_children()
 
@@ -267,7 +270,7 @@ SCRIPT = """
 import multiprocessing, signal, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from kinema.data import cache, probing
+from kinema.data import file_index, probing
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it, as a shell's & does
 
@@ -287,7 +290,7 @@ class Reporter:
         if self.num == 4:
             print(*[process.pid for process in multiprocessing.active_children()], flush=True)
 
-probing.probe_all(map(Path, sys.argv[2:]), workers=2, cache=Path(sys.argv[1]), reporter=Reporter())
+probing.probe_all(map(Path, sys.argv[2:]), workers=2, index=Path(sys.argv[1]), reporter=Reporter())
 """
 
 
@@ -317,8 +320,8 @@ def test_interrupted(files: list[Path], tmp_path: Path, how: signal.Signals) -> 
     if how == signal.SIGINT:
         assert stderr.count("Traceback") == 1  # the script's own; its processes are silent
         assert "KeyboardInterrupt" in stderr
-        with closing(sqlite3.connect(tmp_path / "cache" / "probes.sqlite")) as connection:
-            (num_saved,) = connection.execute("SELECT count(*) FROM videos").fetchone()
+        with closing(sqlite3.connect(tmp_path / "cache" / "kinema-index.sqlite")) as connection:
+            (num_saved,) = connection.execute("SELECT count(*) FROM videos_1").fetchone()
         assert 4 <= num_saved < 30
 
 
@@ -332,21 +335,21 @@ def is_running(pid: int) -> bool:
 
 def test_saves_in_batches(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    save = probing._Cache.save
+    save = probing._Store.save
 
-    def counted(self: Any, keys: Any, results: Any) -> None:
+    def counted(self: Any, keys: Any, results: Any) -> Any:
         saved.append(len(results))
-        save(self, keys, results)
+        return save(self, keys, results)
 
-    monkeypatch.setattr(probing._Cache, "save", counted)
+    monkeypatch.setattr(probing._Store, "save", counted)
     monkeypatch.setattr(probing, "_SAVE_EVERY", 8)
-    probe_all(files, workers=2, cache=tmp_path)
+    probe_all(files, workers=2, index=tmp_path)
     assert saved == [8, 8, 8, 6]
 
 
 def test_in_a_process_that_may_have_no_children(files: list[Path], tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=probe_all, args=(files,), kwargs={"workers": 2, "cache": tmp_path}, daemon=True)
+    process = context.Process(target=probe_all, args=(files,), kwargs={"workers": 2, "index": tmp_path}, daemon=True)
     process.start()
     process.join(timeout=30)
     assert process.exitcode == 0
@@ -364,4 +367,4 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_nothing_to_probe(tmp_path: Path) -> None:
-    assert probe_all([], cache=tmp_path) == {}
+    assert probe_all([], index=tmp_path) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from kinema.cli import data_check, data_download, data_list, data_stats
+from kinema.cli import data_advise, data_check, data_download, data_list, data_stats
 
 app = typer.Typer(
     help="Data sets: download one, list its clips, check its files, count what is in it.",
@@ -23,3 +23,4 @@ app.command("download")(data_download.download)
 app.command("list")(data_list.list_clips)
 app.command("check")(data_check.check)
 app.command("stats")(data_stats.stats)
+app.command("advise")(data_advise.advise)

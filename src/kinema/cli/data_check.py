@@ -102,6 +102,7 @@ def check(
         fps=frame_rates(clips),
         deep=deep,
         workers=_cores() if workers is None else workers,
+        root=dataset.root,
         reporter=output.reporter,
     )
     found = findings(dataset, checked, min_frames=min_frames)

@@ -9,7 +9,7 @@ def info(json_file: JsonOption = None) -> None:
     """Show versions, hardware and where things are kept."""
     from importlib.metadata import version
 
-    from kinema.data.probing import cache_folder
+    from kinema.data.cache import cache_folder
     from kinema.training.run_folder import PACKAGES, hardware
     from kinema.version import __version__
 

@@ -1,7 +1,7 @@
 """Finding the videos that will not decode, before a run stumbles over them.
 
 Each video is probed, its first and last frames (or all of them) are decoded, and its content is hashed. What was found
-is kept in the cache like what probing found, so that the next check does only what is new or changed, and training
+is kept in the index like what probing found, so that the next check does only what is new or changed, and training
 does not probe what was checked.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.data.cache import CacheTable, Key, cache_folder
 from kinema.data.decoding import count_frames, read_frames
+from kinema.data.file_index import Index, Key, Table
 from kinema.data.hashing import content_hash
 from kinema.data.probing import DiedError, file_key, probe_all
 from kinema.data.processes import Died, results
@@ -29,7 +29,11 @@ _SAVE_EVERY_S = 2.0
 # To be counted up whenever a check would find something else in the same file.
 _VERSION = "1"
 
-_COLUMNS = {"deep": "INTEGER", "error": "TEXT", "damaged": "INTEGER", "content": "TEXT"}
+_TABLE = Table(
+    name="checks_1",
+    of="checked videos",
+    columns={"deep": "INTEGER", "error": "TEXT", "damaged": "INTEGER", "content": "TEXT"},
+)
 
 # Frames of a folder that are in memory at once.
 _FRAMES_AT_ONCE = 16
@@ -60,7 +64,8 @@ def check_videos(
     fps: Mapping[Path, float] | None = None,
     deep: bool = False,
     workers: int = 2,
-    cache: Path | None = None,
+    root: Path | None = None,
+    index: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Checked]:
     """Check videos.
@@ -70,16 +75,16 @@ def check_videos(
         fps: Rates of the folders, as `frame_rates` gives them.
         deep: Decode all frames, and not only the first and the last.
         workers: Processes to use where there are many videos.
-        cache: Folder of the cache; by default `cache_folder()`.
+        root: Of the data set that they belong to: its index is kept there.
+        index: Folder of the index, in place of that of `kinema.data.file_index`.
         reporter: Shown how many videos are done.
 
     Returns:
         What was found, for each path in the order given. A video that cannot be read is no error here.
     """
-    folder = cache_folder() if cache is None else cache
     rates = dict(fps or {})
-    probed = probe_all(paths, fps=rates, workers=workers, cache=folder, reporter=reporter)
-    store = _Store(folder, deep=deep)
+    probed = probe_all(paths, fps=rates, workers=workers, root=root, index=index, reporter=reporter)
+    store = _Store(Index(root=root, folder=index), deep=deep)
     keys = {path: _key(key) for path in probed if (key := file_key(path, fps=rates.get(path))) is not None}
     known = store.load(keys)
     videos = {path: result for path, result in probed.items() if isinstance(result, Video)}
@@ -129,8 +134,7 @@ def _decoded(
 
 def _key(probed: Key) -> Key:
     """A check says something about what one version of probing found."""
-    path, size, mtime_ns, version = probed
-    return path, size, mtime_ns, f"{_VERSION}, probed by {version}"
+    return probed._replace(version=f"{_VERSION}, probed by {probed.version}")
 
 
 def _ends(video: Video) -> Checked:
@@ -180,19 +184,20 @@ def _without_path(error: DataError, path: Path) -> str:
 class _Store:
     """What was checked before, at least as deeply as is asked for now."""
 
-    def __init__(self, folder: Path, *, deep: bool) -> None:
-        self._table = CacheTable(folder, name="checks", columns=_COLUMNS, of="checked videos")
+    def __init__(self, index: Index, *, deep: bool) -> None:
+        self._index = index
         self._deep = deep
 
     def load(self, keys: Mapping[Path, Key]) -> dict[Path, Checked]:
         found = {}
-        for path, (deep, error, damaged, content) in self._table.load(keys).items():
+        for path, (deep, error, damaged, content) in self._index.load(_TABLE, keys).items():
             if deep or error is not None or not self._deep:
                 found[path] = Checked(error=error, damaged=bool(damaged), content=content, fresh=False)
         return found
 
     def save(self, keys: Mapping[Path, Key], found: Mapping[Path, Checked]) -> None:
-        self._table.save((keys[path], self._row(checked)) for path, checked in found.items() if path in keys)
+        rows = ((path, keys[path], self._row(checked)) for path, checked in found.items() if path in keys)
+        self._index.save(_TABLE, rows)
 
     def _row(self, checked: Checked) -> tuple[Any, ...]:
         return int(self._deep), checked.error, int(checked.damaged), checked.content

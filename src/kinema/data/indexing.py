@@ -10,7 +10,6 @@ index, and the log says why at debug level.
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,11 +22,12 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from kinema.data.bitstreams import Parser, UnsureError, parser
 from kinema.data.containers import Reading, codec_name, opened
+from kinema.data.packet_headers import complete, outside_headers
 from kinema.data.packet_index import DecoderSettings, PacketIndex
+from kinema.data.packet_places import Places
 from kinema.data.sparse import labelled, take_by_index
 from kinema.types import DataError
 
@@ -38,15 +38,6 @@ CHECKED_FRAMES: Final = 8
 
 # Sampled of one that is, to be compared with what the finished index gives.
 _SAMPLED_FRAMES = 12
-
-# In front of a packet's data containers may have this much of their own.
-_HEADER_BYTES = 64
-
-# Tables stand in front of pictures.
-_TABLES_BYTES = 4096
-
-# A filter may change so many bytes of a packet.
-_MAX_PATCHES = 4
 
 _BY_FRAMES = frozenset({"mpeg4", "mpeg2video", "mjpeg", "vp8", "h264", "hevc", "vp9", "av1"})
 
@@ -69,7 +60,7 @@ class PacketCollector:
             self._parser: Parser | None = parser(codec_name(stream), stream.codec_context.extradata or b"")
         except UnsureError as error:
             self._unsure = str(error)
-        self._places = _Places(path)
+        self._places = Places(path)
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +136,7 @@ class Shadow:
         self._stream_facts: tuple[DecoderSettings, Parser | None] | None = None
         self._discarded: set[int] = set()
         self._headers: list[int] = []  # which of those that stand outside pictures each packet brings
-        self._places = _Places(path)
+        self._places = Places(path)
         self._frames = self._decode()
 
     def __enter__(self) -> Self:
@@ -209,7 +200,7 @@ class Shadow:
             unpack = BitStreamFilterContext("mpeg4_unpack_bframes", in_stream=stream) if codec == "mpeg4" else None
             for number, packet in enumerate(self._packets(reading, unpack)):
                 data = bytes(packet)
-                self._headers.append(_headers(codec, data))
+                self._headers.append(outside_headers(codec, data))
                 if parser_ is not None:
                     parser_.add(data)
                 if packet.is_discard:
@@ -254,103 +245,14 @@ class Shadow:
             keys &= parser_.keys()
             droppable = parser_.droppable()
         else:
-            keys &= _complete(settings.codec, np.array(self._headers))
+            keys &= complete(settings.codec, np.array(self._headers))
             droppable[self._is_b] = settings.codec in ("mpeg4", "mpeg2video")
             droppable[:] |= settings.codec == "mjpeg"
         starts[list(self._is_key)] = list(self._is_key.values())
         starts[~keys] = -1
         index = self._places.index(settings=settings, frames=frames, starts=starts, droppable=droppable)
-        sample = dict(self._sample)
-        _check(self._path, index, sample)
-        _check(self._path, index, {len(self._labels) - 1: self._last})
+        _check(self._path, index, {**dict(self._sample), len(self._labels) - 1: self._last})
         return index
-
-
-class _Places:
-    """Where the data of packets lie in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._offset = 0  # from where the container says a packet is, to its data
-        self._sizes: list[int] = []
-        self._positions: list[int] = []
-        self._patches: dict[int, list[tuple[int, int]]] = {}
-        self._unused: list[int] = []  # where packets lie of which no part has been found
-
-    def close(self) -> None:
-        self._file.close()
-
-    def add(self, packet: Packet[VideoStream], *, whole: bool = True) -> None:
-        """Find a packet of the container.
-
-        Raises:
-            UnsureError: It is not in the file as it is in the packet.
-        """
-        if packet.pos is None or packet.pos < 0:
-            raise UnsureError("a packet whose place in the file is not known")
-        data = bytes(packet)
-        position = packet.pos + self._offset
-        if self._at(position, len(data)) != data:
-            found = self._at(packet.pos, len(data) + _HEADER_BYTES).find(data)
-            if found < 0:
-                raise UnsureError("a packet that is not in the file as it is")
-            self._offset = found
-            position = packet.pos + found
-        if whole:
-            self._note(len(data), position)
-        else:
-            self._unused.append(position)
-
-    def add_part(self, packet: Packet) -> None:
-        """Find what a filter made of packets.
-
-        Raises:
-            UnsureError: It is not in the file.
-        """
-        data = np.frombuffer(packet, dtype=np.uint8)
-        behind = [self._positions[-1] + self._sizes[-1]] if self._positions else []
-        most = _MAX_PATCHES if len(data) > _HEADER_BYTES else 0
-        for max_patches in (0, most):
-            for position in (*behind, *self._unused):
-                there = np.frombuffer(self._at(position, len(data)), dtype=np.uint8)
-                changed = np.flatnonzero(there != data) if len(there) == len(data) else None
-                if changed is None or len(changed) > max_patches:
-                    continue
-                if len(changed):
-                    self._patches[len(self._sizes)] = [(int(at), int(data[at])) for at in changed]
-                self._note(len(data), position)
-                # What lies before will not be asked for again.
-                self._unused = [unused for unused in self._unused if unused > position]
-                return
-        raise UnsureError("a filtered packet that is not in the file")
-
-    def index(
-        self,
-        *,
-        settings: DecoderSettings,
-        frames: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        droppable: NDArray[np.bool_],
-    ) -> PacketIndex:
-        starts = starts.astype(np.int32)
-        starts[0] = 0  # a decode from the beginning is right by definition
-        return PacketIndex(
-            settings=settings,
-            sizes=np.array(self._sizes, dtype=np.int32),
-            positions=np.array(self._positions, dtype=np.int64),
-            frames=frames.astype(np.int32),
-            starts=starts,
-            droppable=droppable,
-            file_bytes=os.fstat(self._file.fileno()).st_size,
-            patches=self._patches,
-        )
-
-    def _note(self, size: int, position: int) -> None:
-        self._sizes.append(size)
-        self._positions.append(position)
-
-    def _at(self, position: int, num_bytes: int) -> bytes:
-        return os.pread(self._file.fileno(), num_bytes, position)
 
 
 def same_picture(one: VideoFrame, other: VideoFrame) -> bool:
@@ -368,8 +270,8 @@ def same_picture(one: VideoFrame, other: VideoFrame) -> bool:
     for a, b in zip(one.planes, other.planes, strict=True):
         # Behind the end of a row there may be anything.
         width = a.width * num_bytes if one_by_one else a.line_size
-        rows = (np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:, :width] for plane in (a, b))
-        if not np.array_equal(*rows):
+        rows = [np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size) for plane in (a, b)]
+        if not np.array_equal(rows[0][:, :width], rows[1][:, :width]):
             return False
     return True
 
@@ -379,39 +281,6 @@ def _check(path: Path, index: PacketIndex, frames: Mapping[int, VideoFrame]) -> 
     for number, frame in frames.items():
         if number not in found or not same_picture(frame, found[number]):
             raise UnsureError(f"frame {number} read by the index is another")
-
-
-def _headers(codec: str, data: bytes) -> int:
-    if codec == "mpeg2video":  # the sequence header resets what pictures may have changed
-        return b"\x00\x00\x01\xb3" in data[:_TABLES_BYTES]
-    if codec == "mpeg4":
-        return _has_layer(data[:_TABLES_BYTES])
-    if codec == "mjpeg":  # quantisation tables, Huffman tables
-        return (b"\xff\xdb" in data[:_TABLES_BYTES]) + 2 * (b"\xff\xc4" in data[:_TABLES_BYTES])
-    return 0
-
-
-def _complete(codec: str, headers: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each packet, whether it brings the headers that it needs, as far as they do not stand in the container."""
-    if codec == "mpeg2video":
-        return headers == 1
-    if codec == "mpeg4" and headers[1:].any():  # else there is one at most, for all
-        return headers == 1
-    if codec == "mjpeg":  # with Huffman tables always, or always with the standard ones
-        return (headers & 1 == 1) & (headers & 2 == (headers & 2).max())
-    return np.ones(len(headers), dtype=np.bool_)
-
-
-def _has_layer(content: bytes) -> bool:
-    start = content.find(b"\x00\x00\x01")
-    while 0 <= start < len(content) - 3:
-        code = content[start + 3]
-        if 0x20 <= code <= 0x2F:
-            return True
-        if code == 0xB6:  # a picture: no headers behind it
-            return False
-        start = content.find(b"\x00\x00\x01", start + 3)
-    return False
 
 
 def _settings(stream: VideoStream) -> DecoderSettings:
@@ -431,10 +300,10 @@ def _settings(stream: VideoStream) -> DecoderSettings:
     )
 
 
+def _say_why_not(path: Path, error: Exception) -> None:
+    _LOG.debug("%s: frames are read without a packet index: %s", path, error or type(error).__name__)
+
+
 def _refuse_side_data(packet: Packet[VideoStream]) -> None:
     if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change") or packet.has_sidedata("palette"):
         raise UnsureError("headers that change on the way")
-
-
-def _say_why_not(path: Path, error: Exception) -> None:
-    _LOG.debug("%s: frames are read without a packet index: %s", path, error or type(error).__name__)

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
+from kinema.data.file_index import INDEX_NAME
 from kinema.registry import suggest
 from kinema.types import SPLITS, Clip, ConfigError, DataError, Dataset, NothingThereError, Split
 
@@ -121,7 +122,7 @@ class Listing:
 
     Attributes:
         videos: Files with a suffix of `VIDEO_SUFFIXES`, in natural order.
-        num_others: Number of all other files.
+        num_others: Number of all other files, without an index of ours.
         first_other: Name of one of them.
     """
 
@@ -166,7 +167,7 @@ def list_files(folder: Path) -> Listing:
             path = here / name
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.append((path.relative_to(folder).as_posix(), path))
-            else:
+            elif not name.startswith(INDEX_NAME):  # nor the journal that lies beside it while it is written
                 others.append(name)
     videos.sort(key=lambda video: natural_key(video[0]))
     return Listing(tuple(path for _, path in videos), len(others), min(others, default=None))

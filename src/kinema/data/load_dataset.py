@@ -60,7 +60,7 @@ def load_dataset(
     if section.validation > 0 and "train" in dataset.splits:
         dataset = cut_validation(dataset, section.validation, seed=seed)
     dataset = _quarantined(dataset, section)
-    return replace(dataset, notes=(*dataset.notes, *_notes(dataset)))
+    return replace(dataset, root=section.root, notes=(*dataset.notes, *_notes(dataset)))
 
 
 def _quarantined(dataset: Dataset, section: DataSection) -> Dataset:

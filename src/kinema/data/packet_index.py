@@ -169,7 +169,7 @@ class PacketIndex:
             settings=settings,
             sizes=sizes,
             positions=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
-            frames=order + np.arange(num, dtype=np.int32),
+            frames=(order + np.arange(num)).astype(np.int32),
             starts=starts,
             droppable=(flags & 2).astype(np.bool_),
             file_bytes=int(header["file_bytes"]),

@@ -17,6 +17,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kinema.data.packet_index import DecoderSettings, PacketIndex
@@ -79,16 +80,16 @@ def open_decoder(settings: DecoderSettings) -> VideoCodecContext:
     return decoder
 
 
-def labelled(data: bytes, number: int) -> Packet:
+def labelled(data: bytes, number: int) -> Packet[VideoStream]:
     """A packet that carries its number as its timestamp."""
     buffer = memoryview(bytearray(len(data) + _PADDING_BYTES))
     buffer[: len(data)] = data
-    packet = Packet(cast("bytes", buffer[: len(data)]))
+    packet: Packet[VideoStream] = cast("Packet[VideoStream]", Packet(cast("bytes", buffer[: len(data)])))
     packet.pts = packet.dts = number
     return packet
 
 
-def packets(descriptor: int, index: PacketIndex, numbers: NDArray[np.int64]) -> Iterator[Packet]:
+def packets(descriptor: int, index: PacketIndex, numbers: NDArray[np.int64]) -> Iterator[Packet[VideoStream]]:
     """Packets of these numbers, ascending, read from the file and labelled with their numbers."""
     for piece in _pieces(index, numbers):
         sizes, positions = index.sizes[piece].tolist(), index.positions[piece].tolist()
@@ -101,7 +102,9 @@ def packets(descriptor: int, index: PacketIndex, numbers: NDArray[np.int64]) -> 
         for number, size, offset in zip(piece.tolist(), sizes, offsets, strict=True):
             for at, byte in index.patches.get(number, ()):
                 buffer[offset + at] = byte
-            packet = Packet(cast("bytes", buffer[offset : offset + size]))
+            packet: Packet[VideoStream] = cast(
+                "Packet[VideoStream]", Packet(cast("bytes", buffer[offset : offset + size]))
+            )
             packet.pts = packet.dts = number
             yield packet
 
@@ -120,7 +123,7 @@ def _runs(index: PacketIndex, wanted: set[int]) -> Iterator[tuple[NDArray[np.int
         yield np.flatnonzero(needed) + start, frame_of
 
 
-def _decoded(decoder: VideoCodecContext, packets: Iterator[Packet]) -> Iterator[VideoFrame]:
+def _decoded(decoder: VideoCodecContext, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
     decode = decoder.decode
     for packet in packets:
         try:

@@ -30,7 +30,7 @@ def probe_splits(
     paths = dict.fromkeys(clip.video for split in splits for clip in dataset.splits[split])
     wanted = [path for path in paths if path not in dataset.quarantine]
     rates = frame_rates(clip for split in splits for clip in dataset.splits[split])
-    probed = probe_all(wanted, fps=rates, workers=workers, reporter=reporter)
+    probed = probe_all(wanted, fps=rates, workers=workers, root=dataset.root, reporter=reporter)
     for path, reason in dataset.quarantine.items():
         probed[path] = DataError(f"{path}: in quarantine: {reason}")
     clips: dict[Split, list[Clip]] = {}

@@ -28,6 +28,7 @@ class Orientation(NamedTuple):
 
 
 UPRIGHT: Final = Orientation()
+"""Of frames that come upright out of the decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

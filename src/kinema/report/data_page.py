@@ -40,7 +40,7 @@ def examine(
     """
     clips = [clip for of_split in dataset.splits.values() for clip in of_split]
     wanted = dict.fromkeys(clip.video for clip in clips if clip.video not in dataset.quarantine)
-    probed = probe_all(wanted, fps=frame_rates(clips), workers=workers, reporter=reporter)
+    probed = probe_all(wanted, fps=frame_rates(clips), workers=workers, root=dataset.root, reporter=reporter)
     found = {split: sort_clips(of_split, probed, dataset.quarantine) for split, of_split in dataset.splits.items()}
     sheets = choose({split: of_split.usable for split, of_split in found.items()}, dataset.classes)
     rows = [row for sheet in sheets.values() for of_class in sheet.chosen.values() for row in of_class]

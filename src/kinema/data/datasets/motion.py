@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Literal
 
+from kinema.data.cache import cache_folder
 from kinema.data.motion_scenes import CLIPS_FILE, NOUNS, PAIRS, VERBS, Plan, write
-from kinema.data.probing import cache_folder
 from kinema.registry import register_dataset
 from kinema.types import SPLITS, Clip, ConfigError, DataError, Dataset, Split
 

@@ -1,0 +1,154 @@
+"""`kinema data advise`: which store pays for a recipe on this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.cli.console import JsonOption, Output
+from kinema.wording import duration
+
+if TYPE_CHECKING:
+    from kinema.preparation.advice import Advice, Job, Measured, Way
+    from kinema.sections import Recipe
+
+
+def advise(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name (kinema recipes) or a path.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value]...", help="Settings that replace the recipe's."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, metavar="S", help="How long to measure, about.")] = 10.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure disk, memory, decoding and model for some seconds, and say which store pays for a recipe, with the
+    arithmetic."""
+    from kinema import recipes
+    from kinema.config import resolve
+
+    chosen = resolve(recipes.read(recipe), overrides or [])
+    output = Output(json_file)
+    from kinema.preparation.advice import advise as compare
+    from kinema.training.measuring import job_of, measure
+    from kinema.training.prepare import prepare
+
+    prepared = prepare(chosen, reporter=output.reporter)
+    place = store_place(chosen)
+    job = job_of(prepared)
+    output.say(f"measuring for about {seconds:g} s ...")
+    measured = measure(prepared, seconds=seconds, store=place)
+    advice = compare(measured, job)
+    command = prepare_command(advice.best, chosen, recipe, overrides or [], place)
+    _print(advice, measured, job, command, output)
+    output.finish(_record(advice, measured, job, command))
+
+
+def store_place(recipe: Recipe) -> Path:
+    """The folder in which stores of the recipe's data set are found without being named."""
+    root = _root(recipe)
+    return (root.parent if root.is_file() else root) / "kinema-stores"
+
+
+def _root(recipe: Recipe) -> Path:
+    from kinema.data.cache import cache_folder
+
+    return recipe.data.root or cache_folder() / recipe.data.name  # where `motion` is written unless it is told
+
+
+def prepare_command(way: Way, recipe: Recipe, name: str, overrides: list[str], place: Path) -> str | None:
+    """The command that makes the store, or None where none is to be made."""
+    kind = {"frames": ["--frames"], "transcode": ["--transcode"], "features": ["--features"]}.get(way.name)
+    if kind is None:
+        return None
+    data = recipe.data
+    settings = [f"data.{key}={_yaml(value)}" for key, value in _changed(recipe).items()]
+    start = ["kinema", "data", "prepare", data.name, str(_root(recipe)), *settings]
+    where = ["--out", str(place / way.name)]
+    if way.name == "transcode":
+        return shlex.join([*start, *where, *kind])
+    # Frames and features depend on how a recipe reads clips, which its own file and settings say.
+    others = [given for given in overrides if not given.startswith("data.")]
+    return shlex.join([*start, *others, *where, *kind, name])
+
+
+def _changed(recipe: Recipe) -> dict[str, Any]:
+    """Settings of the `data:` section that are not what they would be if nothing was said."""
+    fields = type(recipe.data).model_fields
+    values = recipe.data.model_dump(mode="json")
+    return {k: v for k, v in values.items() if k not in ("name", "root") and v != fields[k].get_default()}
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print(advice: Advice, measured: Measured, job: Job, command: str | None, output: Output) -> None:
+    from kinema.preparation.advice import size
+
+    rows: list[list[object]] = [
+        ["disk", f"{size(measured.disk_bytes)}/s", "videos of this data set, read past the memory"],
+        ["decoding", f"{measured.decoded:.3g} clips/s", f"{job.workers} workers, model at rest"],
+        ["training step", f"{measured.trained:.3g} clips/s", "workers at rest"],
+        ["prediction", f"{measured.predicted:.3g} clips/s", "workers at rest"],
+    ]
+    if measured.backbone is not None and measured.trained_on_features is not None:
+        rows += [
+            ["frozen backbone", f"{measured.backbone:.3g} clips/s", "workers at rest"],
+            ["training step on features", f"{measured.trained_on_features:.3g} clips/s", ""],
+        ]
+    rows += [
+        ["copying", f"{size(measured.copied_bytes)}/s", "in memory, one thread"],
+        ["memory free", size(measured.memory_free), ""],
+        ["disk free", size(measured.disk_free), ""],
+    ]
+    output.table(["measured", "", ""], rows)
+    output.table(
+        ["derived", "on disk", "to make", "an epoch", f"{job.epochs} epochs", "pays after"],
+        [_row(way) for way in advice.ways],
+    )
+    for way in advice.ways:
+        output.say(f"{way.name}:")
+        for line in (*way.arithmetic, *([f"not possible: {way.refused}"] if way.refused else [])):
+            output.say(f"  {line}")
+    if command is None:
+        output.say("advice: nothing: no store would pay")
+    else:
+        best, plain = advice.best, advice.ways[0]
+        output.say(f"advice: {best.name}: {duration(best.total_s)} instead of {duration(plain.total_s)} in all")
+        output.say(f"  {command}")
+
+
+def _row(way: Way) -> list[object]:
+    from kinema.preparation.advice import size
+
+    if not way.arithmetic:
+        return [way.name, "-", "-", "-", "-", "not possible"]
+    pays = "-" if way.name == "no store" else "never" if way.pays_after is None else f"{way.pays_after:,} epochs"
+    return [
+        way.name,
+        size(way.num_bytes) if way.num_bytes else "-",
+        _seconds(way.build_s) if way.build_s else "-",
+        _seconds(way.epoch_s),
+        _seconds(way.total_s),
+        pays if way.refused is None else "not possible",
+    ]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+
+
+def _record(advice: Advice, measured: Measured, job: Job, command: str | None) -> dict[str, Any]:
+    return {
+        "measured": asdict(measured),
+        "job": asdict(job),
+        "derived": [asdict(way) for way in advice.ways],
+        "advice": advice.best.name,
+        "command": command,
+    }
