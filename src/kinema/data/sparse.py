@@ -31,6 +31,9 @@ _PADDING_BYTES = 64
 _PIECE_BYTES = 8 << 20
 _GAP_BYTES = 1 << 16
 
+# PyAV takes any buffer, and does not copy it.
+_packet = cast("Callable[[memoryview], Packet[VideoStream]]", Packet)
+
 
 def take_by_index(path: Path, index: PacketIndex, wanted: set[int], take: Callable[[VideoFrame], R]) -> dict[int, R]:
     """Decode frames.
@@ -84,7 +87,7 @@ def labelled(data: bytes, number: int) -> Packet[VideoStream]:
     """A packet that carries its number as its timestamp."""
     buffer = memoryview(bytearray(len(data) + _PADDING_BYTES))
     buffer[: len(data)] = data
-    packet: Packet[VideoStream] = cast("Packet[VideoStream]", Packet(cast("bytes", buffer[: len(data)])))
+    packet = _packet(buffer[: len(data)])
     packet.pts = packet.dts = number
     return packet
 
@@ -102,9 +105,7 @@ def packets(descriptor: int, index: PacketIndex, numbers: NDArray[np.int64]) -> 
         for number, size, offset in zip(piece.tolist(), sizes, offsets, strict=True):
             for at, byte in index.patches.get(number, ()):
                 buffer[offset + at] = byte
-            packet: Packet[VideoStream] = cast(
-                "Packet[VideoStream]", Packet(cast("bytes", buffer[offset : offset + size]))
-            )
+            packet = _packet(buffer[offset : offset + size])
             packet.pts = packet.dts = number
             yield packet
 
