@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +19,15 @@ from torch import nn
 
 from kinema import recipes
 from kinema.config import resolve
-from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader
+from kinema.data.shards import ShardWriter, Store
 from kinema.models.build import build_model, initialise
 from kinema.models.frame_model import FrameModel
-from kinema.preparation.features import FeatureReader, frozen_features
-from kinema.sections import Augmentation, InitSection, OptimSection, Recipe
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.runtime import set_up
+from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
+from kinema.preparation.features import frozen_features
+from kinema.sections import Augmentation, InitSection, OptimSection, Recipe, RuntimeSection
 from kinema.training.callbacks import quiet_lightning
 from kinema.training.module import RecogniserTraining, TrainingBatches
 from kinema.training.optimisers import build_optimiser
@@ -66,14 +70,16 @@ def features_pass(
     videos, _ = pipeline.index(paths, folder)
     task = pipeline.uniform(paths, videos, wanted)
     model = frozen_model(weights, wanted.shape, heads={"action": ("0", "1")})
+    set_up(model, RuntimeSection(), torch.device("cpu"))
     set_precision(model, precision)
     views = Augmentation(views=1, jitter=False, flip=0.0, min_scale=1.0, colour=0.0)
     reader = ClipReader(task.clips, videos, {"rgb": wanted}, augmentation=views, seed=0)
 
     def once() -> None:
-        found = frozen_features(model, reader, batch_size=16, workers=2)
+        found = frozen_features(model.backbone, reader, batch_size=16, workers=2)
         assert found is not None, "no features"
-        assert found.shape == (1, len(paths), wanted.num_frames, FEATURES), found.shape
+        shape = found.values([0]).shape
+        assert shape == (1, wanted.num_frames, FEATURES), shape
 
     def run() -> list[float]:
         shutil.rmtree(folder / f"cache_{precision}", ignore_errors=True)
@@ -104,7 +110,7 @@ def stored_epochs(folder: Path, *, num_clips: int, batch_size: int, epochs: int,
     ]
     wanted = pipeline.preprocessing(num_frames=num_frames, size_px=224)
     model = frozen_model(None, wanted.shape, heads=EPIC_HEADS)
-    reader = random_features(folder, clips, wanted, num_frames)
+    reader = random_features(folder, clips, wanted, model.backbone)
     order = EpochOrder(num_clips, batch_size=batch_size, seed=0)
     recipe = _recipe(batch_size, epochs)
     module = RecogniserTraining(
@@ -138,21 +144,24 @@ def stored_epochs(folder: Path, *, num_clips: int, batch_size: int, epochs: int,
             )
             trainer.fit(module, cast("Any", TrainingBatches(batches, order, module)))
         finally:
-            end_workers(batches)
+            batches.close()
     return clock.seconds
 
 
-def random_features(folder: Path, clips: Sequence[Clip], wanted: Preprocessing, num_frames: int) -> FeatureReader:
+def random_features(
+    folder: Path, clips: Sequence[Clip], wanted: Preprocessing, backbone: FrameBackbone
+) -> FeatureReader:
     """A store with a random feature for every frame of every clip, fp16."""
     rng = np.random.default_rng(1)
-    shape = (1, len(clips), num_frames, FEATURES)
-    values = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape)
-    for start in range(0, len(clips), 1024):
-        part = values[0, start : start + 1024]
-        part[...] = rng.standard_normal(part.shape, dtype=np.float32)
-    values.flush()
     reader = ClipReader(clips, {}, {"rgb": wanted}, augmentation=None, seed=0)
-    return FeatureReader(np.load(folder / "features.npy", mmap_mode="r"), reader)
+    form = FeatureFormat.of(backbone, reader)
+    keys = np.zeros((1, len(clips), 16), dtype=np.uint8)
+    with ShardWriter(folder, kind=KIND, settings=form.facts) as writer:
+        for number in range(len(clips)):
+            key = number.to_bytes(16, "big")
+            keys[0, number] = np.frombuffer(key, dtype=np.uint8)
+            writer.append(key, rng.standard_normal(form.shape, dtype=np.float32).astype(form.dtype), {})
+    return FeatureReader(Store.open(folder, kind=KIND), form, keys, reader, {})
 
 
 class _EpochClock(Callback):
@@ -176,8 +185,8 @@ def training_step(shape: tuple[int, ...], threads: int) -> Run:
     """Steps of R(2+1)D-18 with kinema's settings for a CPU."""
     torch.set_num_threads(threads)
     model = r2plus1d()
-    optimiser = build_optimiser(model, OptimSection(), fused=True)
-    return steps(model.to(memory_format=torch.channels_last_3d), optimiser, shape)
+    set_up(model, RuntimeSection(), torch.device("cpu"))
+    return steps(model, build_optimiser(model, OptimSection(), fused=True), shape)
 
 
 def r2plus1d() -> nn.Module:
@@ -188,18 +197,13 @@ def r2plus1d() -> nn.Module:
     return r2plus1d_18(weights=None, num_classes=101).train()
 
 
-def steps(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    shape: tuple[int, ...],
-    prepare: Callable[[torch.Tensor], torch.Tensor] = lambda clips: clips,
-) -> Run:
+def steps(model: nn.Module, optimiser: torch.optim.Optimizer, shape: tuple[int, ...]) -> Run:
     """Forward, backward and update on one batch of random clips (B, C, T, H, W)."""
     clips, labels = torch.randn(shape), torch.arange(shape[0]) % 101
 
     def once() -> None:
         optimiser.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(prepare(clips)), labels).backward()
+        nn.functional.cross_entropy(model(clips), labels).backward()
         optimiser.step()
 
     return lambda: [timed(once)]

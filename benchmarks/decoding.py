@@ -50,6 +50,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as in a loader's worker
     report = Report(name="decoding", options=given)
     with tempfile.TemporaryDirectory() as place:
+        pipeline.own_cache(Path(place))
         folder = Path(place) if given.quick else MADE
         for job in jobs(given, report, Path(place), folder):
             say(job.name)

@@ -55,6 +55,7 @@ def end_to_end(given: Options, report: Report) -> None:
     wanted = pipeline.preprocessing(num_frames=20, size_px=64 if given.quick else 224)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as place:
+        pipeline.own_cache(Path(place))
         videos, report.facts["index"] = pipeline.index(paths, Path(place))
         requests = pipeline.uniform(paths, videos, wanted).requests
         contenders: dict[str, Any] = {

@@ -32,6 +32,7 @@ def main() -> None:
     num = 1 if given.quick else 30
     repeat = 2 if given.quick else 3
     with tempfile.TemporaryDirectory() as place:
+        pipeline.own_cache(Path(place))
         collections = media.avi_files(given.data, num=num)
         every = [path for paths in collections.values() for path in paths]
         h264 = media.as_h264(every[:num], folder=Path(place) if given.quick else MADE)

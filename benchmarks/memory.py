@@ -31,6 +31,7 @@ def main() -> None:
     report = Report(name="memory", options=given)
     epochs = max(given.rounds, 4)
     with tempfile.TemporaryDirectory() as place:
+        pipeline.own_cache(Path(place))
         found = media.avi_files(given.data, num=1 if given.quick else 20)
         paths = [path for of_collection in found.values() for path in of_collection]
         wanted = pipeline.preprocessing(num_frames=16, size_px=112, resize_px=128)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from harness import timed
 from peers import Frames, Request
 
 from kinema.data.decoding import probe
-from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
+from kinema.data.frame_store import KIND, Files, FrameFormat, FrameStore
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.probing import probe_all
 from kinema.data.reading import ClipPlan, plan_clip, read_plan
+from kinema.data.shards import Store
 from kinema.data.video import Video
+from kinema.preparation.frames import FrameSettings, prepare_frames
 from kinema.types import Clip, Pixels, Preprocessing
 
 NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -78,7 +82,7 @@ def index(paths: Sequence[Path], folder: Path) -> tuple[dict[Path, Video], dict[
     """
     sample = list(paths)[:12]
     each_ms = sorted(1000 * timed(lambda path=path: probe(path)) for path in sample)
-    seconds = timed(lambda: probe_all(paths, cache=folder))
+    seconds = timed(lambda: probe_all(paths, index=folder))
     found: dict[Path, Video] = {}
     again_s = timed(lambda: found.update(_videos(paths, folder)))
     cost = {
@@ -92,7 +96,7 @@ def index(paths: Sequence[Path], folder: Path) -> tuple[dict[Path, Video], dict[
 
 def _videos(paths: Sequence[Path], folder: Path) -> dict[Path, Video]:
     """From the index, as every run after the first has them."""
-    return {path: video for path, video in probe_all(paths, cache=folder).items() if isinstance(video, Video)}
+    return {path: video for path, video in probe_all(paths, index=folder).items() if isinstance(video, Video)}
 
 
 def uniform(paths: Sequence[Path], videos: dict[Path, Video], wanted: Preprocessing) -> Task:
@@ -135,12 +139,16 @@ class Loader:
         pixels: What batches hold.
         batch_size: Clips per batch.
         workers: Processes.
+        store: Folder of a frame store to read from in place of the videos; the order is then random.
     """
 
-    def __init__(self, task: Task, *, pixels: Pixels, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, task: Task, *, pixels: Pixels, batch_size: int, workers: int, store: Path | None = None
+    ) -> None:
         wanted = replace(task.preprocessing, pixels=pixels)
-        reader = ClipReader(task.clips, task.videos, {"rgb": wanted}, augmentation=None, seed=0)
-        order = EpochOrder(len(task.clips), batch_size=batch_size, seed=None)
+        source = None if store is None else opened(store)
+        reader = ClipReader(task.clips, task.videos, {"rgb": wanted}, augmentation=None, seed=0, store=source)
+        order = EpochOrder(len(task.clips), batch_size=batch_size, seed=None if store is None else 0)
         self.loader = clip_loader(reader, order, workers=workers)
         self.num_clips = len(task.clips)
 
@@ -156,4 +164,40 @@ class Loader:
         assert num == self.num_clips
 
     def close(self) -> None:
-        end_workers(self.loader)
+        self.loader.close()
+
+
+def own_cache(folder: Path) -> None:
+    """Neither read nor fill the user's cache."""
+    os.environ["KINEMA_CACHE"] = str(folder / "cache")
+
+
+def write_frames(folder: Path, task: Task, num: int, pixels: Pixels = "i420") -> None:
+    """Frame store of the first clips of a task."""
+    wanted = replace(task.preprocessing, pixels=pixels)
+    settings = FrameSettings(form=FrameFormat.of(wanted), num_frames=wanted.num_frames)
+    done = prepare_frames({"train": task.clips[:num]}, task.videos, settings, folder, root=None)
+    assert not done.failures, done.failures
+
+
+def opened(folder: Path) -> FrameStore:
+    """A frame store that holds all that is going to be asked for."""
+    return FrameStore([Store.open(folder, kind=KIND)], Files(None), whole=True)
+
+
+def stored_batches(folder: Path, task: Task, num: int, *, batch_size: int) -> Iterator[Frames]:
+    """Every clip of a frame store once, in batches; the memory of a batch is used again for the next."""
+    store = opened(folder)
+    batch = np.empty((batch_size, task.preprocessing.num_frames, *task.preprocessing.frame_shape), dtype=np.uint8)
+    for start in range(0, num, batch_size):
+        numbers = range(start, min(start + batch_size, num))
+        for row, number in enumerate(numbers):
+            read_stored(store, task, number, batch[row])
+        yield batch[: len(numbers)]
+
+
+def read_stored(store: FrameStore, task: Task, number: int, out: Frames) -> None:
+    """One clip out of a frame store."""
+    clip = task.clips[number]
+    found = store.read(clip, task.videos[clip.video], task.plans[number], task.preprocessing, out)
+    assert found, f"{clip.clip_id} is not in the store"

@@ -1,6 +1,6 @@
 """Disk, memory and load time of decoded clips against their number, in every way in which the projects kept them.
 
-    python benchmarks/store_study.py [--json FILE] [--data FOLDER] [--rounds N] [--quick] [--figures FOLDER]
+    python benchmarks/store_study.py [--json FILE] [--data FOLDER] [--rounds N] [--quick]
 
 20 frames at 224 of real videos, uint8 and float32; `store_formats.py` says how each is written and read. "Load" is
 reading every clip once, in a process of its own, with files in the page cache. "Memory" is what that process then holds
@@ -11,8 +11,8 @@ loaded whole stay, batches come and go. The figures go to docs/figures.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,8 +24,9 @@ import memory_use
 import numpy as np
 import pipeline
 import store_formats as formats
-from harness import REPOSITORY, Elsewhere, Options, Report, Run, options, say, timed
+from harness import MADE, REPOSITORY, Elsewhere, Options, Report, Run, options, say, timed
 from numpy.typing import NDArray
+from pipeline import Task
 
 NUM_CLASSES = 6
 WAYS: dict[str, tuple[Callable[..., None], Callable[[Path], Iterator[Any]], str]] = {
@@ -40,13 +41,9 @@ WAYS: dict[str, tuple[Callable[..., None], Callable[[Path], Iterator[Any]], str]
 
 
 def main() -> None:
-    figures = REPOSITORY / "docs" / "figures"
-    arguments = sys.argv[1:]
-    if "--figures" in arguments:
-        at = arguments.index("--figures")
-        figures = Path(arguments[at + 1])
-        del arguments[at : at + 2]
-    given = options(__doc__, rounds=3, arguments=arguments)
+    given = options(__doc__, rounds=3)
+    # What a quick run measures is not to be shown.
+    figures = MADE / "quick_figures" if given.quick else REPOSITORY / "docs" / "figures"
     report = Report(name="store_study", options=given)
     series = study([2, 4] if given.quick else [25, 50, 100, 200], given, report)
     report.facts["series"] = series
@@ -67,11 +64,12 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        collections = media.avi_files(given.data, num=1 if given.quick else 10_000)
+        pipeline.own_cache(folder)
+        collections = media.avi_files(given.data, num=2 if given.quick else 10_000)
         paths = [path for found in collections.values() for path in found]
         wanted = pipeline.preprocessing(num_frames=20, size_px=32 if given.quick else 224)
         videos, _ = pipeline.index(paths, folder / "index")
-        task = pipeline.uniform([paths[i % len(paths)] for i in range(max(numbers))], videos, wanted)
+        task = pipeline.uniform(paths[-max(numbers) :], videos, wanted)
         clips = functools.lru_cache(maxsize=None)(task.reader("rgb"))  # 3 MB each; writing is not to wait for decoding
         classes = np.arange(max(numbers)) % NUM_CLASSES
         series = []
@@ -86,7 +84,7 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
                     write, _, dtype = WAYS[way]
                     write_s = timed(lambda w=write, d=dtype, num=num: w(target, clips, classes[:num], d))
                 disk = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-                load_s, memory_mb = _load(way, target, given.rounds)
+                load_s, memory_mb = _load(way, target, task, num, given.rounds)
                 series.append(
                     {
                         "way": way,
@@ -102,28 +100,27 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
 
 
 def _installed(report: Report) -> list[str]:
-    try:
-        import h5py  # noqa: F401 - only whether it is there
-    except ImportError:
+    if importlib.util.find_spec("h5py") is None:
         report.notes.append("h5py is not installed; HDF5 is left out")
         return [way for way in WAYS if not way.startswith("HDF5")]
     return list(WAYS)
 
 
-def _load(way: str, folder: Path, rounds: int) -> tuple[float, float]:
+def _load(way: str, folder: Path, task: Task, num: int, rounds: int) -> tuple[float, float]:
     """Median seconds to read every clip, and megabytes held by then."""
     found = []
     for _ in range(rounds):
-        process = Elsewhere(loading, way, folder)
+        process = Elsewhere(loading, way, folder, task, num)
         found.append(process())
         process.close()
     seconds, megabytes = np.median(np.array(found), axis=0)
     return float(seconds), float(megabytes)
 
 
-def loading(way: str, folder: Path) -> Run:
+def loading(way: str, folder: Path, task: Task, num: int) -> Run:
     """What the other process does: read once, and measure itself."""
-    read = pipeline.stored_batches if way == "kinema" else WAYS[way][1]
+    ours = functools.partial(pipeline.stored_batches, task=task, num=num, batch_size=formats.BATCH_SIZE)
+    read = ours if way == "kinema" else WAYS[way][1]
     whole = not (way == "kinema" or way.startswith("JPEG"))
 
     def run() -> list[float]:
