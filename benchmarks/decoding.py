@@ -141,7 +141,9 @@ def measure(job: Job, given: Options, report: Report) -> None:
         right[peer] = truth.right(peers.plain(peer))
         titles[peer] = f"{peer} ({way})"
         if not right[peer].all():
-            report.notes.append(f"{job.name}: {peer} is right on {right[peer].sum()} of {len(requests)}, timed on those")
+            report.notes.append(
+                f"{job.name}: {peer} is right on {right[peer].sum()} of {len(requests)}, timed on those"
+            )
         if right[peer].any():
             contenders[peer] = each(read, [r for r, good in zip(requests, right[peer], strict=True) if good])
     if job.floor:

@@ -59,9 +59,7 @@ def end_to_end(given: Options, report: Report) -> None:
         videos, report.facts["index"] = pipeline.index(paths, Path(place))
         requests = pipeline.uniform(paths, videos, wanted).requests
         contenders: dict[str, Any] = {
-            precision: Elsewhere(
-                computing.features_pass, paths, Path(place), weights, wanted, precision, threads
-            )
+            precision: Elsewhere(computing.features_pass, paths, Path(place), weights, wanted, precision, threads)
             for precision in ("fp32", "bf16")
         }
         ways = peers.variants("decord")
@@ -135,9 +133,9 @@ def stored(given: Options, report: Report) -> None:
             report.notes.append(f"{num_bytes / 1e9:.1f} GB for stored features do not fit into {place}; left out")
             return
         say(f"ConvNet1D on {num_clips} stored clips")
-        seconds = computing.stored_epochs(
-            Path(place), num_clips=num_clips, batch_size=128, epochs=given.rounds + 1
-        )[1:]
+        from stored_epochs import stored_epochs  # Lightning, which the processes above have no use for
+
+        seconds = stored_epochs(Path(place), num_clips=num_clips, batch_size=128, epochs=given.rounds + 1)[1:]
     wanted_s = EPOCH_S * num_clips / EPIC_CLIPS
     report.rows.append(
         {

@@ -21,7 +21,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_bytes = 2**24 if given.quick else 2**28
     source, target = np.ones(num_bytes, dtype=np.uint8), np.zeros(num_bytes, dtype=np.uint8)
-    _limit(report, "copying memory, one thread", "GB/s", num_bytes / 1e9, lambda: np.copyto(target, source), given.rounds)
+    _limit(
+        report, "copying memory, one thread", "GB/s", num_bytes / 1e9, lambda: np.copyto(target, source), given.rounds
+    )
     size = 512 if given.quick else 2048
     for dtype in (torch.float32, torch.bfloat16):
         for threads in (1, cores):

@@ -64,9 +64,7 @@ def _right(task: Task, report: Report, job: str) -> list[Path]:
     return [path for path, good in zip(paths, right, strict=True) if good]
 
 
-def measure(
-    job: str, task: Task, targets: Mapping[str, float | None], given: Options, report: Report
-) -> None:
+def measure(job: str, task: Task, targets: Mapping[str, float | None], given: Options, report: Report) -> None:
     """Epochs in turn, and the rows of a job."""
     requests = task.requests
     loaders = {

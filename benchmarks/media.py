@@ -24,7 +24,9 @@ def avi_files(data: Path, *, num: int) -> dict[str, list[Path]]:
     for name, folder in (("UCF101", data / "ucf101" / "UCF-101"), ("UT-Interaction", data / "ut_interaction")):
         paths = sorted(folder.glob("*/*.avi"))
         if not paths:
-            raise FileNotFoundError(f"{folder}: no videos; name the folder of the real clips by --data or KINEMA_TEST_DATA")
+            raise FileNotFoundError(
+                f"{folder}: no videos; name the folder of the real clips by --data or KINEMA_TEST_DATA"
+            )
         chosen = np.linspace(0, len(paths) - 1, min(num, len(paths))).round().astype(int)
         found[name] = [paths[i] for i in chosen] if num > 1 else [min(paths, key=lambda path: path.stat().st_size)]
     return found

@@ -87,7 +87,9 @@ def decord(request: Request, *, threads: int, scale: str) -> Frames:
     if scale == "while decoding":
         factor = request.size_px / request.box[2]
         width, height = round(request.width_px * factor), round(request.height_px * factor)
-        video = library.VideoReader(str(request.path), ctx=library.cpu(0), num_threads=threads, width=width, height=height)
+        video = library.VideoReader(
+            str(request.path), ctx=library.cpu(0), num_threads=threads, width=width, height=height
+        )
         frames = video.get_batch(list(request.indices)).asnumpy()
         top, left = (height - request.size_px) // 2, (width - request.size_px) // 2
         square = frames[:, top : top + request.size_px, left : left + request.size_px]

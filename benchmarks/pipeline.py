@@ -142,9 +142,7 @@ class Loader:
         store: Folder of a frame store to read from in place of the videos; the order is then random.
     """
 
-    def __init__(
-        self, task: Task, *, pixels: Pixels, batch_size: int, workers: int, store: Path | None = None
-    ) -> None:
+    def __init__(self, task: Task, *, pixels: Pixels, batch_size: int, workers: int, store: Path | None = None) -> None:
         wanted = replace(task.preprocessing, pixels=pixels)
         source = None if store is None else opened(store)
         reader = ClipReader(task.clips, task.videos, {"rgb": wanted}, augmentation=None, seed=0, store=source)
