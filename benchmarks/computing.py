@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import pipeline
 import torch
-from harness import Run, timed
+from kinema.models.runtime import set_up
 from torch import nn
 
+import pipeline
+from harness import Run, timed
 from kinema.data.loading import ClipReader
 from kinema.models.build import build_model, initialise
 from kinema.models.frame_model import FrameModel
-from kinema.models.runtime import set_up
 from kinema.preparation.features import frozen_features
 from kinema.sections import Augmentation, InitSection, OptimSection, RuntimeSection
 from kinema.training.optimisers import build_optimiser

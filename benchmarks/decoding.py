@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import media
 import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import media
 import peers
 import pipeline
-import torch
 from harness import MADE, Options, Report, Run, in_turn, options, row, say, timed
-from numpy.typing import NDArray
 from peers import Request
 from pipeline import Task
 from truth import Truth

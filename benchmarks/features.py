@@ -21,12 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 import computing
 import media
-import numpy as np
 import peers
 import pipeline
-import torch
 from harness import Elsewhere, Options, Report, Run, in_turn, options, row, say, timed
 from peers import Request
 

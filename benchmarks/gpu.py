@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-import computing
-import pipeline
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import computing
+import pipeline
 from kinema.data.device import to_model_input
 from kinema.models.build import build_model
 from kinema.types import Preprocessing

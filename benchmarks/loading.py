@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import media
 import numpy as np
+
+import media
 import peers
 import pipeline
 from harness import MADE, Options, Report, Run, in_turn, options, row, say, timed

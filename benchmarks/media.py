@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.stream import VideoStream
+
 from harness import MADE
 
 

@@ -19,7 +19,6 @@ import media
 import memory_use
 import pipeline
 from harness import Report, options, say
-
 from kinema.data.device import to_model_input
 
 MOST = 1.03

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import timed
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from harness import timed
 
 Frames = NDArray[np.uint8]
 

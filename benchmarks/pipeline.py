@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from harness import timed
-from peers import Frames, Request
-
-from kinema.data.decoding import probe
 from kinema.data.frame_store import KIND, Files, FrameFormat, FrameStore
+from kinema.data.shards import Store
+from kinema.preparation.frames import FrameSettings, prepare_frames
+
+from harness import timed
+from kinema.data.decoding import probe
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.probing import probe_all
 from kinema.data.reading import ClipPlan, plan_clip, read_plan
-from kinema.data.shards import Store
 from kinema.data.video import Video
-from kinema.preparation.frames import FrameSettings, prepare_frames
 from kinema.types import Clip, Pixels, Preprocessing
+from peers import Frames, Request
 
 NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import media
 import memory_use
-import numpy as np
 import pipeline
 import store_formats as formats
 from harness import MADE, REPOSITORY, Elsewhere, Options, Report, Run, options, say, timed
-from numpy.typing import NDArray
 from pipeline import Task
 
 NUM_CLASSES = 6

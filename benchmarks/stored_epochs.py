@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import computing
 import numpy as np
-import pipeline
+from kinema.data.shards import ShardWriter, Store
+from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+import computing
+import pipeline
 from kinema import recipes
 from kinema.config import resolve
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
-from kinema.data.shards import ShardWriter, Store
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
 from kinema.sections import Recipe
 from kinema.training.callbacks import quiet_lightning
 from kinema.training.module import RecogniserTraining, TrainingBatches

@@ -15,14 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import media
 import numpy as np
+from numpy.typing import NDArray
+
+import media
 import peers
 import pipeline
 import store_formats as formats
 from harness import Options, Report, Run, in_turn, options, row, say, timed
 from loading import BATCH_SIZE, WORKERS
-from numpy.typing import NDArray
 from peers import Frames
 from pipeline import Task
 

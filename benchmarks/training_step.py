@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 import computing
 import gpu
-import torch
 from harness import Elsewhere, Report, Run, in_turn, options, row, say
 
 CLIPS = 4

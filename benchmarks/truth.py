@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import media
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+
+import media
 from peers import Frames, Read, Request, by_torch
 
 _SIDE = 56
@@ -47,10 +48,8 @@ def _is_right(read: Callable[[Request], Frames], request: Request, every: NDArra
 
 
 def _every_frame(request: Request) -> NDArray[np.float32]:
-    parts = []
-    for frame in media.every_frame(request.path):
-        parts.append(_grey(by_torch(frame.to_ndarray(format="rgb24", threads=1)[None], request)))
-    return np.concatenate(parts)
+    images = (frame.to_ndarray(format="rgb24", threads=1)[None] for frame in media.every_frame(request.path))
+    return np.concatenate([_grey(by_torch(image, request)) for image in images])
 
 
 def _grey(frames: Frames) -> NDArray[np.float32]:

@@ -89,8 +89,8 @@ def of_machine(results: dict[str, dict[str, Any]]) -> str:
         machine, versions = found["machine"], found["versions"]
         gpu = machine["gpu"] or "no GPU"
         line = (
-            f"{machine['cpu']} ({machine['cpu_capability']}), {machine['cores']} cores, {machine['memory_gb']} GB, {gpu}, "
-            f"{machine['system']}; " + ", ".join(f"{package} {version}" for package, version in versions.items())
+            f"{machine['cpu']} ({machine['cpu_capability']}), {machine['cores']} cores, {machine['memory_gb']} GB, "
+            f"{gpu}, {machine['system']}; " + ", ".join(f"{package} {version}" for package, version in versions.items())
         )
         load = machine["load_before"][0]
         lines.append((line, f"{name} ({found['measured']}, {found['rounds']} rounds, load before: {load})"))
