@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [--json FILE] [--data FOLDER] [--rounds N] [--quick]
 
-The loader with 2 workers reads real videos, 16 frames at 112, and each batch becomes a model's input. After every epoch
-the proportional set sizes of this process and all its children are added: pages that several share count once. The ratio
-is the mean of the last five epochs over the epoch after the second; 1.03 at most is asked for. With `--rounds`, so many
-epochs.
+The loader with 2 workers reads real videos, 16 frames at 112, and each batch becomes a model's input. After each epoch
+the proportional set sizes of this process and all its children are added: pages that several share count once. The
+ratio is that of the mean after the last five epochs to what it was after the second; 1.03 at most is asked for.
+`--rounds` is the number of epochs.
 """
 
 from __future__ import annotations

@@ -126,10 +126,9 @@ def torchvision_like(request: Request, *, threads: int | None = None) -> Frames:
     """Every frame of the file becomes RGB. `threads` None: PyAV's default."""
     import av
 
-    found = []
+    how = {} if threads is None else {"threads": threads}
     with av.open(str(request.path), metadata_errors="ignore") as container:
-        for frame in container.decode(video=0):
-            found.append(frame.to_ndarray(format="rgb24", **({} if threads is None else {"threads": threads})))
+        found = [frame.to_ndarray(format="rgb24", **how) for frame in container.decode(video=0)]
     return by_torch(np.stack(found)[list(request.indices)], request)
 
 

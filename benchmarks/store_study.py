@@ -80,10 +80,10 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
                 target = folder / "store"
                 target.mkdir()
                 if way == "kinema":
-                    write_s = timed(lambda num=num: pipeline.write_frames(target, task, num))
+                    write_s = timed(functools.partial(pipeline.write_frames, target, task, num))
                 else:
                     write, _, dtype = WAYS[way]
-                    write_s = timed(lambda w=write, d=dtype, num=num: w(target, clips, classes[:num], d))
+                    write_s = timed(functools.partial(write, target, clips, classes[:num], dtype))
                 disk = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
                 load_s, memory_mb = _load(way, target, task, num, given.rounds)
                 series.append(

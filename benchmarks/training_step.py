@@ -3,8 +3,8 @@
     python benchmarks/training_step.py [--json FILE] [--data FOLDER] [--rounds N] [--quick]
 
 CPU: forward, backward and AdamW step on 4 clips of 16 x 112, the same network and the same random clips in fp32. The
-peer is eager PyTorch, contiguous, AdamW as it is by default. Each has a process of its own, since allocator settings are
-a process's; the first step is not counted.
+peer is eager PyTorch, contiguous, AdamW as it is by default. Each has a process of its own, since settings of the
+allocator are a process's; the first step is not counted.
 
 GPU: R(2+1)D-18 and ResNet-50 + LSTM steps and MobileNetV2 features, bf16, as clips/s and as a share of what a large
 matrix multiplication reaches on the same GPU; in "facts" if there is no GPU: that nothing was measured.
