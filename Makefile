@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all tools lint format clean
+.PHONY: demo test test-all tools lint format bench clean
 
 demo: $(READY) ## make a small set of videos, train, evaluate, and print where the report is
 	$(BIN)/kinema demo
@@ -35,6 +35,18 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+
+BENCHMARKS := limits decoding loading stores store_study features training_step memory
+
+# On a machine that does nothing else. Peers that cannot be installed are left out and named.
+bench: $(READY) ## all benchmarks, into build/bench/*.json and docs/performance.md; takes about half an hour
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]' || \
+		echo "some of the peers cannot be installed here; they are left out"
+	mkdir -p build/bench
+	for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py --json build/bench/$$name.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/write_performance.py build/bench
 
 # uv installs the same packages as pip in a third of the time; pip is there where uv is not to be had.
 $(READY): pyproject.toml constraints.txt

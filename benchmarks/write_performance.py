@@ -1,0 +1,104 @@
+"""Puts measured figures into docs/performance.md, between its markers, so that none is typed by hand.
+
+    python benchmarks/write_performance.py build/bench [--page docs/performance.md]
+
+`<!-- bench: NAME -->` to `<!-- end -->` becomes the table of build/bench/NAME.json; `<!-- bench: machine -->` what they
+were measured on. What was not measured says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from harness import REPOSITORY, number
+
+_BLOCK = re.compile(r"(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="folder of the JSON files")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "performance.md")
+    given = parser.parse_args()
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.results.glob("*.json"))}
+    text = given.page.read_text(encoding="utf-8")
+    given.page.write_text(written(text, results), encoding="utf-8")
+
+
+def written(page: str, results: dict[str, dict[str, Any]]) -> str:
+    """The page with its tables filled in.
+
+    Args:
+        page: Markdown with markers.
+        results: Benchmark -> what it wrote.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        inside = of_machine(results) if name == "machine" else of_benchmark(results.get(name))
+        return f"{match[1]}{inside}\n{match[3]}"
+
+    return _BLOCK.sub(block, page)
+
+
+def of_benchmark(found: dict[str, Any] | None) -> str:
+    """Table of rows, notes, and what else a benchmark found out."""
+    if found is None:
+        return "Not measured."
+    lines = ["| job | kinema | against | | ratio | range | wanted |", "|---|---|---|---|---|---|---|"]
+    for row in found["rows"]:
+        limit, unit = row.get("limit", False), row["unit"]
+        ratio = "" if row["ratio"] is None else f"{100 * row['ratio']:.0f} %" if limit else f"{number(row['ratio'])} x"
+        span = row.get("ratio_range")
+        around = "" if span is None or limit else f"{number(span[0])} to {number(span[1])}"
+        cells = [row["job"], _with_unit(row["kinema"], unit), row["peer_name"], _with_unit(row["peer"], unit)]
+        lines.append(f"| {' | '.join([*cells, ratio, around, _wanted(row)])} |")
+    quick = ["**From a quick run, which says nothing about speed.**"] if found["quick"] else []
+    notes = [f"- {note}" for note in found["notes"]]
+    for name, facts in found["facts"].items():
+        if isinstance(facts, dict):
+            values = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in facts.items())
+            notes.append(f"- {name.replace('_', ' ')}: {values}")
+        elif isinstance(facts, str):
+            notes.append(f"- {name.upper() if name == 'gpu' else name.replace('_', ' ')}: {facts}")
+    return "\n".join([*quick, *lines, *([""] if notes else []), *notes])
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{number(value)} {unit}"
+
+
+def _wanted(row: dict[str, Any]) -> str:
+    if row["target"] is None or row["ratio"] is None:
+        return ""
+    at_most = row.get("at_most", False)
+    met = row["ratio"] <= row["target"] if at_most else row["ratio"] >= row["target"]
+    return f"{'at most ' if at_most else ''}{number(row['target'])} x: {'met' if met else '**missed**'}"
+
+
+def of_machine(results: dict[str, dict[str, Any]]) -> str:
+    """What the figures were measured on, and when. Where benchmarks ran on different machines, each of them."""
+    if not results:
+        return "Not measured."
+    lines = []
+    for name, found in results.items():
+        machine, versions = found["machine"], found["versions"]
+        gpu = machine["gpu"] or "no GPU"
+        line = (
+            f"{machine['cpu']} ({machine['cpu_capability']}), {machine['cores']} cores, {machine['memory_gb']} GB, "
+            f"{gpu}, {machine['system']}; " + ", ".join(f"{package} {version}" for package, version in versions.items())
+        )
+        load = machine["load_before"][0]
+        lines.append((line, f"{name} ({found['measured']}, {found['rounds']} rounds, load before: {load})"))
+    grouped: dict[str, list[str]] = {}
+    for line, name in lines:
+        grouped.setdefault(line, []).append(name)
+    return "\n".join(f"- {line}. Measured there: {', '.join(names)}." for line, names in grouped.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Every benchmark runs and writes rows of the right shape. How fast anything is, is not for a test to say."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+ROW = {"job", "kinema", "peer", "peer_name", "ratio", "unit"}
+NEEDS = {"store_study": "matplotlib"}
+
+
+def run(name: str, tmp_path: Path, data: Path | None) -> dict[str, Any]:
+    result = tmp_path / f"{name}.json"
+    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--json", str(result)]
+    command += [] if data is None else ["--data", str(data)]
+    # Warnings of the peers' are theirs.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "KINEMA_INDEX": str(tmp_path / "index")}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    assert found["quick"]
+    for row in found["rows"]:
+        assert row.keys() >= ROW
+        figures = [row[key] for key in ("kinema", "peer", "ratio") if row[key] is not None]
+        assert figures
+        assert all(math.isfinite(value) and value > 0 for value in figures), row
+        if row["kinema"] is not None and row["peer"] is not None and not row.get("limit"):
+            assert row["ratio"] is not None
+        assert row["job"] in done.stdout
+    assert all(note in done.stdout for note in found["notes"])
+    return found
+
+
+def check(name: str, tmp_path: Path, data_root: Path) -> dict[str, Any]:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    found = run(name, tmp_path, data_root)
+    assert found["rows"], found["notes"]
+    assert not any("WRONG FRAMES" in note for note in found["notes"])
+    return found
+
+
+# Each is a process or three that import torch: the first two of them say that the common parts work.
+@pytest.mark.parametrize("name", ["decoding", "stores"])
+def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
+    check(name, tmp_path, data_root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["loading", "store_study", "features", "training_step", "memory", "limits"])
+def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
+    found = check(name, tmp_path, data_root)
+    if name == "training_step" and found["machine"]["gpu"] is None:
+        assert found["facts"]["gpu"] == "not measured: no GPU at hand"
+
+
+def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    row = {"job": "reading", "kinema": 123.4, "peer": 40.0, "peer_name": "others", "ratio": 3.085, "unit": "clips/s"}
+    machine = {"cpu": "A", "cpu_capability": "B", "cores": 2, "memory_gb": 8.0, "gpu": None, "system": "C"}
+    result = {
+        "measured": "2026-01-01",
+        "quick": False,
+        "rounds": 5,
+        "machine": {**machine, "load_before": [0.1, 0.1, 0.1]},
+        "versions": {"torch": "2"},
+        "rows": [{**row, "target": 3.0}, {**row, "target": 4.0}],
+        "notes": ["a note"],
+        "facts": {},
+    }
+    (folder / "decoding.json").write_text(json.dumps(result))
+    page = tmp_path / "page.md"
+    marked = "".join(
+        f"<!-- bench: {name} -->\nold\n<!-- end -->\nkept\n" for name in ("machine", "decoding", "loading")
+    )
+    page.write_text(marked)
+    command = [sys.executable, "benchmarks/write_performance.py", str(folder), "--page", str(page)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    text = page.read_text()
+    assert "old" not in text
+    assert text.count("kept") == 3
+    assert "| reading | 123 clips/s | others | 40.0 clips/s | 3.09 x |  | 3.00 x: met |" in text
+    assert "4.00 x: **missed**" in text
+    assert "- a note" in text
+    assert "A (B), 2 cores" in text
+    assert text.count("Not measured.") == 1
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+    assert page.read_text() == text
