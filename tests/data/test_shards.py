@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.data import shards
+from kinema.data.shard_index import RECORD, record_checksums
 from kinema.data.shards import ShardWriter, Store, entry_key, file_state
 from kinema.types import DataError
 
@@ -352,23 +353,22 @@ def fill_up(folder: Path) -> None:
             writer.commit()
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    with ShardWriter(tmp_path / "many", kind="test", settings={}) as writer:
-        for number in range(240_000):
-            writer.append(entry_key(number), b"x", {})
-    return tmp_path / "many"
-
-
-def test_many_entries_are_opened_at_once(many: Path) -> None:
-    best_s = min(_seconds_to_open(many) for _ in range(3))
-    assert best_s < 1.0
+def test_many_entries_are_opened_at_once(tmp_path: Path) -> None:
+    num = 240_000
+    fill(tmp_path, range(1))
+    index = tmp_path / "1-of-1.idx"
+    records = np.repeat(np.frombuffer(index.read_bytes(), dtype=RECORD), num)
+    records["key"][1:] = np.random.default_rng(0).integers(0, 256, (num - 1, 16))
+    records["record_checksum"] = record_checksums(records)
+    index.write_bytes(records.tobytes())
+    assert len(Store.open(tmp_path)) == num
+    assert min(_seconds_to_open(tmp_path) for _ in range(3)) < 1.0
 
 
 def _seconds_to_open(folder: Path) -> float:
     began = time.perf_counter()
     store = Store.open(folder)
-    assert store.get(entry_key(123_456)).tobytes() == b"x"
+    assert store.get(entry_key(0)).tobytes() == content(0)
     return time.perf_counter() - began
 
 

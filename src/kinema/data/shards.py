@@ -14,12 +14,9 @@ all jobs; of a key that two jobs stored, the first.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import mmap
 import os
-import platform
-import re
 import sys
 import time
 import zlib
@@ -27,18 +24,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.files import read_json_object, write_json
+from kinema.data.shard_index import (
+    KEY_BYTES,
+    RECORD,
+    agree,
+    description,
+    entry_key,
+    file_state,
+    index_files,
+    is_store,
+    joined,
+    read_index,
+    record_checksums,
+    rows,
+)
 from kinema.types import DataError
 
-VERSION: Final = 1
-"""Of the files. A store of another version is refused."""
-
-KEY_BYTES: Final = 16
+__all__ = ["Buffer", "ShardWriter", "Store", "entry_key", "file_state", "is_store"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 
@@ -46,55 +53,6 @@ _ALIGNMENT = 64
 # A kill costs at most this much work, which is then done again; and this is how often the disk has to be waited for.
 _COMMIT_EVERY_S = 1.0
 _CHUNK = 4 * 2**20
-_SHARD = re.compile(r"(\d+)-of-(\d+)\.idx")
-_HASHED_WORDS = 15
-# Odd, so that a change of any one word changes the sum.
-_FACTORS: NDArray[np.uint32] = (
-    np.frombuffer(hashlib.blake2b(b"kinema index", digest_size=60).digest(), dtype="<u4") | np.uint32(1)
-).astype(np.uint32)
-
-_RECORD = np.dtype(
-    [
-        ("key", "u1", (KEY_BYTES,)),
-        ("offset", "<u8"),
-        ("length", "<u8"),
-        ("checksum", "<u8"),
-        ("meta_offset", "<u8"),
-        ("meta_length", "<u4"),
-        ("meta_checksum", "<u4"),
-        ("reserved", "<u4"),
-        ("record_checksum", "<u4"),
-    ]
-)
-assert _RECORD.itemsize == 4 * (_HASHED_WORDS + 1)
-
-
-def entry_key(facts: Any) -> bytes:
-    """Key of an entry: 16 bytes that differ whenever anything differs that determines its bytes.
-
-    Args:
-        facts: Of JSON types.
-    """
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
-
-
-def file_state(path: Path, root: Path | None = None) -> dict[str, Any]:
-    """What tells a file from another, and from itself before it was changed: its path, from `root` where it lies below
-    it (a data set can be moved together with its stores), its size and its time of change.
-
-    Raises:
-        DataError: There is no such file, or it cannot be looked at.
-    """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    place = path.absolute()
-    with suppress(ValueError):
-        place = place if root is None else place.relative_to(root.absolute())
-    name = os.fsencode(place.as_posix()).decode("utf-8", errors="backslashreplace")
-    return {"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 class ShardWriter:
@@ -125,7 +83,7 @@ class ShardWriter:
         self._files: dict[str, int] = {}
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _agree(folder, kind, settings)
+            agree(folder, kind, settings)
             try:
                 self._open()
             except BaseException:
@@ -137,10 +95,10 @@ class ShardWriter:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         for suffix in ("bin", "meta", "idx"):
             self._files[suffix] = os.open(self._path(suffix), flags, 0o666)
-        own = _read_index(self._path("idx"))
+        own = read_index(self._path("idx"))
         self._end = _ends(own, "offset", "length")
         self._meta_end = _ends(own, "meta_offset", "meta_length")
-        sizes = {"bin": self._end, "meta": self._meta_end, "idx": len(own) * _RECORD.itemsize}
+        sizes = {"bin": self._end, "meta": self._meta_end, "idx": len(own) * RECORD.itemsize}
         for suffix, size in sizes.items():
             if os.fstat(self._files[suffix]).st_size < size:
                 raise DataError(
@@ -149,7 +107,7 @@ class ShardWriter:
             os.ftruncate(self._files[suffix], size)
             os.lseek(self._files[suffix], size, os.SEEK_SET)
         # A job skips what any other has stored up to now: jobs may be cut differently from one run to the next.
-        self._keys = set(_rows([_read_index(path) for path in _index_files(self.folder)]))
+        self._keys = set(rows(joined([read_index(path) for path in index_files(self.folder)])))
         self._records: list[tuple[Any, ...]] = []
         self._committed_s = time.monotonic()
 
@@ -197,8 +155,8 @@ class ShardWriter:
             DataError: It cannot be written.
         """
         if self._records:
-            records = np.array(self._records, dtype=_RECORD)
-            records["record_checksum"] = _record_checksums(records)
+            records = np.array(self._records, dtype=RECORD)
+            records["record_checksum"] = record_checksums(records)
             with _writing(self._path("idx")):
                 for suffix in ("bin", "meta"):
                     os.fsync(self._files[suffix])
@@ -265,8 +223,9 @@ class Store:
         self.kind = kind
         self.settings = settings
         self._names = list(shards)
-        self._shards = list(shards.values())
-        self._where = _rows(self._shards)
+        self._records = joined(list(shards.values()))
+        self._starts = np.cumsum([0, *(len(records) for records in shards.values())])
+        self._where = rows(self._records)
         self._files: dict[str, int] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
 
@@ -281,19 +240,20 @@ class Store:
         Raises:
             DataError: There is none, of a version that is not known, or of another kind, or its index is damaged.
         """
-        found = _description(folder)
+        found = description(folder)
         if kind is not None and found["kind"] != kind:
             raise DataError(f"{folder}: a store of {found['kind']}, where one of {kind} is needed")
-        shards = {path.stem: _read_index(path) for path in _index_files(folder)}
+        shards = {path.stem: read_index(path) for path in index_files(folder)}
         return cls(folder, kind=found["kind"], settings=found["settings"], shards=shards)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        shards = np.split(self._records, self._starts[1:-1])
         return _reopened, (
             type(self),
             self.folder,
             self.kind,
             self.settings,
-            dict(zip(self._names, self._shards, strict=True)),
+            dict(zip(self._names, shards, strict=True)),
         )
 
     def __contains__(self, key: bytes) -> bool:
@@ -309,7 +269,7 @@ class Store:
     @property
     def num_bytes(self) -> int:
         """Bytes of data, without meta."""
-        return sum(int(records["length"].sum()) for records in self._shards)
+        return int(self._records["length"].sum())
 
     def num_bytes_of(self, key: bytes) -> int:
         """Bytes of data of one entry.
@@ -408,8 +368,8 @@ class Store:
             self.close()
 
     def _record(self, key: bytes) -> tuple[int, Any]:
-        number, row = self._where[key]
-        return number, self._shards[number][row]
+        row = self._where[key]
+        return int(np.searchsorted(self._starts, row, side="right")) - 1, self._records[row]
 
     def _path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{self._names[number]}.{suffix}"
@@ -457,118 +417,10 @@ class Store:
         )
 
 
-def is_store(folder: Path) -> bool:
-    """Whether a folder is a store, of any version."""
-    return (folder / "store.json").is_file()
-
-
 def _reopened(
     cls: type[Store], folder: Path, kind: str, settings: Mapping[str, Any], shards: Mapping[str, Any]
 ) -> Store:
     return cls(folder, kind=kind, settings=settings, shards=shards)
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    """What `store.json` says.
-
-    Raises:
-        DataError: There is no store, or it is of a version that is not known.
-    """
-    path = folder / "store.json"
-    if not path.is_file():
-        raise DataError(f"{folder}: not a store: there is no {path.name} in it; kinema data prepare makes stores")
-    found = read_json_object(path)
-    version = found.get("version")
-    if version != VERSION:
-        raise DataError(
-            f"{folder}: a store of version {version}, and this kinema reads version {VERSION}; "
-            "prepare it again, or use the kinema that made it"
-        )
-    if not isinstance(found.get("kind"), str) or not isinstance(found.get("settings"), dict):
-        raise DataError(f"{path}: does not say what is stored, and how; prepare the store again")
-    return found
-
-
-def _agree(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
-    """See to it that a store is of a kind and of settings.
-
-    Raises:
-        DataError: It is of others.
-    """
-    plain = json.loads(json.dumps(dict(settings)))
-    if not is_store(folder):
-        _write_once(folder / "store.json", {"version": VERSION, "kind": kind, "settings": plain})
-    found = _description(folder)
-    if found["kind"] != kind:
-        raise DataError(f"{folder}: is a store of {found['kind']}, not of {kind}; give another folder")
-    before = found["settings"]
-    for name in sorted({*before, *plain}):
-        if before.get(name) != plain.get(name):
-            raise DataError(
-                f"{folder}: was made with {name} = {before.get(name)!r}, not {plain.get(name)!r}; "
-                "a store has one of each setting: give another folder"
-            )
-
-
-def _write_once(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file, unless another job was faster: of jobs that start at once, one makes it and all compare."""
-    whole = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}.json")
-    write_json(whole, value)
-    try:
-        os.link(whole, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
-
-
-def _index_files(folder: Path) -> list[Path]:
-    """Index files of all jobs, in an order that does not depend on the file system."""
-    found = [
-        (int(match[2]), int(match[1]), path) for path in folder.iterdir() if (match := _SHARD.fullmatch(path.name))
-    ]
-    return [path for _, _, path in sorted(found)]
-
-
-def _read_index(path: Path) -> NDArray[np.void]:
-    """Records of an index, without one at its end that was only begun.
-
-    Raises:
-        DataError: It is damaged before its end, or cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    records = np.frombuffer(content, dtype=_RECORD, count=len(content) // _RECORD.itemsize)
-    wrong = np.flatnonzero(_record_checksums(records) != records["record_checksum"])
-    if len(wrong) and len(records) - wrong[0] == len(wrong):  # all that follows is wrong too: never written in full
-        return records[: wrong[0]]
-    if len(wrong):
-        raise DataError(f"{path}: damaged: record {wrong[0]} is not what was written; prepare the store again")
-    return records
-
-
-def _record_checksums(records: NDArray[np.void]) -> NDArray[np.uint32]:
-    """A number of each record's content, that of zeros is not 0."""
-    words = np.ascontiguousarray(records).view("<u4").reshape(len(records), _HASHED_WORDS + 1)
-    total = np.full(len(records), 0x9E3779B9, dtype=np.uint32)
-    for position in range(_HASHED_WORDS):
-        mixed = words[:, position] ^ (words[:, position] >> np.uint32(15))
-        total = (total ^ (total >> np.uint32(13))) * np.uint32(0x85EBCA6B) + mixed * _FACTORS[position]
-    return total
-
-
-def _rows(shards: list[Any]) -> dict[bytes, tuple[int, int]]:
-    """Key -> (number of its shard, row of its record); of a key that is there twice, the first."""
-    found: dict[bytes, tuple[int, int]] = {}
-    for number in reversed(range(len(shards))):
-        keys = shards[number]["key"].tobytes()
-        rows = {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: (number, i) for i in range(len(shards[number]))}
-        found = rows | {key: place for key, place in found.items() if key not in rows}
-    return found
 
 
 def _ends(records: NDArray[np.void], offset: str, length: str) -> int:
