@@ -77,7 +77,7 @@ def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augm
         ):
             assert short.indices.tolist() == long.indices.tolist()
             assert short.labels["action"].tolist() == long.labels["action"].tolist()
-            inputs = to_model_input(long.streams, clips.preprocessing, colour=long.colour)
+            inputs = to_model_input(long.streams, clips.preprocessing, colour=long.colour, flip=long.flip)
             with torch.inference_mode():
                 expected = model.eval().features(inputs["rgb"])
             assert short.features is not None
@@ -91,7 +91,7 @@ def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augm
 def test_second_time_nothing_is_read(cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:
     model = frozen_model()
     first = stored(model, reader(videos)).features
-    monkeypatch.setattr(ClipReader, "_read", None)
+    monkeypatch.setattr(ClipReader, "read", None)
     assert np.array_equal(stored(model, reader(videos)).features, first)
     assert len(list(cache.glob("*.npy"))) == 1
 

@@ -54,9 +54,10 @@ def predict_clips(
     try:
         with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
             task.advance(len(skipped))
-            for batch in clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda"):
-                collector.add(batch, _logits(model, batch.to(device), preprocessing) if len(batch) else {})
-                task.advance(len(batch) + len(batch.failures))
+            with clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda") as loader:
+                for batch in loader:
+                    collector.add(batch, _logits(model, batch.to(device), preprocessing) if len(batch) else {})
+                    task.advance(len(batch) + len(batch.failures))
     finally:
         model.train(was_training)
     return collector.predictions(readable, classes, skipped)
@@ -69,8 +70,10 @@ def _logits(
     at_once = 1 if next(iter(batch.streams.values())).device.type == "cpu" else len(batch)
     found = []
     for start in range(0, len(batch), at_once):
-        streams = {stream: frames[start : start + at_once] for stream, frames in batch.streams.items()}
-        found.append(model(to_model_input(streams, preprocessing)))
+        rows = slice(start, start + at_once)
+        streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
+        flip = None if batch.flip is None else batch.flip[rows]
+        found.append(model(to_model_input(streams, preprocessing, flip=flip)))
     return {task: torch.cat([logits[task] for logits in found]) for task in found[0]}
 
 

@@ -13,15 +13,16 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kinema.data.device import to_model_input
-from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader, stack_labels
+from kinema.data.loading import Batch, ClipReader, Drawn, EpochOrder, Layout, clip_loader
 from kinema.data.probing import cache_folder
 from kinema.models.frame_model import FrameModel
 from kinema.progress import SILENT, Reporter
@@ -48,21 +49,19 @@ class FeatureReader:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, int]:
-        index, epoch = item
-        return index, epoch % len(self.features)
+    @property
+    def in_processes(self) -> bool:
+        """Reading is a memory copy."""
+        return False
 
-    def collate(self, items: Sequence[tuple[int, int]]) -> Batch:
-        """Put the features of some clips into one batch."""
-        indices = [index for index, _ in items]
-        values = self.features[[view for _, view in items], indices]
-        return Batch(
-            streams={},
-            labels=stack_labels([self.clips[index] for index in indices]),
-            indices=torch.tensor(indices, dtype=torch.int64),
-            failures={},
-            features=torch.from_numpy(values),
-        )
+    def layout(self) -> Layout:
+        """Shape and type of the features of one clip."""
+        return {"features": (self.features.shape[2:], self.features.dtype)}
+
+    def read(self, index: int, epoch: int, out: Mapping[str, NDArray[Any]]) -> Drawn:
+        """Write the features of a clip, as they are in an epoch."""
+        out["features"][...] = self.features[epoch % len(self.features), index]
+        return Drawn()
 
 
 class _UnreadableClipError(Exception):
@@ -153,10 +152,10 @@ def _compute(
             with temporary.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         order = EpochOrder(len(reader), batch_size=batch_size, seed=None)
-        loader = clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda")
         model.eval()
         with (
             torch.inference_mode(),
+            clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda") as loader,
             reporter.track(description, total=shape[0] * shape[1], unit="clips") as task,
         ):
             for view in range(shape[0]):
@@ -196,7 +195,8 @@ def _features(model: FrameModel, batch: Batch, reader: ClipReader) -> np.ndarray
         rows = slice(start, start + at_once)
         colour = None if batch.colour is None else batch.colour[rows]
         streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
-        inputs = to_model_input(streams, reader.preprocessing, colour=colour)
+        flip = None if batch.flip is None else batch.flip[rows]
+        inputs = to_model_input(streams, reader.preprocessing, colour=colour, flip=flip)
         found.append(model.features(inputs["rgb"]).half().cpu())
     return torch.cat(found).numpy()
 

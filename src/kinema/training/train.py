@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
 
 from kinema.data.hashing import content_hash
-from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
+from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
 from kinema.data.probing import cache_folder
 from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.leakage import leakage
@@ -155,8 +155,9 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
                 weights_only=True,
             )
         finally:
-            end_workers(batches)
-            end_workers(validation_batches)
+            batches.close()
+            if validation_batches is not None:
+                validation_batches.close()
     if module.skipped:
         names = ", ".join(clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
@@ -262,7 +263,7 @@ def _readers(prepared: Prepared, saved: str | None, reporter: Reporter) -> dict[
     return of_features
 
 
-def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> Any:
+def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> ClipLoader:
     order = EpochOrder(len(reader), batch_size=section.batch_size, seed=None)
     return clip_loader(reader, order, workers=section.workers)
 
