@@ -78,7 +78,7 @@ def _fold(module: nn.Module, keep: tuple[type[nn.Module], ...], name: str) -> nn
 class _Tracer(fx.Tracer):
     """Goes only where there is a batch norm to fold: much of the rest of a network cannot be traced."""
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - the library's name
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _BatchNorm) or not count_batch_norms(m)
 
 
