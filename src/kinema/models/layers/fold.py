@@ -43,7 +43,7 @@ def fold(module: nn.Module, *, keep: tuple[type[nn.Module], ...] = ()) -> nn.Mod
 
     Args:
         module: Not changed.
-        keep: Types of modules that stay what they are, for what else they can do than be called; their parts are folded.
+        keep: Types of modules that stay what they are, as they can do more than be called; their parts are folded.
     """
     return _fold(copy.deepcopy(module).eval(), keep, type(module).__name__)
 
