@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ class Data:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Data:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
     return Data(tmp_path / "data")
 
 
@@ -220,7 +221,7 @@ def test_only_stores_that_give_the_same_are_taken_unasked(
     form = preprocessing()
     assert data.source(section(form), form).store is None
     data.store(tmp_path / "s", settings_of(form))
-    assert registered() == [tmp_path / "s"]
+    assert tmp_path / "s" in registered()
     for other in (preprocessing(size_px=34), preprocessing(num_frames=3), preprocessing(fit="squash", resize_px=32)):
         assert data.source(section(other), other).store is None
     assert data.source(section(form, "none"), form).store is None
@@ -270,21 +271,18 @@ def test_stored_frames_are_a_video(data: Data, tmp_path: Path, pixels: str, rate
         portrait = before.clip_id == "c"
         assert (video.width_px, video.height_px) == ((36, 60) if portrait else (48, 36))
         assert clip.labels == before.labels
-        found = [read_number(image) for image in read_frames(video, range(len(video.times_s)))]
-        assert found == sorted(set(found))
-        if rate_fps == 1000.0:  # then it is all of them, at their times
-            start_s, stop_s = before.start_s, before.stop_s or original.duration_s
+        start_s, stop_s = before.start_s, before.stop_s or original.duration_s
+        behind = original.frames_at(video.times_s[1:] + start_s + 1e-9).tolist()  # the first is there from the start
+        assert numbers(video, range(1, 1 + len(behind))) == numbers(original, behind)
+        if rate_fps == 1000.0:  # then it is all of them
             first, last = original.frames_at([start_s, stop_s - 1e-9])
-            expected = [read_number(image) for image in read_frames(original, range(first, last + 1))]
-            assert found == expected
-            times_s = np.maximum(original.times_s[first : last + 1] - start_s, 0)
-            assert np.allclose(video.times_s, times_s)
-            plans = [plan_clip(c, v, form) for c, v in ((clip, video), (before, original))]
-            numbers = [
-                [read_number(image) for image in read_frames(v, plan.indices)]
-                for v, plan in zip((video, original), plans, strict=True)
-            ]
-            assert numbers[0] == numbers[1]
+            assert behind == [*range(first + 1, last + 1)]
+            plans = plan_clip(clip, video, form), plan_clip(before, original, form)
+            assert numbers(video, plans[0].indices) == numbers(original, plans[1].indices)
+
+
+def numbers(video: Video, indices: Iterable[int]) -> list[int]:
+    return [read_number(image) for image in read_frames(video, indices)]
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 8])

@@ -6,15 +6,16 @@ The frames of each stored clip are a video of their own, whose path is the store
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
+from PIL import Image
 
 from kinema.data.frame_store import KIND, Files
 from kinema.data.sampling import clip_interval_s
@@ -101,16 +102,13 @@ def _picture(store: Store, key: bytes, meta: Mapping[str, Any], index: int) -> V
     """A frame in yuv420p, BT.601 and limited range; or RGB (H, W, 3). Both are upright."""
     height_px, width_px = meta["size_px"]
     if meta["pixels"] == "jpeg":
-        from torchvision.io import ImageReadMode, decode_jpeg
-
         sizes = meta["jpeg_bytes"]
         packed = np.empty(sizes[index], dtype=np.uint8)
         store.read_into(key, packed, start=sum(sizes[:index]))
         try:
-            image = decode_jpeg(torch.from_numpy(packed), mode=ImageReadMode.RGB)
-        except RuntimeError as error:
+            return np.asarray(Image.open(io.BytesIO(packed), formats=["JPEG"]).convert("RGB"))
+        except (OSError, ValueError) as error:
             raise DataError(f"{store.folder}: damaged ({error}); see kinema data check {store.folder}") from None
-        return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     if meta["pixels"] == "i420":
         planes = np.empty((height_px * 3 // 2, width_px), dtype=np.uint8)
         store.read_into(key, planes, start=index * planes.nbytes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,9 @@ from kinema.data.video import Video
 from kinema.types import DataError
 
 KIND: Final = "transcode"
+
+FOLDER: Final = "videos"
+"""Where in a store they are."""
 
 
 def video_key(state: Mapping[str, Any]) -> bytes:
@@ -40,12 +45,48 @@ def videos(store: Store, found: Mapping[Path, Video], files: Files) -> dict[Path
     for path in found:
         key = video_key(files.state(path))
         if key in store:
-            names[path] = store.folder / "videos" / file_name(key)
+            names[path] = store.folder / FOLDER / file_name(key)
     probed = probe_all(names.values())
     result = dict(found)
     for path, name in names.items():
         video = probed[name]
         if isinstance(video, DataError):
             raise DataError(f"{video}; see kinema data check {store.folder}")
-        result[path] = video
+        # How long the last frame is on display, not every container says in the same way.
+        result[path] = replace(video, duration_s=found[path].duration_s, fps=found[path].fps)
     return result
+
+
+def digest(path: Path) -> bytes:
+    """Of a transcoded video's content: the data of its entry.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
+
+
+def damaged(store: Store, *, checked: Callable[[int], None] = lambda _num_bytes: None) -> list[bytes]:
+    """Keys of videos that are not what was written.
+
+    Args:
+        store: Of transcoded videos.
+        checked: Called with the number of bytes of each video that has been read.
+    """
+    found = store.damaged()
+    for key in store:
+        path = store.folder / FOLDER / file_name(key)
+        try:
+            if key not in found and digest(path) != store.get(key).tobytes():
+                found.append(key)
+            checked(path.stat().st_size)
+        except OSError:
+            found.append(key)
+    return found
+
+
+def num_bytes(store: Store) -> int:
+    """Of all videos of a store, as far as they are there."""
+    sizes = ((store.folder / FOLDER / file_name(key)) for key in store)
+    return sum(path.stat().st_size for path in sizes if path.is_file())

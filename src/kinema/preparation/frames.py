@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -12,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
+from PIL import Image
 
 from kinema.data.decoding import Video, take_frames
 from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key, plan_of_view
@@ -24,6 +24,7 @@ from kinema.data.reading import ClipPlan, read_plan
 from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import ShardWriter
 from kinema.data.sources import register
+from kinema.preparation.pictures import even_size, scaler
 from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.sections import Augmentation
@@ -226,13 +227,8 @@ def _preprocessing(form: FrameFormat, num_frames: int) -> Preprocessing:
 
 
 def _frame_size(form: FrameFormat, video: Video) -> tuple[int, int]:
-    """Height and width of a stored frame. Whole frames are not enlarged, and have even sides."""
-    if form.size_px is not None:
-        return form.size_px, form.size_px
-    assert form.short_side_px is not None
-    scale = min(1.0, form.short_side_px / min(video.height_px, video.width_px))
-    height_px, width_px = (max(2, 2 * round(side_px * scale / 2)) for side_px in (video.height_px, video.width_px))
-    return height_px, width_px
+    """Height and width of a stored frame."""
+    return (form.size_px, form.size_px) if form.size_px is not None else even_size(video, form.short_side_px)
 
 
 def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] | str:
@@ -271,51 +267,15 @@ def _frames(video: Video, plan: ClipPlan, form: FrameFormat) -> NDArray[np.uint8
     if form.size_px is not None:
         return read_plan(video, plan, _preprocessing(form, len(plan.indices)))
     height_px, width_px = _frame_size(form, video)
-    pictures = take_frames(video, plan.indices, _scaler(video, height_px, width_px, form.pixels == "i420"))
+    pictures = take_frames(video, plan.indices, scaler(video, height_px, width_px, is_i420=form.pixels == "i420"))
     return np.stack(pictures)
 
 
-def _scaler(
-    video: Video, height_px: int, width_px: int, is_i420: bool
-) -> Callable[[VideoFrame | NDArray[np.uint8]], NDArray[np.uint8]]:
-    """A function that makes whole frames smaller: an I420 row, or (3, H, W)."""
-    transposed, flip_rows, flip_columns = video.orientation
-
-    def upright(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        plane = plane.swapaxes(-1, -2) if transposed else plane
-        plane = plane[..., ::-1, :] if flip_rows else plane
-        return plane[..., ::-1] if flip_columns else plane
-
-    def scaled(picture: VideoFrame | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = upright
-        height, width = (width_px, height_px) if transposed else (height_px, width_px)
-        if not isinstance(picture, VideoFrame):  # upright already
-            picture, turn = VideoFrame.from_ndarray(picture, format="rgb24"), np.ascontiguousarray
-            height, width = height_px, width_px
-        frame = picture.reformat(
-            width=width,
-            height=height,
-            format="yuv420p" if is_i420 else "rgb24",
-            dst_colorspace=Colorspace.ITU601 if is_i420 else None,
-            dst_color_range=ColorRange.MPEG if is_i420 else None,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        pixels: NDArray[np.uint8] = frame.to_ndarray().astype(np.uint8, copy=False)
-        if not is_i420:
-            return np.ascontiguousarray(turn(pixels.transpose(2, 0, 1)))
-        row, num, half = pixels.reshape(-1), height * width, (height // 2, width // 2)
-        y, u, v = row[:num].reshape(height, width), row[num : num + num // 4], row[num + num // 4 :]
-        return np.concatenate([turn(part).reshape(-1) for part in (y, u.reshape(half), v.reshape(half))])
-
-    return scaled
-
-
 def _jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    from torchvision.io import encode_jpeg
-
-    packed: NDArray[np.uint8] = encode_jpeg(torch.from_numpy(np.ascontiguousarray(frame)), quality=quality).numpy()
-    return packed
+    """Of a frame (3, H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(file, format="jpeg", quality=quality)
+    return np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
 def _estimate(work: _Work, items: Sequence[_Item]) -> int:
