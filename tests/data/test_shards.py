@@ -59,6 +59,8 @@ def test_what_was_stored_is_read(tmp_path: Path) -> None:
     out = np.zeros(len(content(7)), dtype=np.uint8)
     store.read_into(entry_key(7), out)
     assert out.tobytes() == content(7)
+    store.read_into(entry_key(7), out[:5], start=11)
+    assert out[:5].tobytes() == content(7)[11:16]
 
 
 def test_arrays_are_stored_by_their_bytes_and_aligned(tmp_path: Path) -> None:

@@ -13,28 +13,36 @@ Still images and folders of frames are in `kinema.data.images`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.sidedata.sidedata import SideData
-from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from kinema.data.containers import Reading, check_file, codec_name, opened
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
+from kinema.data.indexing import CHECKED_FRAMES, PacketCollector, Shadow
+from kinema.data.packet_index import PacketIndex
+from kinema.data.sparse import take_by_index
 from kinema.data.truncation import check_complete, is_short
-from kinema.data.video import Video
+from kinema.data.video import STORE, Orientation, Video
 from kinema.types import DataError
+
+_LOG = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 # Where one packet is one displayed frame and carries its time. VP8 (packets that are never displayed) and MPEG-4
 # (packets of several frames and of none) are not among them, in whatever container.
@@ -59,17 +67,20 @@ def probe(path: Path, *, fps: float | None = None) -> Video:
     path = Path(path)
     if _is_folder(path):
         return probe_folder(path, fps)
-    _check_file(path)
+    check_file(path)
     if is_image(path):
         return probe_image(path)
     check_complete(path)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         indexed = _is_indexed(container, stream)
-        table = _table_from_packets(container, stream) if indexed else None
-        if table is not None:
-            return _video(path, container, stream, table)
-    with _opened(path) as (container, stream):
-        return _video(path, container, stream, _table_from_frames(path, container, stream, indexed=indexed))
+        if indexed:
+            with PacketCollector(path, stream) as collector:
+                table = _table_from_packets(container, stream, collector)
+            if table is not None:
+                return _video(path, container, stream, table)
+    with opened(path) as (container, stream), Shadow(path) as shadow:
+        table = _table_from_frames(path, container, stream, shadow, indexed=indexed)
+        return _video(path, container, stream, table)
 
 
 def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]:
@@ -87,6 +98,28 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
         DataError: A frame does not decode.
         IndexError: The video has no such frame.
     """
+    return take_frames(video, indices, partial(to_rgb, video))
+
+
+def take_frames(
+    video: Video, indices: Iterable[int], take: Callable[[VideoFrame | NDArray[np.uint8]], R], *, decoder: str = "pyav"
+) -> list[R]:
+    """Decode frames of a video, and make something of each as it comes out of the decoder.
+
+    Args:
+        video: What `probe` returned.
+        indices: Which frames, in any order, with repetitions.
+        take: Called once on each frame that was asked for, in any order: a frame as decoded, which `video.orientation`
+            makes upright, or upright RGB (height, width, 3) where there is no such thing (images, other decoders).
+        decoder: "pyav", or the name of another one.
+
+    Returns:
+        For each index, in the order asked, what `take` returned; of an index asked twice, the same object.
+
+    Raises:
+        DataError: A frame does not decode, or the other decoder is not exact on this video or not installed.
+        IndexError: The video has no such frame.
+    """
     asked = [int(index) for index in indices]
     num_frames = len(video.times_s)
     outside = [index for index in asked if not 0 <= index < num_frames]
@@ -95,25 +128,25 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
     if not asked:
         return []
     if video.is_images:
-        return read_images(video, asked)
-    _check_file(video.path)
+        by_index = dict(zip(asked, read_images(video, asked), strict=True))
+        taken = {index: take(image) for index, image in by_index.items()}
+        return [taken[index] for index in asked]
+    elsewhere = _elsewhere(video, decoder)
+    if elsewhere is not None:
+        return elsewhere(video, asked, take)
+    check_file(video.path)
     wanted = set(asked)
-    images: dict[int, NDArray[np.uint8]] = {}
-    if video.first_pts is not None and video.times_s[min(wanted)] > _SEEK_FROM_S:
-        with _opened(video.path) as (container, stream):
-            keys = _numbers(video, wanted, stream)
-            images = _images(video, _frames_from_key(container, stream, min(keys)), wanted, keys)
-    if len(images) < len(wanted):  # nothing to seek by, or seeking did not find them all
-        with _opened(video.path) as (container, stream):
-            images = _images(video, _Reading(container, stream).frames(), wanted, _numbers(video, wanted, stream))
-    missing = wanted - images.keys()
+    taken = _take_by_index(video, wanted, take)
+    if len(taken) < len(wanted):
+        taken = _take_by_container(video, wanted, take)
+    missing = wanted - taken.keys()
     if missing:
         first = min(missing)
         raise DataError(
             f"{video.path}: frame {first} of {num_frames} (at {video.times_s[first]:.3f} s) does not decode; "
             "the file is damaged, or has changed since it was probed"
         )
-    return [images[index] for index in asked]
+    return [taken[index] for index in asked]
 
 
 def count_frames(video: Video) -> tuple[int, bool]:
@@ -125,9 +158,9 @@ def count_frames(video: Video) -> tuple[int, bool]:
     Raises:
         DataError: The file cannot be opened.
     """
-    _check_file(video.path)
-    with _opened(video.path) as (container, stream):
-        reading = _Reading(container, stream)
+    check_file(video.path)
+    with opened(video.path) as (container, stream):
+        reading = Reading(container, stream)
         num_frames = sum(1 for _ in reading.frames())
         return num_frames, reading.damaged
 
@@ -142,102 +175,32 @@ class _Table:
     first: VideoFrame
     first_pts: int | None
     damaged: bool = False
-
-
-class _Reading:
-    """One pass over the packets of a stream.
-
-    Attributes:
-        damaged: Whether anything so far could not be read or decoded in full.
-    """
-
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self.damaged = False
-        self._container = container
-        self._stream = stream
-
-    def packets(self) -> Iterator[Packet[VideoStream]]:
-        """All packets, and an empty one at the end that makes the decoder give what it holds back."""
-        try:
-            for packet in self._container.demux(self._stream):
-                self.damaged |= packet.is_corrupt
-                yield packet
-        except (av.FFmpegError, IndexError) as error:
-            # What comes behind cannot be read; or it is the end, where PyAV stumbles over streams that began late.
-            self.damaged |= not isinstance(error, IndexError)
-            yield cast("Packet[VideoStream]", Packet())
-
-    def decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        """Frames that come out when a packet goes in. A packet that does not decode is passed over."""
-        try:
-            frames = self._stream.decode(packet if packet.size else None)
-        except av.FFmpegError:
-            self.damaged = True
-            return []
-        self.damaged |= any(frame.is_corrupt for frame in frames)
-        return frames
-
-    def frames(self, packets: Iterable[Packet[VideoStream]] | None = None) -> Iterator[VideoFrame]:
-        """Frames in display order, of all packets or of those given."""
-        for packet in self.packets() if packets is None else packets:
-            yield from self.decode(packet)
+    packets: PacketIndex | None = None
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # `_check_file` will say
+    except OSError:  # `check_file` will say
         return False
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: empty (0 bytes)")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream that is not a cover picture, set to decode in one thread."""
-    try:
-        # With the prefix, `a:b.avi` is not taken for a protocol. Metadata that are not UTF-8 are common in AVI.
-        container = av.open(f"file:{path}", "r", metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            raise DataError(f"{path}: no video stream")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise DataError(f"{path}: its video stream is in a codec that FFmpeg does not know")
-        # Threads would not change a sound file; of a damaged one they would change what decodes.
-        stream.codec_context.thread_count = 1
-        yield container, stream
 
 
 def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
     known = _INDEXED_CONTAINERS.intersection(container.format.name.split(","))
-    return bool(known) and _codec_name(stream) in _INDEXED_CODECS
+    return bool(known) and codec_name(stream) in _INDEXED_CODECS
 
 
-def _codec_name(stream: VideoStream) -> str:
-    return stream.codec_context.codec.canonical_name
-
-
-def _table_from_packets(container: InputContainer, stream: VideoStream) -> _Table | None:
-    """The table of frames without decoding more than the first, or None where the packets leave a doubt."""
-    reading = _Reading(container, stream)
+def _table_from_packets(
+    container: InputContainer, stream: VideoStream, collector: PacketCollector
+) -> _Table | None:
+    """The table of frames without decoding more than the first few, or None where the packets leave a doubt."""
+    reading = Reading(container, stream)
     durations: dict[int, int] = {}  # by timestamp, of packets that are displayed
     num_packets = num_displayed = 0
-    first: VideoFrame | None = None
+    frames: list[VideoFrame] = []
     for packet in reading.packets():
-        if first is None:
-            first = next(iter(reading.decode(packet)), None)
+        if len(frames) < CHECKED_FRAMES:
+            frames += reading.decode(packet)
         if packet.size == 0 and packet.pts is None and packet.dts is None:
             continue  # the end
         if packet.size == 0 or packet.pts is None:
@@ -246,21 +209,31 @@ def _table_from_packets(container: InputContainer, stream: VideoStream) -> _Tabl
         if not packet.is_discard:
             num_displayed += 1
             durations[packet.pts] = packet.duration or 0
+        collector.add(packet)
     claimed = stream.frames or num_packets
-    if reading.damaged or first is None or stream.time_base is None or num_packets != claimed:
+    if reading.damaged or not frames or stream.time_base is None or num_packets != claimed:
         return None
     pts = np.array(sorted(durations), dtype=np.int64)
     # Frames at the start that need what was cut away are packets, but never come out of the decoder.
-    if len(pts) != num_displayed or first.pts != pts[0]:
+    if len(pts) != num_displayed or frames[0].pts != pts[0]:
         return None
     first_pts, last_ticks = int(pts[0]), durations[int(pts[-1])]
     ticks = pts - first_pts
-    return _Table(ticks=ticks, last_ticks=last_ticks, tick_s=stream.time_base, first=first, first_pts=first_pts)
+    return _Table(
+        ticks=ticks,
+        last_ticks=last_ticks,
+        tick_s=stream.time_base,
+        first=frames[0],
+        first_pts=first_pts,
+        packets=collector.index(frames),
+    )
 
 
-def _table_from_frames(path: Path, container: InputContainer, stream: VideoStream, *, indexed: bool) -> _Table:
+def _table_from_frames(
+    path: Path, container: InputContainer, stream: VideoStream, shadow: Shadow, *, indexed: bool
+) -> _Table:
     """The table of frames by a full decode."""
-    reading = _Reading(container, stream)
+    reading = Reading(container, stream)
     first: VideoFrame | None = None
     last_ticks = 0
     pts: list[int | None] = []
@@ -268,10 +241,12 @@ def _table_from_frames(path: Path, container: InputContainer, stream: VideoStrea
         first = first or frame
         last_ticks = frame.duration or 0
         pts.append(frame.pts)
+        shadow.compare(frame)
     if first is None:
         raise DataError(f"{path}: no frame of it decodes")
+    packets = None if reading.damaged else shadow.index()
     time_base = stream.time_base
-    by_order = container.format.name == "avi" and _codec_name(stream) == "mpeg4"
+    by_order = container.format.name == "avi" and codec_name(stream) == "mpeg4"
     if not by_order and time_base is not None and _is_ascending(pts):
         ticks = np.array(pts, dtype=np.int64)
         # In a damaged file the same frame may not come out again after a seek.
@@ -283,6 +258,7 @@ def _table_from_frames(path: Path, container: InputContainer, stream: VideoStrea
             first=first,
             first_pts=first_pts,
             damaged=reading.damaged,
+            packets=packets,
         )
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
@@ -294,6 +270,7 @@ def _table_from_frames(path: Path, container: InputContainer, stream: VideoStrea
         first=first,
         first_pts=None,
         damaged=reading.damaged,
+        packets=packets,
     )
 
 
@@ -311,20 +288,22 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     elif last_ticks <= 0:
         last_ticks = 1 / (table.tick_s * (stream.average_rate or stream.guessed_rate or 25))
     duration_s = float((int(table.ticks[-1]) + last_ticks) * table.tick_s)
-    transposed, _, _, rotation_deg = _orientation(table.first)
+    orientation, rotation_deg = _orientation(table.first)
     width_px, height_px = table.first.width, table.first.height
     return Video(
         path=path,
         times_s=times_s,
         duration_s=duration_s,
         fps=len(times_s) / duration_s,
-        width_px=height_px if transposed else width_px,
-        height_px=width_px if transposed else height_px,
+        width_px=height_px if orientation.transposed else width_px,
+        height_px=width_px if orientation.transposed else height_px,
         rotation_deg=rotation_deg,
-        codec=_codec_name(stream),
+        codec=codec_name(stream),
         container=container.format.name,
         first_pts=table.first_pts,
         damaged=table.damaged or is_short(duration_s, container, stream),
+        orientation=orientation,
+        packets=table.packets,
     )
 
 
@@ -338,24 +317,69 @@ def _numbers(video: Video, wanted: Iterable[int], stream: VideoStream) -> dict[i
     return {video.first_pts + tick: index for index, tick in ticks.items()}
 
 
-def _images(
-    video: Video, frames: Iterator[VideoFrame], wanted: set[int], numbers: dict[int, int]
-) -> dict[int, NDArray[np.uint8]]:
-    """Index -> RGB, of the wanted frames among those given."""
-    images: dict[int, NDArray[np.uint8]] = {}
+def _elsewhere(video: Video, decoder: str) -> Any:
+    """What takes frames of videos that are not files for PyAV."""
+    # By name: not everything that can be taken from has to be there.
+    if video.container == STORE:
+        return importlib.import_module("kinema.data.stored_video").take
+    if decoder != "pyav":
+        return importlib.import_module("kinema.data.decoders").decoder(decoder).take
+    return None
+
+
+def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], R]) -> dict[int, R]:
+    """Index -> what was taken, by the packet index. Some or all are missing where there is none, or it is not true."""
+    index = None if video.packets is None else video.packets.load()
+    if index is None:
+        return {}
+    if index.num_frames != len(video.times_s):
+        _LOG.debug("%s: its packet index is about another number of frames", video.path)
+        return {}
+    try:
+        taken = take_by_index(video.path, index, wanted, take)
+    except OSError as error:
+        raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
+    if len(taken) < len(wanted):
+        _LOG.debug("%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted))
+    return taken
+
+
+def _take_by_container(video: Video, wanted: set[int], take: Callable[[VideoFrame], R]) -> dict[int, R]:
+    """Index -> what was taken, in the order of the container: from a key frame far in, or from the beginning."""
+    taken: dict[int, R] = {}
+    if video.first_pts is not None and video.times_s[min(wanted)] > _SEEK_FROM_S:
+        with opened(video.path) as (container, stream):
+            keys = _numbers(video, wanted, stream)
+            taken = _take(video, _frames_from_key(container, stream, min(keys)), wanted, keys, take)
+    if len(taken) < len(wanted):  # nothing to seek by, or seeking did not find them all
+        with opened(video.path) as (container, stream):
+            frames = Reading(container, stream).frames()
+            taken = _take(video, frames, wanted, _numbers(video, wanted, stream), take)
+    return taken
+
+
+def _take(
+    video: Video,
+    frames: Iterator[VideoFrame],
+    wanted: set[int],
+    numbers: dict[int, int],
+    take: Callable[[VideoFrame], R],
+) -> dict[int, R]:
+    """Index -> what was taken of the wanted frames among those given."""
+    taken: dict[int, R] = {}
     for position, frame in enumerate(frames):
         number = position if video.first_pts is None else frame.pts
         index = None if number is None else numbers.get(number)
-        if index is not None and index not in images:
-            images[index] = _image(video, frame)
-            if len(images) == len(wanted):
+        if index is not None and index not in taken:
+            taken[index] = take(frame)
+            if len(taken) == len(wanted):
                 break
-    return images
+    return taken
 
 
 def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[VideoFrame]:
     """Frames from a key frame at or before `pts` on, or none where there is no key frame that is sure to do."""
-    reading = _Reading(container, stream)
+    reading = Reading(container, stream)
     target = pts
     for _ in range(3):
         try:
@@ -384,34 +408,41 @@ def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -
         yield frame
 
 
-def _image(video: Video, frame: VideoFrame) -> NDArray[np.uint8]:
-    transposed, flip_rows, flip_columns, _ = _orientation(frame)
+def to_rgb(video: Video, picture: VideoFrame | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB (height_px, width_px, 3) of what `take_frames` gives, upright.
+
+    Raises:
+        DataError: Its pixels cannot be read.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
+    orientation = video.orientation
     width_px, height_px = video.width_px, video.height_px
-    if transposed:
+    if orientation.transposed:
         width_px, height_px = height_px, width_px
     try:
         # A stream may change its size on the way; like a player, show all of it at the size of the first frame.
-        image: NDArray[Any] = frame.to_ndarray(format="rgb24", width=width_px, height=height_px, threads=1)
+        image: NDArray[Any] = picture.to_ndarray(format="rgb24", width=width_px, height=height_px, threads=1)
     except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"{video.path}: pixels of the frame at {frame.time} s cannot be read: {error}") from None
-    if transposed:
+        raise DataError(f"{video.path}: pixels of a frame cannot be read: {error}") from None
+    if orientation.transposed:
         image = image.transpose(1, 0, 2)
-    if flip_rows:
+    if orientation.flip_rows:
         image = image[::-1]
-    if flip_columns:
+    if orientation.flip_columns:
         image = image[:, ::-1]
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool, int]:
-    """How to make a frame upright: transpose, then flip rows, then columns; and its counterclockwise rotation.
+def _orientation(frame: VideoFrame) -> tuple[Orientation, int]:
+    """How to make a frame upright, and its counterclockwise rotation.
 
     The display matrix (ISO/IEC 14496-12, 8.2.2) maps pixel (x, y) to (a x + c y, b x + d y), y downwards.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return False, False, False, 0
+        return Orientation(), 0
     a, b, _, c, d, *_ = np.frombuffer(bytes(cast("SideData", matrix)), dtype=np.int32).tolist()
     if abs(b) > abs(a):
-        return True, b < 0, c < 0, 90 if b < 0 else 270
-    return False, d < 0, a < 0, 180 if d < 0 else 0
+        return Orientation(True, b < 0, c < 0), 90 if b < 0 else 270
+    return Orientation(False, d < 0, a < 0), 180 if d < 0 else 0

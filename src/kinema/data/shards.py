@@ -262,9 +262,13 @@ class Store:
     def __len__(self) -> int:
         return len(self._where)
 
-    def keys(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         """Keys of all entries, in the order of storing, shard by shard."""
         return iter(self._where)
+
+    def keys(self) -> Iterator[bytes]:
+        """As iterating over it."""
+        return iter(self)
 
     @property
     def num_bytes(self) -> int:
@@ -297,22 +301,22 @@ class Store:
             raise self._short(number)
         return mapped[offset : offset + length]
 
-    def read_into(self, key: bytes, out: NDArray[Any]) -> None:
+    def read_into(self, key: bytes, out: NDArray[Any], *, start: int = 0) -> None:
         """Copy data of an entry. As fast as from mapped memory; the process does not grow by what it has read.
 
         Args:
             key: Of the entry.
-            out: C-contiguous, as many bytes as the entry has.
+            out: C-contiguous; as many bytes are read as it has.
+            start: Which byte of the data is the first.
 
         Raises:
             KeyError: There is no such entry.
             DataError: Its file is not as long as it was, or cannot be read.
         """
         number, record = self._record(key)
-        offset, length = int(record["offset"]), int(record["length"])
         view = out.data.cast("B") if out.size else memoryview(b"")
-        assert view.nbytes == length, (view.nbytes, length)
-        self._read(number, "bin", offset, view)
+        assert 0 <= start <= start + view.nbytes <= int(record["length"]), (start, view.nbytes, record["length"])
+        self._read(number, "bin", int(record["offset"]) + start, view)
 
     def meta(self, key: bytes) -> dict[str, Any]:
         """What was stored beside the data of an entry.

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from kinema.data.packet_index import PacketSource
 
 IMAGE: Final = "image"
 """Container of a still image."""
 FRAMES: Final = "frames"
 """Container of a folder of frames."""
+STORE: Final = "store"
+"""Container of a video of which a store holds the frames."""
+
+
+class Orientation(NamedTuple):
+    """How to make a decoded frame upright: transpose it, then flip its rows, then its columns."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +47,9 @@ class Video:
             by their timestamps; None where only their order tells. In a folder of frames, the number in the name of
             the first.
         damaged: Something in it did not decode in full when it was probed; what did is in `times_s`.
+        orientation: How to make frames upright as they come out of a decoder.
+        packets: Where its packets lie in the file and what they are good for; None where frames cannot be read that
+            way and be exact.
         names: In a folder of frames, a format that makes names of files from their numbers ("frame_%010d.jpg").
     """
 
@@ -50,6 +65,8 @@ class Video:
     first_pts: int | None = None
     damaged: bool = False
     names: str | None = None
+    orientation: Orientation = Orientation()
+    packets: PacketSource | None = None
 
     @property
     def is_images(self) -> bool:
