@@ -327,12 +327,15 @@ class _Process:
 
     def kill(self) -> None:
         """End it at once; it has nothing to lose. The thread that waits for it sees that."""
-        self._process.kill()
+        with suppress(ValueError):  # it was stopped
+            self._process.kill()
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
-        self._process.kill()
-        self._process.join()
+        with suppress(ValueError):  # it was stopped already
+            self._process.kill()
+            self._process.join()
+            self._process.close()
         with suppress(OSError):
             self._connection.close()
 
