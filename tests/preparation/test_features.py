@@ -191,7 +191,7 @@ def test_no_room_falls_back_to_frames(
     model = frozen_model()
     assert frozen_features(model.backbone, reader(videos), batch_size=3, workers=0) is None
     assert "features are not kept" in caplog.text
-    assert "the features take 0.0 GB, and 0.0 GB are free" in caplog.text
+    assert "the features of 12 clips take about 0.0 GB and 0.0 GB are free there" in caplog.text
 
 
 def test_too_much_is_not_written_unasked(
@@ -222,10 +222,10 @@ def test_a_prepared_store(
     done = prepare_features(model.backbone, [clips], store, **settings)
     shape = (3, 64, 2, 2) if maps else (3, 128)
     size = {"fp16": 2, "fp32": 4}[stored_as]
-    assert (done.num_stored, done.num_there, done.num_elsewhere, done.failures) == (4, 0, 0, {})
+    assert (done.num_asked, done.num_before, done.num_new, done.failures) == (4, 0, 4, {})
     assert done.num_bytes == 4 * size * int(np.prod(shape))
     again = prepare_features(model.backbone, [clips], store, **settings)
-    assert (again.num_stored, again.num_there) == (0, 4)
+    assert (again.num_new, again.num_before) == (0, 4)
     if maps:
         with pytest.raises(DataError, match=r"clips.store: .*shape is \[3, 64, 2, 2\] there and \[3, 128\] here"):
             stored(model, clips, folder=store)
@@ -241,12 +241,22 @@ def test_a_prepared_store(
         stored(model, other, folder=store)
 
 
+def test_a_prepared_store_is_found(cache: Path, videos: list[Video], tmp_path: Path, monkeypatch: Any) -> None:
+    clips, settings = reader(videos), {"root": None, "batch_size": 3, "workers": 0}
+    prepare_features(frozen_model().backbone, [clips], tmp_path / "store", stored_as="fp32", **settings)  # type: ignore[arg-type]
+    seen = count_computed(monkeypatch)
+    features = stored(frozen_model(), clips)
+    assert (features.store.folder, features.form.stored_as, seen) == (tmp_path / "store", "fp32", [])
+    assert not cache.exists()
+    assert stored(frozen_model(seed=1), clips).store.folder.parent == cache  # of something else: not taken
+
+
 def test_jobs_share_the_work(videos: list[Video], tmp_path: Path) -> None:
     model, clips = frozen_model(), reader(videos)
     settings: dict[str, Any] = {"root": None, "batch_size": 3, "workers": 0}
     jobs = [prepare_features(model.backbone, [clips], tmp_path, shard=(i, 3), **settings) for i in (1, 2, 3)]
-    assert sum(job.num_stored for job in jobs) == 12
-    assert [job.num_stored + job.num_there + job.num_elsewhere for job in jobs] == [12, 12, 12]
+    assert sum(job.num_new for job in jobs) == sum(job.num_asked for job in jobs) == 12
+    assert max(job.num_new for job in jobs) < 12
     assert len(Store.open(tmp_path)) == 12
 
 
@@ -254,7 +264,7 @@ def test_a_store_that_would_not_fit_is_refused(
     videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.raises(DataError, match=r"the features take 0.0 GB, and 0.0 GB are free; make room"):
+    with pytest.raises(DataError, match=r"12 clips take about 0.0 GB and 0.0 GB are free there"):
         prepare_features(frozen_model().backbone, [reader(videos)], tmp_path, root=None, batch_size=3, workers=0)
 
 
@@ -265,7 +275,7 @@ def test_features_that_fp16_cannot_hold(videos: list[Video], tmp_path: Path) -> 
     settings: dict[str, Any] = {"root": None, "batch_size": 3, "workers": 0}
     with pytest.raises(DataError, match=r"too large for fp16; store fp32"):
         prepare_features(backbone, [reader(videos)], tmp_path / "half", **settings)
-    assert prepare_features(backbone, [reader(videos)], tmp_path / "full", stored_as="fp32", **settings).num_stored
+    assert prepare_features(backbone, [reader(videos)], tmp_path / "full", stored_as="fp32", **settings).num_new
 
 
 KILLED = """
@@ -298,7 +308,7 @@ def test_a_killed_job_goes_on_where_it_was(
     assert len(Store.open(store)) == 5
     seen = count_computed(monkeypatch)
     done = prepare_features(frozen_model().backbone, [reader(videos)], store, root=None, batch_size=2, workers=0)
-    assert (done.num_there, done.num_stored, len(seen)) == (5, 7, 7)
+    assert (done.num_before, done.num_new, len(seen)) == (5, 7, 7)
     prepare_features(frozen_model().backbone, [reader(videos)], tmp_path / "b", root=None, batch_size=2, workers=0)
     whole, other = Store.open(store), Store.open(tmp_path / "b")
     assert set(whole.keys()) == set(other.keys())

@@ -43,6 +43,7 @@ class FeatureFormat:
         weights: Digest of its weights.
         arithmetic: What it computes in.
         preprocessing: Of frames, as a dictionary.
+        decoder: Of videos.
         stored_as: Type of the numbers in the store.
         shape: Of a clip's features.
     """
@@ -51,6 +52,7 @@ class FeatureFormat:
     weights: str
     arithmetic: str
     preprocessing: Mapping[str, Any]
+    decoder: str
     stored_as: StoredAs
     shape: tuple[int, ...]
 
@@ -74,6 +76,7 @@ class FeatureFormat:
             weights=weights_digest(backbone),
             arithmetic="bf16" if backbone.arithmetic is torch.bfloat16 else "fp32",
             preprocessing=asdict(preprocessing),
+            decoder=reader.decoder,
             stored_as=stored_as,
             shape=(preprocessing.num_frames, *shape),
         )

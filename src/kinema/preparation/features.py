@@ -22,8 +22,11 @@ from kinema.data.cache import cache_folder
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, clip_loader
 from kinema.data.shards import ShardWriter, Store
+from kinema.data.sources import known_folders, register
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
+from kinema.preparation.frames import Stored
+from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
 
@@ -34,25 +37,6 @@ _LARGEST_BYTES = 2 * 2**30
 
 _CACHE_SHARDS = 8
 """Processes that may write into one store of the cache at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """What `prepare_features` did.
-
-    Attributes:
-        num_stored: Versions of clips that were computed now.
-        num_there: Those that were in the store before.
-        num_elsewhere: Those that are left to the jobs of other shards.
-        failures: Clip id -> why it cannot be read.
-        num_bytes: Size of the store.
-    """
-
-    num_stored: int
-    num_there: int
-    num_elsewhere: int
-    failures: dict[str, str]
-    num_bytes: int
 
 
 def prepare_features(
@@ -88,30 +72,31 @@ def prepare_features(
     """
     form = FeatureFormat.of(backbone, readers[0], stored_as=stored_as, maps=maps)
     job = _Job(backbone, form, folder, batch_size=batch_size, workers=workers, reporter=reporter)
-    keys, failures, num_all = [], dict[str, str](), 0
-    for reader in readers:
-        of_reader, missing = clip_keys(reader, root=root)
-        keys.append((reader, of_reader, missing))
-        failures |= {reader.clips[index].clip_id: reason for index, reason in missing.items()}
-        num_all += len(of_reader) * (len(reader) - len(missing))
+    failures, num_asked = dict[str, str](), 0
     with _writer(folder, form, shard) as writer:
-        parts = [(reader, _pending(of_reader, missing, writer, shard)) for reader, of_reader, missing in keys]
-        num_pending = sum(len(pending) for _, pending in parts)
-        _check_room(folder, num_pending * form.num_bytes)
-        num_stored = 0
-        for reader, pending in parts:
-            unreadable = job.run(reader, pending, writer, "computing features")
+        parts = []
+        for reader in readers:
+            keys, missing = clip_keys(reader, root=root)
+            failures |= {reader.clips[index].clip_id: reason for index, reason in missing.items()}
+            asked = _part(keys, missing, shard)
+            num_asked += len(asked)
+            parts.append((reader, [item for item in asked if item.key not in writer]))
+        pending = {item.key for _, items in parts for item in items}
+        check_room(folder, len(pending) * form.num_bytes, f"{len(pending):,} clips")
+        num_new = 0
+        for reader, items in parts:
+            items = [item for item in items if item.key not in writer]  # one split may hold what another does
+            unreadable = job.run(reader, items, writer, "computing features")
             failures |= {reader.clips[index].clip_id: reason for index, reason in unreadable.items()}
-            num_stored += sum(item.index not in unreadable for item in pending)
-    store = Store.open(folder, kind=KIND)
-    of_all = {key.tobytes() for _, of_reader, missing in keys for key in _wanted(of_reader, missing)}
-    num_present = sum(key in store for key in of_all)
+            num_new += sum(item.index not in unreadable for item in items)
+    register(folder)
+    num_before = num_asked - sum(len(items) for _, items in parts)
     return Stored(
-        num_stored=num_stored,
-        num_there=num_present - num_stored,
-        num_elsewhere=num_all - num_present - sum(1 for _ in failures),
+        num_asked=num_asked,
+        num_before=num_before,
+        num_new=num_new,
+        num_bytes=num_new * form.num_bytes,
         failures=failures,
-        num_bytes=store.num_bytes,
     )
 
 
@@ -168,12 +153,33 @@ def _cached(form: FeatureFormat) -> Path:
 
 def _agreed(folder: Path, form: FeatureFormat) -> FeatureFormat:
     """The format with the number type of a store, whose other settings have to be the same."""
-    settings = Store.open(folder, kind=KIND).settings
-    form = replace(form, stored_as="fp32" if settings.get("stored_as") == "fp32" else "fp16")
-    difference = form.difference(settings)
+    store = Store.open(folder, kind=KIND)
+    form = replace(form, stored_as=_stored_as(store))
+    difference = form.difference(store.settings)
     if difference is not None:
         raise DataError(f"clips.store: {folder} holds features of something else: {difference}")
     return form
+
+
+def _stored_as(store: Store) -> StoredAs:
+    return "fp32" if store.settings.get("stored_as") == "fp32" else "fp16"
+
+
+def _prepared(form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None) -> Store | None:
+    """A store that somebody has prepared of exactly this, with every clip in it."""
+    for folder in known_folders(root):
+        try:
+            store = Store.open(folder)
+        except DataError as error:
+            log.warning("a store is not used: %s", error)
+            continue
+        if store.kind != KIND or replace(form, stored_as=_stored_as(store)).difference(store.settings) is not None:
+            continue
+        num_there = sum(key.tobytes() in store for key in wanted)
+        if num_there == len(wanted):
+            return store
+        log.info("%s: holds features of %d of %d clips, and is not used", folder, num_there, len(wanted))
+    return None
 
 
 def _complete(
@@ -201,8 +207,8 @@ def _complete(
             )
             return None
     with _writer(job.folder, job.form, (1, _CACHE_SHARDS) if unasked else (1, 1), others=unasked) as writer:
-        pending = _pending(keys, failures, writer, (1, 1))
-        _check_room(job.folder, len(pending) * job.form.num_bytes)
+        pending = [item for item in _part(keys, failures, (1, 1)) if item.key not in writer]
+        check_room(job.folder, len(pending) * job.form.num_bytes, f"the features of {len(pending):,} clips")
         failures.update(job.run(reader, pending, writer, description))
     return Store.open(job.folder, kind=KIND)
 
@@ -237,18 +243,6 @@ def _writer(folder: Path, form: FeatureFormat, shard: tuple[int, int], *, others
             number += 1
 
 
-def _check_room(folder: Path, num_bytes: int) -> None:
-    """Raises:
-    DataError: There is no room for so much more.
-    """
-    free = shutil.disk_usage(folder).free
-    if num_bytes > 0.95 * free:
-        raise DataError(
-            f"{folder}: the features take {num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or "
-            "store them elsewhere"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Pending:
     """A version of a clip that is to be computed."""
@@ -264,17 +258,14 @@ def _wanted(keys: NDArray[np.uint8], failures: dict[int, str]) -> NDArray[np.uin
     return keys[:, usable].reshape(-1, keys.shape[2])
 
 
-def _pending(
-    keys: NDArray[np.uint8], failures: dict[int, str], writer: ShardWriter, shard: tuple[int, int]
-) -> list[_Pending]:
-    """What is to be computed by this job: versions that are the same, such as one clip listed twice, once."""
+def _part(keys: NDArray[np.uint8], failures: dict[int, str], shard: tuple[int, int]) -> list[_Pending]:
+    """What falls to one job: versions that are the same, such as one clip listed twice, once."""
     number, count = shard
     found: dict[bytes, _Pending] = {}
     for view, of_view in enumerate(keys):
         for index, row in enumerate(of_view):
             key = row.tobytes()
-            mine = int.from_bytes(key[:8], "little") % count == number - 1
-            if mine and index not in failures and key not in writer:
+            if int.from_bytes(key[:8], "little") % count == number - 1 and index not in failures:
                 found.setdefault(key, _Pending(index, view, key))
     return list(found.values())
 

@@ -12,6 +12,7 @@ import torch
 from kinema.data.cache import cache_folder
 from kinema.data.loading import ClipReader
 from kinema.data.shards import Store
+from kinema.data.sources import find_source
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.runtime import arithmetic
@@ -41,17 +42,7 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
         ConfigError: The recipe names a store of features that it cannot use.
     """
     section = prepared.recipe.clips
-    frames = {
-        split: ClipReader(
-            clips,
-            prepared.videos,
-            prepared.preprocessing,
-            augmentation=section.augmentation if split == "train" else None,
-            seed=prepared.recipe.trainer.seed,
-            decoder=section.decoder,
-        )
-        for split, clips in prepared.clips.items()
-    }
+    frames = {split: _frames(prepared, split) for split in prepared.clips}
     backbone = _frozen_backbone(prepared)
     if backbone is not None:
         _choose_arithmetic(prepared, backbone, frames["train"], saved, reporter)
@@ -84,6 +75,30 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
     where = {str(reader.store.folder) for reader in of_features.values() if isinstance(reader, FeatureReader)}
     log.info("clips are read as features of the frozen backbone, from %s", ", ".join(sorted(where)))
     return of_features
+
+
+def _frames(prepared: Prepared, split: Split) -> ClipReader:
+    section, seed = prepared.recipe.clips, prepared.recipe.trainer.seed
+    augmentation = section.augmentation if split == "train" else None
+    source = find_source(
+        section,
+        prepared.clips[split],
+        prepared.videos,
+        prepared.preprocessing["rgb"],
+        root=prepared.recipe.data.root,
+        augmentation=augmentation,
+        seed=seed,
+        name=split,
+    )
+    return ClipReader(
+        source.clips,
+        source.videos,
+        prepared.preprocessing,
+        augmentation=augmentation,
+        seed=seed,
+        store=source.store,
+        decoder=section.decoder,
+    )
 
 
 def _frozen_backbone(prepared: Prepared) -> FrameBackbone | None:
