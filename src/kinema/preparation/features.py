@@ -136,6 +136,10 @@ def frozen_features(
     if folder is not None:
         form = _agreed(folder, form)
     keys, failures = clip_keys(reader, root=root)
+    if folder is None:
+        prepared = _prepared(form, _wanted(keys, failures), root)
+        if prepared is not None:
+            return FeatureReader(prepared, replace(form, stored_as=_stored_as(prepared)), keys, reader, failures)
     job = _Job(backbone, form, folder or _cached(form), batch_size=batch_size, workers=workers, reporter=reporter)
     try:
         store = _complete(job, reader, keys, failures, description, unasked=folder is None)
