@@ -108,6 +108,7 @@ def frozen_features(
     workers: int,
     root: Path | None = None,
     folder: Path | None = None,
+    stored_as: StoredAs | None = None,
     description: str = "computing features",
     reporter: Reporter = SILENT,
 ) -> FeatureReader | None:
@@ -120,7 +121,8 @@ def frozen_features(
         batch_size: Clips at once.
         workers: Processes that read clips.
         root: Folder of the data set.
-        folder: A store; by default one in the cache, in fp16.
+        folder: A store; by default one that was prepared, or else one in the cache, in fp16.
+        stored_as: Take no store of other numbers: those that a run was begun with.
         description: What the reporter shows.
         reporter: Where to show progress.
 
@@ -137,9 +139,12 @@ def frozen_features(
         form = _agreed(folder, form)
     keys, failures = clip_keys(reader, root=root)
     if folder is None:
-        prepared = _prepared(form, _wanted(keys, failures), root)
+        prepared = _prepared(form, _wanted(keys, failures), root, stored_as)
         if prepared is not None:
             return FeatureReader(prepared, replace(form, stored_as=_stored_as(prepared)), keys, reader, failures)
+        if stored_as not in (None, form.stored_as):
+            log.warning("features are not kept: the run was begun with a store of %s, which is not there", stored_as)
+            return None
     job = _Job(backbone, form, folder or _cached(form), batch_size=batch_size, workers=workers, reporter=reporter)
     try:
         store = _complete(job, reader, keys, failures, description, unasked=folder is None)
@@ -169,7 +174,9 @@ def _stored_as(store: Store) -> StoredAs:
     return "fp32" if store.settings.get("stored_as") == "fp32" else "fp16"
 
 
-def _prepared(form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None) -> Store | None:
+def _prepared(
+    form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None, stored_as: StoredAs | None
+) -> Store | None:
     """A store that somebody has prepared of exactly this, with every clip in it."""
     for folder in known_folders(root):
         try:
@@ -178,6 +185,8 @@ def _prepared(form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None)
             log.warning("a store is not used: %s", error)
             continue
         if store.kind != KIND or replace(form, stored_as=_stored_as(store)).difference(store.settings) is not None:
+            continue
+        if stored_as not in (None, _stored_as(store)):
             continue
         num_there = sum(key.tobytes() in store for key in wanted)
         if num_there == len(wanted):

@@ -61,6 +61,7 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
             workers=section.workers,
             root=prepared.recipe.data.root,
             folder=folder,
+            stored_as=None if saved is None else saved.get("stored_as"),
             description=f"features of {split} clips",
             reporter=reporter,
         )

@@ -112,7 +112,7 @@ class FrameBackbone(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._forget()  # it moves, or changes type
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         self._forget()

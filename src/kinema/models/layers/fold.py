@@ -94,7 +94,7 @@ def _folded(module: nn.Module) -> nn.Module:
         norm, convolution = modules[str(node.target)], modules[str(before.target)]
         if calls[node.target] > 1 or calls[before.target] > 1 or not _fits(convolution, norm):
             continue
-        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))  # type: ignore[type-var]
+        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
         rest = _rest(norm)
         if rest is not None:
             traced.set_submodule(str(node.target), rest)
