@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from kinema.cli import data_advise, data_check, data_download, data_list, data_stats
+from kinema.cli import data_advise, data_check, data_download, data_list, data_prepare, data_stats
 
 app = typer.Typer(
-    help="Data sets: download one, list its clips, check its files, count what is in it.",
+    help="Data sets: download one, list its clips, check its files, store them for fast reading, count what is in it.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -22,5 +22,6 @@ def default(context: typer.Context) -> None:
 app.command("download")(data_download.download)
 app.command("list")(data_list.list_clips)
 app.command("check")(data_check.check)
+app.command("prepare")(data_prepare.prepare)
 app.command("stats")(data_stats.stats)
 app.command("advise")(data_advise.advise)

@@ -127,6 +127,17 @@ class EpochOrder:
             yield [(int(index), epoch) for index in order[start : start + self.batch_size]]
 
 
+class Order(Protocol):
+    """Which clips come when: batches of (index, epoch)."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]: ...
+
+
 class ClipSource(Protocol):
     """Where clips may lie ready.
 
@@ -201,18 +212,36 @@ class ClipReader:
         """
         clip = self.clips[index]
         video = self.videos[clip.video]
+        plans, drawn = self.plan(index, epoch)
+        for stream, plan in plans.items():
+            preprocessing = self.preprocessing[stream]
+            if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
+                read_plan(video, plan, preprocessing, decoder=self.decoder, out=out[stream])
+        return drawn
+
+    def plan(self, index: int, epoch: int) -> tuple[dict[str, ClipPlan], Drawn]:
+        """Stream -> what of a clip's video it is in an epoch, and what is drawn for it and done later.
+
+        Raises:
+            DataError: The clip's times lie outside its video.
+        """
+        clip = self.clips[index]
         view = epoch % (self.num_views or epoch + 1)
         strength = 0.0 if self.augmentation is None else self.augmentation.colour
-        drawn = Drawn()
+        plans, drawn = {}, Drawn()
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
             rng = np.random.default_rng([self.seed, view, index])
-            augmented = None if self.augmentation is None else rng
-            plan = plan_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
-            if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
-                read_plan(video, plan, preprocessing, decoder=self.decoder, out=out[stream])
+            plan = plan_clip(
+                clip,
+                self.videos[clip.video],
+                preprocessing,
+                augmentation=self.augmentation,
+                rng=None if self.augmentation is None else rng,
+            )
+            plans[stream] = plan
             drawn = Drawn(flip=plan.flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
-        return drawn
+        return plans, drawn
 
 
 def _draw_colour(rng: np.random.Generator, strength: float) -> tuple[float, float, float]:
@@ -239,7 +268,7 @@ class ClipLoader:
         pin_memory: Have batches in page-locked memory, from which a GPU copies them by itself.
     """
 
-    def __init__(self, reader: Reader, order: EpochOrder, *, workers: int, pin_memory: bool = False) -> None:
+    def __init__(self, reader: Reader, order: Order, *, workers: int, pin_memory: bool = False) -> None:
         self.reader = reader
         self.order = order
         # A daemonic process may not have children.
@@ -366,6 +395,6 @@ def _abandon(engine: ReadHere | ReadAhead, slots: Slots) -> None:
     slots.close()
 
 
-def clip_loader(reader: Reader, order: EpochOrder, *, workers: int, pin_memory: bool = False) -> ClipLoader:
+def clip_loader(reader: Reader, order: Order, *, workers: int, pin_memory: bool = False) -> ClipLoader:
     """Batches of `reader`'s clips in `order`, read by `workers` processes or threads (0: by who iterates)."""
     return ClipLoader(reader, order, workers=workers, pin_memory=pin_memory)

@@ -16,7 +16,9 @@ from kinema.data.device import to_model_input
 from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
 from kinema.models.load import load_model
+from kinema.models.runtime import faster
 from kinema.models.weights import WeightsConfig, weights_folder
+from kinema.sections import RuntimeSection
 from kinema.types import Clip, UserError
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Recogniser:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.config = config
+        self._quick: nn.Module | None = None
 
     def predict(
         self,
@@ -110,7 +113,11 @@ class Recogniser:
         *frame_shape), of I420 where that is what its `pixels` are."""
         with torch.inference_mode():
             inputs = to_model_input({"rgb": frames.to(self.device)}, self.config.preprocessing)
-            logits = self.model(inputs)
+            if self._quick is None:
+                # Memory is the process's own affair, and this need not be a process of ours.
+                first = {stream: values[:1] for stream, values in inputs.items()}
+                self._quick = faster(self.model, RuntimeSection(keep_memory=False), first)
+            logits = self._quick(inputs)
         probabilities = {task: values.float().softmax(dim=1).cpu() for task, values in logits.items()}
         return [
             Prediction(

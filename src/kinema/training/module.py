@@ -59,6 +59,8 @@ class RecogniserTraining(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.clips_fingerprint = clips_fingerprint
         self.reads = "frames"  # or "features", of a frozen backbone
+        self.stored_as: str | None = None  # type of the stored features
+        self.arithmetic = "fp32"  # or "bf16", of a frozen backbone
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -191,6 +193,8 @@ class RecogniserTraining(LightningModule):
             "best": self.best,
             "clips": self.clips_fingerprint,
             "reads": self.reads,
+            "stored_as": self.stored_as,
+            "arithmetic": self.arithmetic,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,356 @@
+"""`kinema data prepare`: do once what would otherwise be done in every epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.cli.console import JsonOption, Output
+from kinema.cli.data_section import (
+    AnnotationsOption,
+    NameArgument,
+    OverridesArgument,
+    RootArgument,
+    SplitName,
+    data_section,
+)
+from kinema.types import UserError
+
+if TYPE_CHECKING:
+    from kinema.data.video import Video
+    from kinema.preparation.frames import FrameSettings
+    from kinema.sections import ClipsSection, DataSection, Recipe
+    from kinema.types import Clip, Split
+
+_QUALITY = 90
+_SHOWN = 3
+_NUM_FRAMES = 20
+
+
+class PixelsName(StrEnum):
+    """How frames are stored."""
+
+    i420 = "i420"
+    rgb = "rgb"
+    jpeg = "jpeg"
+
+
+class FitName(StrEnum):
+    """How frames become square."""
+
+    crop = "crop"
+    squash = "squash"
+
+
+class TypeName(StrEnum):
+    """Numbers of stored features."""
+
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def prepare(
+    name: NameArgument,
+    root: RootArgument,
+    overrides: OverridesArgument = None,
+    annotations: AnnotationsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="STORE", help="Folder of the store.")] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="Store decoded frames.")] = False,
+    transcode: Annotated[bool, typer.Option("--transcode", help="Store videos with dense key frames.")] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", metavar="RECIPE|BACKBONE", help="Store features of a recipe's, or a named, frozen backbone."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE|published", help="--features BACKBONE: its weights.")
+    ] = None,
+    dtype: Annotated[TypeName, typer.Option(help="--features: type of the numbers.")] = TypeName.fp16,
+    maps: Annotated[bool, typer.Option("--maps", help="--features: before they are averaged over the frame.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="--frames: what this recipe reads, exactly.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=8, metavar="PX", help="--frames: side of square frames.")] = None,
+    fit: Annotated[FitName | None, typer.Option(help="--size: how frames become square.")] = None,
+    resize: Annotated[int | None, typer.Option(min=8, metavar="PX", help="--size: short side before the cut.")] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=16, metavar="PX", help="Whole frames, with at most this short side.")
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="--frames: that many, uniform in time; by default 20.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, metavar="FPS", help="--frames: all at this rate.")] = None,
+    views: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="--recipe: random versions of training clips too.")
+    ] = None,
+    pixels: Annotated[PixelsName | None, typer.Option(help="--frames: how they are stored; by default i420.")] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="--pixels jpeg: 90 by default.")] = None,
+    key_every: Annotated[int, typer.Option(min=1, metavar="N", help="--transcode: frames between key frames.")] = 12,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="--transcode: quality, the smaller the better.")] = 18,
+    split: Annotated[SplitName | None, typer.Option(help="Only this split.")] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N parts: for array jobs.")] = "1/1",
+    workers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Processes to use. By default one for each core.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Store what reading clips takes time for. Stopped at any moment, the same command goes on; several shards can be
+    made at once. clips.store=STORE reads from it; where it gives the same numbers, it is taken without being asked."""
+    if [frames, transcode, features is not None].count(True) != 1:
+        raise UserError("give one of --frames, --transcode and --features; see kinema data prepare --help")
+    if out is None:
+        raise UserError("--out: say where the store is to be, as in --out stores/frames")
+    part = _shard(shard)
+    output = Output(json_file)
+    workers = _cores() if workers is None else workers
+    folder = out.expanduser().absolute()
+    if transcode:
+        _only_with("--frames", recipe=recipe, size=size, fit=fit, resize=resize, rate=rate, views=views)
+        _only_with("--frames", num_frames=num_frames, pixels=pixels, quality=quality)
+        section = data_section(name, root, overrides, annotations)
+        clips, videos, record = _clips(section, 0, split, workers, output)
+        from kinema.preparation.transcode import TranscodeSettings, transcode_videos
+
+        done = transcode_videos(
+            videos,
+            TranscodeSettings(short_side_px=short_side, key_every=key_every, crf=crf),
+            folder,
+            root=section.root,
+            shard=part,
+            workers=workers,
+            reporter=output.reporter,
+        )
+        _finish(output, record, section, folder, "videos", done)
+        return
+    if features is not None:
+        _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
+        given = {"size_px": size, "fit": fit and fit.value, "resize_px": resize, "num_frames": num_frames}
+        of_frozen = _features(features, weights, given, name, root, overrides, annotations)
+        clips, videos, record = _clips(of_frozen.data, of_frozen.trainer.seed, split, workers, output)
+        from kinema.cli.data_prepare_features import store_features
+
+        done = store_features(
+            of_frozen,
+            clips,
+            videos,
+            folder,
+            stored_as=dtype.value,
+            maps=maps,
+            views=views,
+            still=weights is not None and views is None,
+            shard=part,
+            workers=workers,
+            reporter=output.reporter,
+        )
+        _finish(output, record, of_frozen.data, folder, "clips", done)
+        return
+    taken = _recipe(recipe, name, root, overrides, annotations)
+    section = data_section(name, root, overrides, annotations) if taken is None else taken.data
+    settings = (
+        _settings(size, fit, resize, short_side, num_frames, rate, pixels, quality, views)
+        if taken is None
+        else _settings_of(taken, pixels, quality, views, size=size, fit=fit, resize=resize, short_side=short_side)
+    )
+    seed = 0 if taken is None else taken.trainer.seed
+    clips, videos, record = _clips(section, seed, split, workers, output)
+    from kinema.preparation.frames import prepare_frames
+
+    stored = prepare_frames(
+        clips,
+        videos,
+        settings,
+        folder,
+        root=section.root,
+        shard=part,
+        workers=workers,
+        reporter=output.reporter,
+    )
+    _finish(output, record, section, folder, "clips", stored)
+
+
+def _finish(output: Output, record: dict[str, Any], section: DataSection, folder: Path, unit: str, done: Any) -> None:
+    failures: dict[str, str] = {**record.pop("skipped"), **done.failures}
+    output.say(
+        f"{folder}: {done.num_new:,} {unit} stored, {done.num_bytes / 1e9:.2f} GB"
+        + (f"; {done.num_before:,} were there before" if done.num_before else "")
+    )
+    if failures:
+        shown = [f"\n  {name}: {reason}" for name, reason in list(failures.items())[:_SHOWN]]
+        more = f"\n  and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+        output.say(f"warning: {len(failures):,} {unit} cannot be read and are not in it:{''.join(shown)}{more}")
+    output.finish(
+        {
+            "store": str(folder),
+            "data": section.model_dump(mode="json"),
+            **record,
+            "asked": done.num_asked,
+            "before": done.num_before,
+            "new": done.num_new,
+            "bytes": done.num_bytes,
+            "failed": failures,
+        }
+    )
+
+
+def _clips(
+    section: DataSection, seed: int, split: SplitName | None, workers: int, output: Output
+) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[str, Any]]:
+    """Clips that can be read, as training and evaluation list them; their videos; and what to report of them."""
+    from kinema.data.load_dataset import load_dataset
+    from kinema.data.usable import probe_splits
+
+    dataset = load_dataset(section, seed=seed, for_training=False, reporter=output.reporter)
+    for note in dataset.notes:
+        output.say(note)
+    wanted: list[Split] = [name for name in dataset.splits if split is None or name == split.value]
+    if not wanted:
+        raise UserError(f"--split: there is no {split} split; there are {', '.join(dataset.splits)}")
+    clips, videos, skipped = probe_splits(dataset, wanted, workers=workers, reporter=output.reporter)
+    reasons = {clip_id: reason for found in skipped.values() for clip_id, reason in found.items()}
+    return clips, videos, {"clips": {name: len(some) for name, some in clips.items()}, "skipped": reasons}
+
+
+def _recipe(
+    recipe: str | None, name: str, root: Path, overrides: Sequence[str] | None, annotations: Path | None
+) -> Recipe | None:
+    """The recipe, with its data where NAME and ROOT say they are."""
+    if recipe is None:
+        return None
+    from kinema import recipes
+    from kinema.config import resolve
+
+    values = dict(recipes.read(recipe))
+    before = values.get("data")
+    same = isinstance(before, Mapping) and before.get("name") == name
+    values["data"] = {**(before if same else {}), "name": name, "root": str(root)}  # type: ignore[dict-item]
+    if annotations is not None:
+        values["data"]["annotations"] = str(annotations.expanduser().absolute())
+    return resolve(values, list(overrides or []))
+
+
+def _features(
+    what: str,
+    weights: str | None,
+    given: Mapping[str, object],
+    name: str,
+    root: Path,
+    overrides: Sequence[str] | None,
+    annotations: Path | None,
+) -> Recipe:
+    """The recipe that is named, or the one that the name of a backbone stands for."""
+    from kinema import recipes
+    from kinema.cli.data_prepare_features import features_recipe
+
+    if what in recipes.names() or what.endswith((".yaml", ".yml")):
+        _only_with("--features BACKBONE", weights=weights, **{key.removesuffix("_px"): v for key, v in given.items()})
+        recipe = _recipe(what, name, root, overrides, annotations)
+        assert recipe is not None
+        return recipe
+    if weights is None:
+        raise UserError(f"--weights: say which weights {what} has: a file, or published")
+    data = data_section(name, root, overrides, annotations).model_dump(mode="json")
+    kept = {key: value for key, value in given.items() if value is not None}
+    return features_recipe(what, data, weights=weights, clips=kept)
+
+
+def _settings(
+    size: int | None,
+    fit: FitName | None,
+    resize: int | None,
+    short_side: int | None,
+    num_frames: int | None,
+    rate: float | None,
+    pixels: PixelsName | None,
+    quality: int | None,
+    views: int | None,
+) -> FrameSettings:
+    from kinema.data.frame_store import FrameFormat
+    from kinema.preparation.frames import FrameSettings
+
+    _only_with("--recipe", views=views)
+    if size is not None and short_side is not None:
+        raise UserError("--size makes square frames and --short-side keeps them whole; give one of them")
+    if num_frames is not None and rate is not None:
+        raise UserError("--num-frames and --rate: give one of them")
+    if short_side is not None:
+        _only_with("--size", fit=fit, resize=resize)
+    fit = fit or FitName.crop
+    side = None if short_side is not None else size or 224
+    if resize is not None and (fit is FitName.squash or resize < (side or 0)):
+        raise UserError(f"--resize: {resize} has no meaning with --fit {fit.value} and --size {side}")
+    kept = pixels or (PixelsName.rgb if side is not None and side % 2 else PixelsName.i420)
+    if kept is PixelsName.i420 and side is not None and side % 2:
+        raise UserError(f"--size: {side} is odd, and i420 has even sides; give an even size, or --pixels rgb")
+    form = FrameFormat(
+        pixels=kept.value,
+        size_px=side,
+        resize_px=None if side is None else resize or side,
+        fit=None if side is None else fit.value,
+        short_side_px=short_side,
+        quality=_quality(kept, quality),
+    )
+    return FrameSettings(form=form, num_frames=None if rate is not None else num_frames or _NUM_FRAMES, rate_fps=rate)
+
+
+def _settings_of(
+    recipe: Recipe, pixels: PixelsName | None, quality: int | None, views: int | None, **given: object
+) -> FrameSettings:
+    """What a recipe's training and evaluation read."""
+    from kinema.data.frame_store import FrameFormat
+    from kinema.preparation.frames import FrameSettings
+
+    for option, value in given.items():
+        if value is not None:
+            raise UserError(f"--{option.replace('_', '-')}: the recipe says that; leave it out, or leave out --recipe")
+    clips = recipe.clips
+    kept = pixels.value if pixels is not None else _pixels(clips)
+    augmentation = clips.augmentation
+    if views is not None:
+        augmentation = augmentation.model_copy(update={"views": views})
+    form = FrameFormat(
+        pixels=kept,
+        size_px=clips.size_px,
+        resize_px=clips.resize_px or clips.size_px,
+        fit=clips.fit,
+        quality=_quality(PixelsName(kept), quality),
+    )
+    return FrameSettings(
+        form=form,
+        num_frames=clips.num_frames,
+        augmentation=augmentation if augmentation.views is not None else None,
+        seed=recipe.trainer.seed,
+    )
+
+
+def _pixels(clips: ClipsSection) -> str:
+    return clips.pixels or ("rgb" if clips.size_px % 2 else "i420")
+
+
+def _quality(pixels: PixelsName, quality: int | None) -> int | None:
+    if pixels is PixelsName.jpeg:
+        return quality or _QUALITY
+    _only_with("--pixels jpeg", quality=quality)
+    return None
+
+
+def _only_with(option: str, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name.replace('_', '-')}: has a meaning with {option} only")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard: {text!r}: expected I/N, as in 1/4 for the first of four")
+    return int(number), int(count)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,448 @@
+"""Files of a store: many entries of bytes under keys, written by several jobs and read as one.
+
+    STORE/store.json       version, kind and settings; written once, whole
+    STORE/2-of-4.bin       data of what job 2 of 4 stored, one entry behind the other, each at a multiple of 64 bytes
+    STORE/2-of-4.meta      a line of JSON for each entry
+    STORE/2-of-4.idx       a record of 64 bytes for each entry: key, where it lies, checksums
+    STORE/2-of-4.lock      locked while that job writes
+
+Data and meta are on the disk before the record that names them is written: whatever kills a writer, every record is of
+an entry that is whole. What lies behind the last record is dropped when the job goes on. Readers take the records of
+all jobs; of a key that two jobs stored, the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinema.data.shard_index import (
+    KEY_BYTES,
+    RECORD,
+    agree,
+    description,
+    entry_key,
+    file_state,
+    index_files,
+    is_store,
+    joined,
+    read_index,
+    record_checksums,
+    rows,
+)
+from kinema.types import DataError
+
+__all__ = ["Buffer", "ShardWriter", "Store", "entry_key", "file_state", "is_store"]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
+
+_ALIGNMENT = 64
+# A kill costs at most this much work, which is then done again; and this is how often the disk has to be waited for.
+_COMMIT_EVERY_S = 1.0
+_CHUNK = 4 * 2**20
+
+
+class ShardWriter:
+    """Adds entries to a store, as one of `n` jobs that may run at the same time; a context manager.
+
+    What an earlier run of the same job stored is kept, and what it had only begun is dropped. Entries are safe on the
+    disk from the next `commit` on, which `append` calls every second, and leaving the block.
+
+    Args:
+        folder: The store; made where it does not exist.
+        kind: What is stored ("frames"); a store has one kind.
+        settings: Of JSON types; a store has one of each.
+        shard: (i, n): this is job i, from 1, of n.
+
+    Raises:
+        DataError: The folder holds a store of another version, kind or settings, or cannot be written; or a process
+            that runs writes the same shard.
+    """
+
+    def __init__(
+        self, folder: Path, *, kind: str, settings: Mapping[str, Any], shard: tuple[int, int] = (1, 1)
+    ) -> None:
+        number, count = shard
+        if not 1 <= number <= count:
+            raise DataError(f"shard {number}/{count}: the first of {count} is 1/{count}, the last {count}/{count}")
+        self.folder = folder
+        self._name = f"{number}-of-{count}"
+        self._files: dict[str, int] = {}
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            agree(folder, kind, settings)
+            try:
+                self._open()
+            except BaseException:
+                self._close()
+                raise
+
+    def _open(self) -> None:
+        self._lock()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        for suffix in ("bin", "meta", "idx"):
+            self._files[suffix] = os.open(self._path(suffix), flags, 0o666)
+        own = read_index(self._path("idx"))
+        self._end = _ends(own, "offset", "length")
+        self._meta_end = _ends(own, "meta_offset", "meta_length")
+        sizes = {"bin": self._end, "meta": self._meta_end, "idx": len(own) * RECORD.itemsize}
+        for suffix, size in sizes.items():
+            if os.fstat(self._files[suffix]).st_size < size:
+                raise DataError(
+                    f"{self._path(suffix)}: shorter than {self._path('idx').name} says; the store is damaged"
+                )
+            os.ftruncate(self._files[suffix], size)
+            os.lseek(self._files[suffix], size, os.SEEK_SET)
+        # A job skips what any other has stored up to now: jobs may be cut differently from one run to the next.
+        self._keys = set(rows(joined([read_index(path) for path in index_files(self.folder)])))
+        self._records: list[tuple[Any, ...]] = []
+        self._committed_s = time.monotonic()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def append(self, key: bytes, data: Buffer, meta: Mapping[str, Any]) -> None:
+        """Store an entry. A key that is there already is left as it is.
+
+        Args:
+            key: 16 bytes.
+            data: What is stored under it, of any length; of an array, its bytes.
+            meta: Small, of JSON types.
+
+        Raises:
+            DataError: It cannot be written: the disk is full. What was committed stays good.
+        """
+        assert len(key) == KEY_BYTES
+        if key in self._keys:
+            return
+        if isinstance(data, np.ndarray):
+            content = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        else:
+            content = memoryview(data)
+        line = json.dumps(dict(meta), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        offset, meta_offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT, self._meta_end
+        with _writing(self._path("bin")):
+            _write(self._files["bin"], bytes(offset - self._end))
+            _write(self._files["bin"], content)
+            _write(self._files["meta"], line)
+        self._end, self._meta_end = offset + content.nbytes, meta_offset + len(line)
+        whole = (tuple(key), offset, content.nbytes, zlib.crc32(content))
+        self._records.append((*whole, meta_offset, len(line), zlib.crc32(line), 0, 0))
+        self._keys.add(key)
+        if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """See to it that everything up to here survives whatever happens.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        if self._records:
+            records = np.array(self._records, dtype=RECORD)
+            records["record_checksum"] = record_checksums(records)
+            with _writing(self._path("idx")):
+                for suffix in ("bin", "meta"):
+                    os.fsync(self._files[suffix])
+                _write(self._files["idx"], memoryview(records.tobytes()))
+                os.fsync(self._files["idx"])
+            self._records = []
+        self._committed_s = time.monotonic()
+
+    def close(self) -> None:
+        """Commit, and let others write this shard."""
+        try:
+            self.commit()
+        finally:
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DataError):  # a full disk: what can still be kept, is
+            with suppress(DataError):
+                self.commit()
+            self._close()
+        else:
+            self.close()
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self._name}.{suffix}"
+
+    def _lock(self) -> None:
+        """A lock that ends with this process, and that the processes it forks do not hold."""
+        self._files["lock"] = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.lockf(self._files["lock"], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                raise DataError(
+                    f"{self.folder}: another process is writing shard {self._name.replace('-of-', '/')} of this store; "
+                    "wait for it, or give every job a shard of its own"
+                ) from None
+
+    def _close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+class Store:
+    """A store to read from. It may be pickled, and carried into forked processes.
+
+    Attributes:
+        folder: Where it lies.
+        kind: What is stored.
+        settings: With which settings.
+    """
+
+    def __init__(self, folder: Path, *, kind: str, settings: Mapping[str, Any], shards: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.settings = settings
+        self._names = list(shards)
+        self._records = joined(list(shards.values()))
+        self._starts = np.cumsum([0, *(len(records) for records in shards.values())])
+        self._where = rows(self._records)
+        self._files: dict[str, int] = {}
+        self._maps: dict[int, NDArray[np.uint8] | None] = {}
+
+    @classmethod
+    def open(cls, folder: Path, *, kind: str | None = None) -> Self:
+        """Open a store.
+
+        Args:
+            folder: The store.
+            kind: What it has to be a store of.
+
+        Raises:
+            DataError: There is none, of a version that is not known, or of another kind, or its index is damaged.
+        """
+        found = description(folder)
+        if kind is not None and found["kind"] != kind:
+            raise DataError(f"{folder}: a store of {found['kind']}, where one of {kind} is needed")
+        shards = {path.stem: read_index(path) for path in index_files(folder)}
+        return cls(folder, kind=found["kind"], settings=found["settings"], shards=shards)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shards = np.split(self._records, self._starts[1:-1])
+        return _reopened, (
+            type(self),
+            self.folder,
+            self.kind,
+            self.settings,
+            dict(zip(self._names, shards, strict=True)),
+        )
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Keys of all entries, in the order of storing, shard by shard."""
+        return iter(self._where)
+
+    def keys(self) -> Iterator[bytes]:
+        """As iterating over it."""
+        return iter(self)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of data, without meta."""
+        return int(self._records["length"].sum())
+
+    def num_bytes_of(self, key: bytes) -> int:
+        """Bytes of data of one entry.
+
+        Raises:
+            KeyError: There is no such entry.
+        """
+        return int(self._record(key)[1]["length"])
+
+    def get(self, key: bytes) -> NDArray[np.uint8]:
+        """Data of an entry: memory-mapped, read-only. Where the process may not map that much memory, a copy.
+
+        Raises:
+            KeyError: There is no such entry.
+            DataError: Its file is not as long as it was, or cannot be read.
+        """
+        number, record = self._record(key)
+        offset, length = int(record["offset"]), int(record["length"])
+        mapped = self._mapped(number)
+        if mapped is None:
+            out = np.empty(length, dtype=np.uint8)
+            self.read_into(key, out)
+            return out
+        if offset + length > len(mapped):
+            raise self._short(number)
+        return mapped[offset : offset + length]
+
+    def read_into(self, key: bytes, out: NDArray[Any], *, start: int = 0) -> None:
+        """Copy data of an entry. As fast as from mapped memory; the process does not grow by what it has read.
+
+        Args:
+            key: Of the entry.
+            out: C-contiguous; as many bytes are read as it has.
+            start: Which byte of the data is the first.
+
+        Raises:
+            KeyError: There is no such entry.
+            DataError: Its file is not as long as it was, or cannot be read.
+        """
+        number, record = self._record(key)
+        view = out.data.cast("B") if out.size else memoryview(b"")
+        assert 0 <= start <= start + view.nbytes <= int(record["length"]), (start, view.nbytes, record["length"])
+        self._read(number, "bin", int(record["offset"]) + start, view)
+
+    def meta(self, key: bytes) -> dict[str, Any]:
+        """What was stored beside the data of an entry.
+
+        Raises:
+            KeyError: There is no such entry.
+            DataError: It is damaged.
+        """
+        number, record = self._record(key)
+        line = bytearray(int(record["meta_length"]))
+        self._read(number, "meta", int(record["meta_offset"]), memoryview(line))
+        if zlib.crc32(line) != record["meta_checksum"]:
+            raise DataError(f"{self._path(number, 'meta')}: damaged; see kinema data check {self.folder}")
+        meta: dict[str, Any] = json.loads(line)
+        return meta
+
+    def damaged(self, *, checked: Callable[[int], None] = lambda _num_bytes: None) -> list[bytes]:
+        """Read everything, and compare checksums.
+
+        Args:
+            checked: Called with the number of bytes that have been read since it was called before.
+
+        Returns:
+            Keys of entries whose data or meta are not what was stored.
+        """
+        buffer = memoryview(bytearray(_CHUNK))
+        found = []
+        for key in self._where:
+            number, record = self._record(key)
+            try:
+                self.meta(key)
+                checksum, offset, left = 0, int(record["offset"]), int(record["length"])
+                while left:
+                    part = buffer[: min(left, _CHUNK)]
+                    self._read(number, "bin", offset, part)
+                    checksum = zlib.crc32(part, checksum)
+                    offset, left = offset + len(part), left - len(part)
+                    checked(len(part))
+                if checksum != record["checksum"]:
+                    found.append(key)
+            except (DataError, ValueError):
+                found.append(key)
+        return found
+
+    def close(self) -> None:
+        """Close its files. Whatever is read next opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+        self._maps = {}
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            self.close()
+
+    def _record(self, key: bytes) -> tuple[int, Any]:
+        row = self._where[key]
+        return int(np.searchsorted(self._starts, row, side="right")) - 1, self._records[row]
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"{self._names[number]}.{suffix}"
+
+    def _file(self, number: int, suffix: str) -> int:
+        path = self._path(number, suffix)
+        descriptor = self._files.get(path.name)
+        if descriptor is None:
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            # Of two threads that come here at once, both keep what the first has put there.
+            kept = self._files.setdefault(path.name, descriptor)
+            if kept != descriptor:
+                os.close(descriptor)
+                descriptor = kept
+        return descriptor
+
+    def _read(self, number: int, suffix: str, offset: int, view: memoryview) -> None:
+        descriptor = self._file(number, suffix)
+        while view:
+            try:
+                num_read = os.preadv(descriptor, [view], offset)
+            except OSError as error:
+                raise DataError(f"{self._path(number, suffix)}: cannot be read: {error.strerror}") from None
+            if num_read == 0:
+                raise self._short(number, suffix)
+            view, offset = view[num_read:], offset + num_read
+
+    def _mapped(self, number: int) -> NDArray[np.uint8] | None:
+        if number not in self._maps:
+            descriptor = self._file(number, "bin")
+            try:
+                size = os.fstat(descriptor).st_size
+                whole = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
+                self._maps[number] = np.frombuffer(whole, dtype=np.uint8)
+            except (OSError, ValueError, OverflowError):  # a limit on memory, or a file system that cannot
+                self._maps[number] = None
+        return self._maps[number]
+
+    def _short(self, number: int, suffix: str = "bin") -> DataError:
+        return DataError(
+            f"{self._path(number, suffix)}: shorter than its index says; see kinema data check {self.folder}"
+        )
+
+
+def _reopened(
+    cls: type[Store], folder: Path, kind: str, settings: Mapping[str, Any], shards: Mapping[str, Any]
+) -> Store:
+    return cls(folder, kind=kind, settings=settings, shards=shards)
+
+
+def _ends(records: NDArray[np.void], offset: str, length: str) -> int:
+    return int((records[offset] + records[length]).max()) if len(records) else 0
+
+
+def _write(descriptor: int, content: bytes | memoryview) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What goes wrong with writing, as somebody can mend it."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "; make room and run it again: it goes on where it stopped" if full else ""
+        raise DataError(f"{error.filename or path}: cannot be written: {error.strerror}{advice}") from None

@@ -1,0 +1,297 @@
+"""Making a store of frames: each clip decoded once, cut and scaled, by several processes."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kinema.data.decoding import Video, take_frames
+from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key, plan_of_view
+from kinema.data.geometry import Box, centre_box
+from kinema.data.processes import Died, results
+from kinema.data.reading import ClipPlan, read_plan
+from kinema.data.sampling import clip_interval_s
+from kinema.data.shards import ShardWriter
+from kinema.data.sources import register
+from kinema.preparation.pictures import even_size, scaler
+from kinema.preparation.room import check_room
+from kinema.progress import SILENT, Reporter
+from kinema.sections import Augmentation
+from kinema.types import Clip, DataError, Preprocessing
+
+_SAMPLES = 8
+"""Clips from which the size of JPEG files is estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSettings:
+    """What is stored of each clip.
+
+    Attributes:
+        form: How frames lie in the store.
+        num_frames: That many, as evaluation takes them; or
+        rate_fps: all of them at this rate.
+        augmentation: Random versions of training clips are stored too: as many as its `views`.
+        seed: Of these.
+    """
+
+    form: FrameFormat
+    num_frames: int | None = None
+    rate_fps: float | None = None
+    augmentation: Augmentation | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        assert (self.num_frames is None) != (self.rate_fps is None)
+        assert self.augmentation is None or (self.form.size_px is not None and self.num_frames is not None)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Settings of the store. Versions of clips are no such thing: there may be more of them later."""
+        taken = {"num_frames": self.num_frames} if self.rate_fps is None else {"rate_fps": self.rate_fps}
+        return {**self.form.facts, **taken, "decoder": "pyav"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What became of the clips of one job.
+
+    Attributes:
+        num_asked: Clips, each version counted.
+        num_before: Stored before.
+        num_new: Stored now.
+        num_bytes: What was written now.
+        failures: Clip id -> why it could not be read.
+    """
+
+    num_asked: int
+    num_before: int
+    num_new: int
+    num_bytes: int
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    """One version of one clip."""
+
+    clip: Clip
+    split: str
+    view: int | None
+    plan: ClipPlan
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What a process has to know."""
+
+    items: Sequence[_Item]
+    videos: Mapping[Path, Video]
+    files: Files
+    form: FrameFormat
+
+
+def prepare_frames(
+    clips: Mapping[str, Sequence[Clip]],
+    videos: Mapping[Path, Video],
+    settings: FrameSettings,
+    folder: Path,
+    *,
+    root: Path | None,
+    shard: tuple[int, int] = (1, 1),
+    workers: int = 2,
+    reporter: Reporter = SILENT,
+) -> Stored:
+    """Store the frames of clips. What is there already is left as it is, so that it can be called again until all is
+    there.
+
+    Args:
+        clips: Split -> clips that can be read, in the order in which training and evaluation have them.
+        videos: What probing their videos found.
+        settings: What is stored of each.
+        folder: The store.
+        root: Folder of the data set.
+        shard: (i, n): do the i-th of n parts.
+        workers: Processes to use.
+        reporter: Shown how many clips are done.
+
+    Raises:
+        DataError: There is no room, or the folder holds another store, or a file has gone in the meantime.
+    """
+    files = Files(root)
+    failures: dict[str, str] = {}
+    items = list(_items(clips, videos, settings, files, failures))
+    number, count = shard
+    with ShardWriter(folder, kind=KIND, settings=settings.facts, shard=shard) as writer:
+        missing = [item for item in items if item.key not in writer]
+        work = _Work(items=items, videos=videos, files=files, form=settings.form)
+        check_room(folder, _estimate(work, missing), f"{len(missing):,} clips")
+        part = items[len(items) * (number - 1) // count : len(items) * number // count]
+        todo = [place for place, item in enumerate(part, len(items) * (number - 1) // count) if item.key not in writer]
+        before = num_bytes = num_new = 0
+        before = len(part) - len(todo)
+        read = results(partial(_read, work), todo, workers=workers)
+        with (
+            reporter.track("Storing frames", total=len(part), unit="clips", done=before) as task,
+            closing(read),
+        ):
+            for place, result in read:
+                item = items[place]
+                if isinstance(result, Died | str):
+                    failures[item.clip.clip_id] = _reason(item, result)
+                else:
+                    data, meta = result
+                    writer.append(item.key, data, meta)
+                    num_new += 1
+                    num_bytes += data.nbytes
+                task.advance(1, stored=f"{num_bytes / 1e9:.2f} GB")
+    register(folder)
+    return Stored(num_asked=len(part), num_before=before, num_new=num_new, num_bytes=num_bytes, failures=failures)
+
+
+def _reason(item: _Item, result: Died | str) -> str:
+    if isinstance(result, str):
+        return result
+    return f"{item.clip.video}: the process that decoded it died; out of memory, or a crash"
+
+
+def _items(
+    clips: Mapping[str, Sequence[Clip]],
+    videos: Mapping[Path, Video],
+    settings: FrameSettings,
+    files: Files,
+    failures: dict[str, str],
+) -> Iterable[_Item]:
+    """Every version of every clip, each entry once."""
+    seen = set()
+    for split, some in clips.items():
+        views: list[int | None] = [None]
+        if split == "train" and settings.augmentation is not None:
+            views += range(settings.augmentation.views or 0)
+        for index, clip in enumerate(some):
+            try:
+                plans = [_plan(clip, videos[clip.video], settings, index, view) for view in views]
+            except DataError as error:
+                failures[clip.clip_id] = str(error)
+                continue
+            for view, plan in zip(views, plans, strict=True):
+                key = frames_key(files.state(clip.video), plan, settings.form)
+                if key not in seen:
+                    seen.add(key)
+                    yield _Item(clip=clip, split=split, view=view, plan=plan, key=key)
+
+
+def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: int | None) -> ClipPlan:
+    if settings.rate_fps is not None:
+        start_s, stop_s = clip_interval_s(clip, video)
+        num = max(1, round((stop_s - start_s) * settings.rate_fps))
+        times_s = np.minimum(start_s + (np.arange(num) + 0.5) / settings.rate_fps, np.nextafter(stop_s, -np.inf))
+        indices = tuple(sorted(set(video.frames_at(times_s).tolist())))
+        form = settings.form
+        box = Box(top_px=0, left_px=0, height_px=video.height_px, width_px=video.width_px)
+        if form.size_px is not None:
+            box = centre_box(video.height_px, video.width_px, _preprocessing(form, len(indices)))
+        return ClipPlan(indices=indices, box=box)
+    assert settings.num_frames is not None
+    preprocessing = _preprocessing(settings.form, settings.num_frames)
+    if view is None:
+        return plan_of_view(clip, video, preprocessing, index=index)
+    return plan_of_view(
+        clip, video, preprocessing, index=index, view=view, augmentation=settings.augmentation, seed=settings.seed
+    )
+
+
+def _preprocessing(form: FrameFormat, num_frames: int) -> Preprocessing:
+    """As far as it is of any consequence for what is stored. Whole frames are cut and scaled by nobody yet."""
+    return Preprocessing(
+        num_frames=num_frames,
+        size_px=form.size_px or 8,
+        resize_px=form.resize_px or form.size_px or 8,
+        fit="crop" if form.fit != "squash" else "squash",
+        pixels="i420" if form.pixels == "i420" else "rgb",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def _frame_size(form: FrameFormat, video: Video) -> tuple[int, int]:
+    """Height and width of a stored frame."""
+    return (form.size_px, form.size_px) if form.size_px is not None else even_size(video, form.short_side_px)
+
+
+def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] | str:
+    """Data and meta of an item; or why it has none."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # there are as many processes as cores
+    item, form = work.items[place], work.form
+    video = work.videos[item.clip.video]
+    try:
+        start_s, stop_s = clip_interval_s(item.clip, video)
+        indices = sorted(set(item.plan.indices))
+        frames = _frames(video, replace(item.plan, indices=tuple(indices)), form)
+    except DataError as error:
+        return str(error)
+    meta: dict[str, Any] = {
+        "clip": item.clip.clip_id,
+        "split": item.split,
+        "view": item.view,
+        "video": work.files.state(item.clip.video),
+        "start_s": start_s,
+        "stop_s": stop_s,
+        "indices": indices,
+        "times_s": video.times_s[indices].tolist(),
+        "size_px": _frame_size(form, video),
+        "pixels": form.pixels,
+    }
+    if form.pixels == "jpeg":
+        packed = [_jpeg(frame, form.quality or 90) for frame in frames]
+        meta["jpeg_bytes"] = [len(one) for one in packed]
+        frames = np.concatenate(packed)
+    return frames, meta
+
+
+def _frames(video: Video, plan: ClipPlan, form: FrameFormat) -> NDArray[np.uint8]:
+    """(T, 3, H, W), or (T, bytes) of I420."""
+    if form.size_px is not None:
+        return read_plan(video, plan, _preprocessing(form, len(plan.indices)))
+    height_px, width_px = _frame_size(form, video)
+    pictures = take_frames(video, plan.indices, scaler(video, height_px, width_px, is_i420=form.pixels == "i420"))
+    return np.stack(pictures)
+
+
+def _jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Of a frame (3, H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(file, format="jpeg", quality=quality)
+    return np.frombuffer(file.getvalue(), dtype=np.uint8)
+
+
+def _estimate(work: _Work, items: Sequence[_Item]) -> int:
+    """Bytes that items will take: known exactly, but for JPEG, of which some are made and thrown away."""
+    num_pixels = 0
+    for item in items:
+        height_px, width_px = _frame_size(work.form, work.videos[item.clip.video])
+        num_pixels += len(set(item.plan.indices)) * height_px * width_px
+    if work.form.pixels != "jpeg" or not items:
+        return num_pixels * 3 // 2 if work.form.pixels == "i420" else num_pixels * 3
+    places = {item.key: place for place, item in enumerate(work.items)}
+    num_bytes = num_seen = 0
+    for item in items[:: -(-len(items) // _SAMPLES)]:
+        result = _read(work, places[item.key])
+        if not isinstance(result, str):
+            height_px, width_px = result[1]["size_px"]
+            num_seen += len(result[1]["indices"]) * height_px * width_px
+            num_bytes += result[0].nbytes
+    return round(num_pixels * num_bytes / num_seen) if num_seen else 0

@@ -1,0 +1,30 @@
+"""Whether what is to be written fits onto the disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from kinema.types import DataError
+
+_SPARE = 1.01
+"""Index, meta and padding beside the data."""
+
+
+def check_room(folder: Path, num_bytes: int, what: str) -> None:
+    """Refuse what will not fit.
+
+    Args:
+        folder: Where it is to be written.
+        num_bytes: How much it is.
+        what: What it is, for the message ("9,537 clips").
+
+    Raises:
+        DataError: There is not that much room.
+    """
+    free = shutil.disk_usage(folder).free
+    if num_bytes * _SPARE > free:
+        raise DataError(
+            f"{folder}: {what} take about {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; "
+            "give a folder on a larger disk, or store less of each clip"
+        )
