@@ -23,7 +23,7 @@ from kinema.data.stored_video import stored_videos
 from kinema.preparation import room
 from kinema.preparation.frames import FrameSettings, Stored, prepare_frames
 from kinema.sections import Augmentation, ClipsSection
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, DataError, Preprocessing, Split
 
 NUM = 4
 
@@ -53,7 +53,7 @@ class Data:
         name = stem if part is None else f"{stem}:{part}"
         return Clip(clip_id=name, video=path, start_s=start_s, stop_s=stop_s, labels={"action": 0})
 
-    def store(self, folder: Path, settings: FrameSettings, split: str = "train", **more: Any) -> Stored:
+    def store(self, folder: Path, settings: FrameSettings, split: Split = "train", **more: Any) -> Stored:
         return prepare_frames({split: self.clips}, self.videos, settings, folder, root=self.root, **more)
 
     def source(self, section: ClipsSection, form: Preprocessing, **more: Any) -> Source:
