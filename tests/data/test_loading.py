@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema.data.decoding import probe
+from kinema.data.decoding import Video, probe
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
+from kinema.data.reading import ClipPlan
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
@@ -67,6 +70,8 @@ def assert_same(first: Iterable[Batch], second: Iterable[Batch]) -> None:
         assert all(torch.equal(one.labels[task], other.labels[task]) for task in one.labels)
         assert one.streams.keys() == other.streams.keys()
         assert all(torch.equal(one.streams[stream], other.streams[stream]) for stream in one.streams)
+        assert (one.flip is None) == (other.flip is None)
+        assert one.flip is None or other.flip is None or torch.equal(one.flip, other.flip)
         assert (one.colour is None) == (other.colour is None)
         assert one.colour is None or other.colour is None or torch.equal(one.colour, other.colour)
 
@@ -152,10 +157,10 @@ def test_workers_follow_from_epoch_to_epoch(clips: list[Clip]) -> None:
 
 def test_a_clips_randomness_depends_on_seed_epoch_and_index_alone(clips: list[Clip]) -> None:
     def read(epoch: int, seed: int, index: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-        _, found = reader(clips, STRONG, seed)[index, epoch]
-        assert not isinstance(found, str)
-        assert found.colour is not None
-        return found.streams["rgb"], found.colour
+        frames = np.zeros((3, *SMALL.frame_shape), dtype=np.uint8)
+        drawn = reader(clips, STRONG, seed).read(index, epoch, {"rgb": frames})
+        assert drawn.colour is not None
+        return torch.from_numpy(frames), torch.tensor(drawn.colour)
 
     frames, colour = read(0, 0)
     again = read(0, 0)
@@ -179,6 +184,56 @@ def test_no_colour_is_drawn_where_none_is_wanted(clips: list[Clip]) -> None:
     augmentation = STRONG.model_copy(update={"colour": 0.0})
     batch = next(iter(clip_loader(reader(clips, augmentation), positioned(None, epoch=0), workers=0)))
     assert batch.colour is None
+
+
+def test_clips_are_mirrored_later_and_all_else_is_the_same(clips: list[Clip]) -> None:
+    def batch(flip: float) -> Batch:
+        augmentation = STRONG.model_copy(update={"flip": flip})
+        return next(iter(clip_loader(reader(clips, augmentation), positioned(3, epoch=1), workers=0)))
+
+    never, always, sometimes = batch(0.0), batch(1.0), batch(0.5)
+    assert never.flip is None
+    assert always.flip is not None
+    assert always.flip.tolist() == [True] * 3
+    assert sometimes.flip is None or sometimes.flip.shape == (3,)
+    for other in (always, sometimes):
+        assert torch.equal(never.streams["rgb"], other.streams["rgb"])
+        assert never.colour is not None
+        assert other.colour is not None
+        assert torch.equal(never.colour, other.colour)
+
+
+class Lies:
+    """A store of some clips, which are grey."""
+
+    def __init__(self, *clip_ids: str, whole: bool) -> None:
+        self.clip_ids = clip_ids
+        self.whole = whole
+
+    def read(
+        self, clip: Clip, video: Video, plan: ClipPlan, preprocessing: Preprocessing, out: NDArray[np.uint8]
+    ) -> bool:
+        assert len(plan.indices) == preprocessing.num_frames
+        assert video.path == clip.video
+        if clip.clip_id in self.clip_ids:
+            out[...] = 128
+        return clip.clip_id in self.clip_ids
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_clips_that_lie_ready_are_taken_from_where_they_lie(clips: list[Clip], whole: bool) -> None:
+    stored = [clip.clip_id for clip in clips if whole or clip.labels["noun"]]
+    videos = {clip.video: probe(clip.video) for clip in clips}
+    source = ClipReader(clips, videos, {"rgb": SMALL}, augmentation=None, seed=0, store=Lies(*stored, whole=whole))
+    assert source.in_processes != whole
+    with clip_loader(source, positioned(None, epoch=0), workers=1) as loader:
+        plain = clip_loader(reader(clips), positioned(None, epoch=0), workers=0)
+        for batch, frames in zip(loader, plain, strict=True):
+            for row, index in enumerate(batch.indices.tolist()):
+                if clips[index].clip_id in stored:
+                    assert (batch.streams["rgb"][row] == 128).all()
+                else:
+                    assert torch.equal(batch.streams["rgb"][row], frames.streams["rgb"][row])
 
 
 # Broken clips

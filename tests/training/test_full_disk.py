@@ -16,7 +16,7 @@ from tests.training.runs import position, result, rows, temporary_files
 
 from kinema.sections import Recipe
 from kinema.training import callbacks
-from kinema.training import train as train_module
+from kinema.training import finish as finish_module
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import Run, create_run
@@ -130,18 +130,18 @@ def test_full_while_the_weights_are_written(
     room: int,
 ) -> None:
     made = recipe(f"output={disk.run.folder}")
-    make_card = train_module.model_card
+    make_card = finish_module.model_card
 
     def fill_and_make_card(*arguments: Any) -> str:
         disk.fill(but=room)
         return make_card(*arguments)
 
-    monkeypatch.setattr(train_module, "model_card", fill_and_make_card)
+    monkeypatch.setattr(finish_module, "model_card", fill_and_make_card)
     with pytest.raises(DataError, match=r"run/weights: the weights cannot be written: No space left on device"):
         train(prepare(made), create_run(made))
     assert not disk.run.weights.exists()
     assert not disk.run.is_finished
-    monkeypatch.setattr(train_module, "model_card", make_card)
+    monkeypatch.setattr(finish_module, "model_card", make_card)
     disk.make_room()
     train(prepare(made), disk.run)
     assert result(disk.run.folder) == undisturbed_here
@@ -154,16 +154,16 @@ def test_full_while_the_evaluation_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = recipe(f"output={disk.run.folder}")
-    save_evaluation = train_module.save_evaluation
+    save_evaluation = finish_module.save_evaluation
 
     def fill_and_save(*arguments: Any) -> None:
         disk.fill()
         save_evaluation(*arguments)
 
-    monkeypatch.setattr(train_module, "save_evaluation", fill_and_save)
+    monkeypatch.setattr(finish_module, "save_evaluation", fill_and_save)
     with pytest.raises(DataError, match=r"validation/predictions\.csv: cannot be written: No space left on device"):
         train(prepare(made), create_run(made))
-    monkeypatch.setattr(train_module, "save_evaluation", save_evaluation)
+    monkeypatch.setattr(finish_module, "save_evaluation", save_evaluation)
     disk.make_room()
     train(prepare(made), disk.run)
     assert result(disk.run.folder) == undisturbed_here

@@ -15,7 +15,7 @@ from tests.training.runs import rows
 from torch import nn
 
 from kinema.data.device import to_model_input
-from kinema.data.loading import ClipReader, EpochOrder
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
 from kinema.sections import OptimSection, Recipe, TaskSection
 from kinema.training import module as module_file
@@ -46,14 +46,13 @@ def test_the_loop_does_what_a_plain_loop_does(recipe: Callable[..., Recipe], mon
     losses = []
     for epoch in range(3):
         order.set_position(epoch=epoch, first_batch=0)
-        for number, items in enumerate(order):
+        for number, batch in enumerate(clip_loader(reader, order, workers=0)):
             step = 6 * epoch + number
             share = (step + 1) / 4 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 15))
             for group in optimiser.param_groups:
                 group["lr"] = 3e-3 * share
-            batch = reader.collate([reader[item] for item in items])
             torch.manual_seed(int(np.random.SeedSequence([0, epoch, number]).generate_state(1)[0]))
-            inputs = to_model_input(batch.streams, plain.preprocessing, colour=batch.colour)
+            inputs = to_model_input(batch.streams, plain.preprocessing, colour=batch.colour, flip=batch.flip)
             loss = F.cross_entropy(model(inputs)["action"], batch.labels["action"])
             losses.append(loss.item())
             optimiser.zero_grad()

@@ -24,7 +24,7 @@ from kinema.data.reading import ClipPlan, plan_clip
 from kinema.models.load import load_model
 from kinema.sections import Recipe
 from kinema.training import callbacks, module
-from kinema.training import train as train_module
+from kinema.training import finish as finish_module
 from kinema.training.callbacks import History
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
@@ -328,12 +328,12 @@ def test_no_process_of_training_is_left_when_the_result_is_measured(
     recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = []
-    predict = train_module.predict_clips
+    predict = finish_module.predict_clips
 
     def watched(*arguments: Any, **keywords: Any) -> Any:
         counts.append(len(multiprocessing.active_children()))
         return predict(*arguments, **keywords)
 
-    monkeypatch.setattr(train_module, "predict_clips", watched)
+    monkeypatch.setattr(finish_module, "predict_clips", watched)
     run_of(recipe("clips.workers=1", "trainer.epochs=1"))
     assert counts == [0, 0]

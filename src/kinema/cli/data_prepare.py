@@ -47,6 +47,13 @@ class FitName(StrEnum):
     squash = "squash"
 
 
+class TypeName(StrEnum):
+    """Numbers of stored features."""
+
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
 def prepare(
     name: NameArgument,
     root: RootArgument,
@@ -55,6 +62,17 @@ def prepare(
     out: Annotated[Path | None, typer.Option("--out", metavar="STORE", help="Folder of the store.")] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Store decoded frames.")] = False,
     transcode: Annotated[bool, typer.Option("--transcode", help="Store videos with dense key frames.")] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", metavar="RECIPE|BACKBONE", help="Store features of a recipe's, or a named, frozen backbone."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE|published", help="--features BACKBONE: its weights.")
+    ] = None,
+    dtype: Annotated[TypeName, typer.Option(help="--features: type of the numbers.")] = TypeName.fp16,
+    maps: Annotated[bool, typer.Option("--maps", help="--features: before they are averaged over the frame.")] = False,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="RECIPE", help="--frames: what this recipe reads, exactly.")
     ] = None,
@@ -84,8 +102,8 @@ def prepare(
 ) -> None:
     """Store what reading clips takes time for. Stopped at any moment, the same command goes on; several shards can be
     made at once. clips.store=STORE reads from it; where it gives the same numbers, it is taken without being asked."""
-    if [frames, transcode].count(True) != 1:
-        raise UserError("give one of --frames and --transcode; see kinema data prepare --help")
+    if [frames, transcode, features is not None].count(True) != 1:
+        raise UserError("give one of --frames, --transcode and --features; see kinema data prepare --help")
     if out is None:
         raise UserError("--out: say where the store is to be, as in --out stores/frames")
     part = _shard(shard)
@@ -109,6 +127,28 @@ def prepare(
             reporter=output.reporter,
         )
         _finish(output, record, section, folder, "videos", done)
+        return
+    if features is not None:
+        _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
+        given = {"size_px": size, "fit": fit and fit.value, "resize_px": resize, "num_frames": num_frames}
+        of_frozen = _features(features, weights, given, name, root, overrides, annotations)
+        clips, videos, record = _clips(of_frozen.data, of_frozen.trainer.seed, split, workers, output)
+        from kinema.cli.data_prepare_features import store_features
+
+        done = store_features(
+            of_frozen,
+            clips,
+            videos,
+            folder,
+            stored_as=dtype.value,
+            maps=maps,
+            views=views,
+            still=weights is not None and views is None,
+            shard=part,
+            workers=workers,
+            reporter=output.reporter,
+        )
+        _finish(output, record, of_frozen.data, folder, "clips", done)
         return
     taken = _recipe(recipe, name, root, overrides, annotations)
     section = data_section(name, root, overrides, annotations) if taken is None else taken.data
@@ -192,6 +232,31 @@ def _recipe(
     if annotations is not None:
         values["data"]["annotations"] = str(annotations.expanduser().absolute())
     return resolve(values, list(overrides or []))
+
+
+def _features(
+    what: str,
+    weights: str | None,
+    given: Mapping[str, object],
+    name: str,
+    root: Path,
+    overrides: Sequence[str] | None,
+    annotations: Path | None,
+) -> Recipe:
+    """The recipe that is named, or the one that the name of a backbone stands for."""
+    from kinema import recipes
+    from kinema.cli.data_prepare_features import features_recipe
+
+    if what in recipes.names() or what.endswith((".yaml", ".yml")):
+        _only_with("--features BACKBONE", weights=weights, **{key.removesuffix("_px"): v for key, v in given.items()})
+        recipe = _recipe(what, name, root, overrides, annotations)
+        assert recipe is not None
+        return recipe
+    if weights is None:
+        raise UserError(f"--weights: say which weights {what} has: a file, or published")
+    data = data_section(name, root, overrides, annotations).model_dump(mode="json")
+    kept = {key: value for key, value in given.items() if value is not None}
+    return features_recipe(what, data, weights=weights, clips=kept)
 
 
 def _settings(

@@ -190,9 +190,7 @@ def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
     return bool(known) and codec_name(stream) in _INDEXED_CODECS
 
 
-def _table_from_packets(
-    container: InputContainer, stream: VideoStream, collector: PacketCollector
-) -> _Table | None:
+def _table_from_packets(container: InputContainer, stream: VideoStream, collector: PacketCollector) -> _Table | None:
     """The table of frames without decoding more than the first few, or None where the packets leave a doubt."""
     reading = Reading(container, stream)
     durations: dict[int, int] = {}  # by timestamp, of packets that are displayed
@@ -340,7 +338,9 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
     except OSError as error:
         raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
     if len(taken) < len(wanted):
-        _LOG.debug("%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted))
+        _LOG.debug(
+            "%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted)
+        )
     return taken
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from kinema.types import Preprocessing
@@ -17,6 +17,7 @@ def to_model_input(
     preprocessing: Mapping[str, Preprocessing],
     *,
     colour: Float[Tensor, "B 3"] | None = None,
+    flip: Bool[Tensor, "B"] | None = None,
 ) -> dict[str, Float[Tensor, "B T C H W"]]:
     """Frames as stored, to what a model takes. Everything that runs a model comes through here.
 
@@ -25,10 +26,13 @@ def to_model_input(
         preprocessing: Stream -> how its frames are normalised.
         colour: Factors of brightness, contrast and saturation, for training: one of each per clip, the same for all
             of its frames.
+        flip: Which clips are to be mirrored.
     """
     inputs = {}
     for stream, frames in streams.items():
         values = frames.float().div_(255)
+        if flip is not None:
+            values[flip] = values[flip].flip(-1)
         if colour is not None:
             values = change_colour(values, colour)
         mean = values.new_tensor(preprocessing[stream].mean).view(-1, 1, 1)

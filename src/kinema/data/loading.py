@@ -1,30 +1,51 @@
-"""Batches of clips, read by worker processes.
+"""Batches of clips, read ahead by worker processes.
 
 The order of clips and everything random about a clip is a function of (seed, epoch, index) alone: it depends neither
-on the number of workers nor on where a run was interrupted. A clip that cannot be read is left out of its batch and
-named; it never becomes a label.
+on the number of workers nor on where a run was interrupted. A clip that cannot be read, or on which its worker dies,
+is left out of its batch and named; it never becomes a label.
+
+A loader reads clip by clip: workers write each straight into its place in a slot of memory that all processes share
+(`shared_batches`), while the batches before it are being used (`read_ahead`). The batch that is given out is that
+memory, and its slot is used again when nobody has its tensors any more. What is in memory at most are the slots: two
+batches that are being read or ready, as many more as hold the clips that workers have (a process has the next clip
+beside the one it reads), and three that were given out: the last one, the one before it that the loop variable still
+holds, and one for who looks a batch ahead. Who keeps more of them is given copies from then on.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kinema.data.decoding import Video
-from kinema.data.reading import plan_clip, read_plan
+from kinema.data.read_ahead import Drawn, Job, ReadAhead, Reader, ReadHere, start_method
+from kinema.data.reading import ClipPlan, plan_clip, read_plan
+from kinema.data.shared_batches import Layout, Lease, Slots
 from kinema.sections import Augmentation
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, Preprocessing
 
 log = logging.getLogger(__name__)
+
+_GIVEN_OUT = 3
+"""Batches that may be in use at a time without being copied."""
+
+_AHEAD = 2
+"""Batches that are being read or ready, beside what the workers have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,30 +53,33 @@ class Batch:
     """Clips that were read together. A batch in which no clip could be read has none.
 
     Attributes:
-        streams: Stream -> (B, T, C, H, W).
+        streams: Stream -> (B, T, *frame_shape).
         labels: Task -> (B,) class indices. Empty for unlabelled clips.
         indices: (B,) positions in the list of clips.
         colour: (B, 3) factors of brightness, contrast and saturation, in training.
+        flip: (B,) which clips are to be mirrored, which is done on the device. None where none is.
         features: (B, T, D) in place of streams, where a frozen backbone has seen the clips before.
         failures: Position -> why that clip could not be read.
+        lease: What the frames or features lie on.
     """
 
-    streams: dict[str, UInt8[Tensor, "B T C H W"]]
+    streams: dict[str, UInt8[Tensor, "B T ..."]]
     labels: dict[str, Int64[Tensor, "B"]]
     indices: Int64[Tensor, "B"]
     failures: dict[int, str]
     colour: Float32[Tensor, "B 3"] | None = None
+    flip: Bool[Tensor, "B"] | None = None
     features: Float[Tensor, "B T D"] | None = None
+    lease: Lease | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def pin_memory(self) -> Batch:
-        """Called by torch's DataLoader where there is a GPU."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
     def to(self, device: torch.device) -> Batch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        if self.lease is not None and device.type == "cuda":
+            self.lease.is_being_copied()
+        return moved
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
@@ -64,11 +88,12 @@ class Batch:
             indices=self.indices,
             failures=self.failures,
             colour=None if self.colour is None else function(self.colour),
+            flip=None if self.flip is None else function(self.flip),
             features=None if self.features is None else function(self.features),
         )
 
 
-class EpochOrder(Sampler[list[tuple[int, int]]]):
+class EpochOrder:
     """Batches of (index, epoch): shuffled by (seed, epoch) in training, in order otherwise.
 
     Args:
@@ -102,16 +127,36 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
             yield [(int(index), epoch) for index in order[start : start + self.batch_size]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadClip:
-    """One clip that was read: its frames by stream, and the colour factors that were drawn for it in training."""
+class Order(Protocol):
+    """Which clips come when: batches of (index, epoch)."""
 
-    streams: Mapping[str, UInt8[Tensor, "T C H W"]]
-    colour: Float32[Tensor, "3"] | None
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]: ...
 
 
-class ClipReader(Dataset[tuple[int, ReadClip | str]]):
-    """Reads the clip at (index, epoch): frames, or the reason why there are none.
+class ClipSource(Protocol):
+    """Where clips may lie ready.
+
+    Attributes:
+        whole: It holds every clip that its reader may be asked for.
+    """
+
+    @property
+    def whole(self) -> bool: ...
+
+    def read(
+        self, clip: Clip, video: Video, plan: ClipPlan, preprocessing: Preprocessing, out: NDArray[np.uint8]
+    ) -> bool:
+        """Write what `read_plan` would; or say, by False, that it is not there."""
+        ...
+
+
+class ClipReader:
+    """Reads the frames of the clip at (index, epoch); made to be used with `clip_loader`.
 
     Args:
         clips: The list that indices point into.
@@ -119,6 +164,8 @@ class ClipReader(Dataset[tuple[int, ReadClip | str]]):
         preprocessing: Stream -> preprocessing.
         augmentation: For training; None elsewhere.
         seed: Of the augmentation.
+        store: Where clips may lie ready.
+        decoder: Of the videos.
     """
 
     def __init__(
@@ -129,55 +176,79 @@ class ClipReader(Dataset[tuple[int, ReadClip | str]]):
         *,
         augmentation: Augmentation | None,
         seed: int,
+        store: ClipSource | None = None,
+        decoder: str = "pyav",
     ) -> None:
         self.clips = clips
         self.videos = videos
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.seed = seed
+        self.store = store
+        self.decoder = decoder
 
     @property
     def num_views(self) -> int | None:
         """Different versions of a clip, None where every epoch has its own."""
         return 1 if self.augmentation is None else self.augmentation.views
 
+    @property
+    def in_processes(self) -> bool:
+        """Whether reading takes a processor; clips that lie ready are copied."""
+        return self.store is None or not self.store.whole
+
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, ReadClip | str]:
-        index, epoch = item
-        try:
-            return index, self._read(self.clips[index], index, epoch % (self.num_views or epoch + 1))
-        except DataError as error:
-            return index, str(error)
+    def layout(self) -> Layout:
+        """Stream -> shape and type of one clip."""
+        return {s: ((p.num_frames, *p.frame_shape), np.dtype(np.uint8)) for s, p in self.preprocessing.items()}
 
-    def _read(self, clip: Clip, index: int, view: int) -> ReadClip:
+    def read(self, index: int, epoch: int, out: Mapping[str, NDArray[Any]]) -> Drawn:
+        """Write the frames of a clip, as they are in an epoch.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        clip = self.clips[index]
         video = self.videos[clip.video]
-        streams, colour = {}, None
+        # TODO: pass it always, once `read_plan` takes it.
+        options: dict[str, Any] = {} if self.decoder == "pyav" else {"decoder": self.decoder}
+        plans, drawn = self.plan(index, epoch)
+        for stream, plan in plans.items():
+            preprocessing = self.preprocessing[stream]
+            if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
+                read_plan(video, plan, preprocessing, out=out[stream], **options)
+        return drawn
+
+    def plan(self, index: int, epoch: int) -> tuple[dict[str, ClipPlan], Drawn]:
+        """Stream -> what of a clip's video it is in an epoch, and what is drawn for it and done later.
+
+        Raises:
+            DataError: The clip's times lie outside its video.
+        """
+        clip = self.clips[index]
+        view = epoch % (self.num_views or epoch + 1)
+        strength = 0.0 if self.augmentation is None else self.augmentation.colour
+        plans, drawn = {}, Drawn()
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
             rng = np.random.default_rng([self.seed, view, index])
-            augmented = None if self.augmentation is None else rng
-            plan = plan_clip(clip, video, preprocessing, augmentation=self.augmentation, rng=augmented)
-            frames = torch.from_numpy(read_plan(video, plan, preprocessing))
-            streams[stream] = frames.flip(-1) if plan.flip else frames
-            if self.augmentation is not None and self.augmentation.colour > 0:
-                strength = self.augmentation.colour
-                colour = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32))
-        return ReadClip(streams=streams, colour=colour)
+            plan = plan_clip(
+                clip,
+                self.videos[clip.video],
+                preprocessing,
+                augmentation=self.augmentation,
+                rng=None if self.augmentation is None else rng,
+            )
+            plans[stream] = plan
+            drawn = Drawn(flip=plan.flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
+        return plans, drawn
 
-    def collate(self, items: Sequence[tuple[int, ReadClip | str]]) -> Batch:
-        """Put clips into one batch."""
-        failures = {index: value for index, value in items if isinstance(value, str)}
-        read = [(index, value) for index, value in items if isinstance(value, ReadClip)]
-        colours = [value.colour for _, value in read if value.colour is not None]
-        return Batch(
-            streams={s: torch.stack([value.streams[s] for _, value in read]) for s in self.preprocessing if read},
-            labels=stack_labels([self.clips[index] for index, _ in read]),
-            indices=torch.tensor([index for index, _ in read], dtype=torch.int64),
-            failures=failures,
-            colour=torch.stack(colours) if colours else None,
-        )
+
+def _draw_colour(rng: np.random.Generator, strength: float) -> tuple[float, float, float]:
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).tolist()
+    return brightness, contrast, saturation
 
 
 def stack_labels(clips: Sequence[Clip]) -> dict[str, Int64[Tensor, "B"]]:
@@ -186,37 +257,146 @@ def stack_labels(clips: Sequence[Clip]) -> dict[str, Int64[Tensor, "B"]]:
     return {task: torch.tensor([clip.labels[task] for clip in clips]) for task in tasks}
 
 
-class Reader(Protocol):
-    """Something that a loader can read clips, or what stands for them, from."""
+class ClipLoader:
+    """Batches of a reader's clips, epoch after epoch; see the top of this file.
 
-    def __len__(self) -> int: ...
+    Each iteration begins where the order says and ends the one before. Workers are started by the first one and stay
+    until `close`, or the end of a `with` block.
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, Any]: ...
+    Args:
+        reader: What to read from.
+        order: Which clips come when.
+        workers: Processes that read, threads where reading is a memory copy; 0: the thread that iterates reads.
+        pin_memory: Have batches in page-locked memory, from which a GPU copies them by itself.
+    """
 
-    def collate(self, items: Sequence[tuple[int, Any]]) -> Batch: ...
+    def __init__(self, reader: Reader, order: Order, *, workers: int, pin_memory: bool = False) -> None:
+        self.reader = reader
+        self.order = order
+        # A daemonic process may not have children.
+        self.workers = 0 if reader.in_processes and multiprocessing.current_process().daemon else workers
+        self._pin_memory = pin_memory
+        self._started: tuple[ReadHere | ReadAhead, Slots] | None = None
+        self._end: weakref.finalize[..., Any] | None = None
+        self._begun: deque[Job] = deque()
+        self._iteration = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return len(self.order)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. Batches that were given out stay as they are."""
+        self._closed = True
+        if self._started is None:
+            return
+        engine, slots = self._started
+        assert self._end is not None
+        self._end.detach()
+        atexit.unregister(engine.close)
+        engine.close()
+        slots.close()
+        self._started = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        engine, slots = self._start()
+        self._iteration += 1
+        iteration = self._iteration
+        engine.drop()
+        while self._begun:
+            slots.give_back(self._begun.popleft().slot)
+        batches = iter(self.order)
+        self._begin(batches, self._num_ahead)
+        while self._begun:
+            job = self._begun.popleft()
+            engine.wait(job)
+            # In a list, as this function must not hold the batch while it is in use.
+            batch = [self._batch(job, slots)]
+            self._begin(batches, 1)
+            yield batch.pop()
+            if iteration != self._iteration or self._started is None:
+                raise RuntimeError("a loader was iterated on that was closed, or begun again, in the meantime")
+
+    @property
+    def _num_ahead(self) -> int:
+        return _AHEAD + -(-2 * self.workers // self.order.batch_size) if self.workers else 1
+
+    def _start(self) -> tuple[ReadHere | ReadAhead, Slots]:
+        if self._closed:
+            raise RuntimeError("a loader was iterated on after it was closed")
+        if self._started is None:
+            processes = self.workers > 0 and self.reader.in_processes
+            slots = Slots(
+                self.reader.layout(),
+                batch_size=self.order.batch_size,
+                num_slots=self._num_ahead + _GIVEN_OUT,
+                by_name=processes and start_method() != "fork",
+            )
+            engine: ReadHere | ReadAhead = ReadHere(self.reader, slots)
+            if self.workers:
+                engine = ReadAhead(self.reader, slots, workers=self.workers, processes=processes)
+            if self._pin_memory and torch.cuda.is_available():
+                slots.lock()
+            self._started = engine, slots
+            # After multiprocessing's own, and so before it: that one would wait for the processes.
+            atexit.register(engine.close)
+            self._end = weakref.finalize(self, _abandon, engine, slots)
+            self._end.atexit = False
+        return self._started
+
+    def _begin(self, batches: Iterator[list[tuple[int, int]]], number: int) -> None:
+        """Have the next batches read. There are slots for them: what is not being read was given out, and at most
+        `_GIVEN_OUT` were without being copied."""
+        assert self._started is not None
+        engine, slots = self._started
+        for items in islice(batches, number):
+            job = Job(items, slots.take())
+            self._begun.append(job)
+            engine.begin(job)
+
+    def _batch(self, job: Job, slots: Slots) -> Batch:
+        clips, read, failures = self.reader.clips, [], {}
+        for row, answer in enumerate(job.answers):
+            if isinstance(answer, Drawn):
+                read.append((row, answer))
+            elif isinstance(answer, str):
+                failures[job.items[row][0]] = answer
+            else:
+                slots.give_back(job.slot)
+                raise answer
+        tensors, lease = slots.lend(job.slot, [row for row, _ in read], copy=slots.num_lent >= _GIVEN_OUT)
+        indices = [job.items[row][0] for row, _ in read]
+        colours = [drawn.colour for _, drawn in read if drawn.colour is not None]
+        flips = [drawn.flip for _, drawn in read]
+        features = tensors.pop("features", None)
+        return Batch(
+            streams=tensors if read else {},
+            labels=stack_labels([clips[index] for index in indices]),
+            indices=torch.tensor(indices, dtype=torch.int64),
+            failures=failures,
+            colour=torch.tensor(colours, dtype=torch.float32) if colours else None,
+            flip=torch.tensor(flips) if any(flips) else None,
+            features=features if read else None,
+            lease=lease,
+        )
 
 
-def clip_loader(reader: Reader, order: EpochOrder, *, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
-    """Batches of `reader`'s clips in `order`, read by `workers` processes (0: by this one)."""
-    return DataLoader(
-        reader,  # type: ignore[arg-type]  # collating makes batches of its items
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=reader.collate,
-        pin_memory=pin_memory,
-        persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
-    )
+def _abandon(engine: ReadHere | ReadAhead, slots: Slots) -> None:
+    """Of a loader that nobody closed and nobody has any more."""
+    atexit.unregister(engine.close)
+    engine.abandon()
+    slots.close()
 
 
-def end_workers(loader: DataLoader[Batch] | None) -> None:
-    """End the processes of a loader that is not needed any more; otherwise they stay for as long as anything, such as
-    a cycle of references, holds it, and its destruction as part of a cycle takes 5 s (torch 2.15)."""
-    iterator: Any = getattr(loader, "_iterator", None)
-    if hasattr(iterator, "_shutdown_workers"):  # torch has no public way
-        iterator._shutdown_workers()
-
-
-def _one_thread(_worker: int) -> None:
-    """Workers share the cores with the model; more threads in each would only get in each other's way."""
-    torch.set_num_threads(1)
+def clip_loader(reader: Reader, order: Order, *, workers: int, pin_memory: bool = False) -> ClipLoader:
+    """Batches of `reader`'s clips in `order`, read by `workers` processes or threads (0: by who iterates)."""
+    return ClipLoader(reader, order, workers=workers, pin_memory=pin_memory)

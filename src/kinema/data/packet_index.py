@@ -182,10 +182,14 @@ def _apart(column: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1).T.tobytes()
 
 
-def _columns(body: bytes, num: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
+def _columns(
+    body: bytes, num: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
     rows = np.frombuffer(body, dtype=np.uint8).reshape(-1, num)
     if len(rows) != 17:
         raise ValueError("damaged packet index: its length is wrong")
     parts = [np.ascontiguousarray(part.T) for part in np.split(rows, [4, 12, 16])]
-    sizes, gaps, order = (part.view(kind).reshape(num) for part, kind in zip(parts, ("<i4", "<i8", "<i4"), strict=False))
+    sizes, gaps, order = (
+        part.view(kind).reshape(num) for part, kind in zip(parts, ("<i4", "<i8", "<i4"), strict=False)
+    )
     return sizes, gaps, order, parts[3].reshape(num)

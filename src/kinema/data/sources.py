@@ -113,13 +113,18 @@ def registered() -> list[Path]:
     return [folder for folder in found if is_store(folder)]
 
 
-def _known(root: Path | None) -> Sequence[Store]:
+def known_folders(root: Path | None) -> list[Path]:
+    """Stores of a data set that are found without being named: in its folder, and those that were noted."""
     folders = []
     if root is not None:
         with suppress(OSError):
             folders = sorted(path for path in (root / FOLDER).iterdir() if is_store(path))
+    return list(dict.fromkeys((*folders, *registered())))
+
+
+def _known(root: Path | None) -> Sequence[Store]:
     stores = []
-    for folder in dict.fromkeys((*folders, *registered())):
+    for folder in known_folders(root):
         try:
             store = Store.open(folder)
         except DataError as error:

@@ -1,229 +1,354 @@
 """The features of a frozen backbone, computed once.
 
-Training on them gives what training through the backbone gives, to the precision of fp16: the clips' random versions
-are drawn as they would be there, and the backbone, being frozen, always answers the same.
+Training on them gives what training through the backbone gives, to the precision in which they are stored: the clips'
+random versions are drawn as they would be there, and the backbone, being frozen, always answers the same. Whatever
+interrupts the computation, it goes on where it was.
 """
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import hashlib
 import logging
-import os
-import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from kinema.data.cache import cache_folder
 from kinema.data.device import to_model_input
-from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader, stack_labels
-from kinema.data.probing import cache_folder
-from kinema.models.frame_model import FrameModel
+from kinema.data.loading import Batch, ClipReader, clip_loader
+from kinema.data.shards import ShardWriter, Store
+from kinema.data.sources import known_folders, register
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
+from kinema.preparation.frames import Stored
+from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
-from kinema.types import fingerprint
+from kinema.types import DataError
 
 log = logging.getLogger(__name__)
 
 _LARGEST_BYTES = 2 * 2**30
 """More than this is not written into the user's cache unasked."""
 
+_CACHE_SHARDS = 8
+"""Processes that may write into one store of the cache at a time."""
 
-class FeatureReader:
-    """Reads features in place of clips; made to be used with `kinema.data.loading.clip_loader`.
+
+def prepare_features(
+    backbone: FrameBackbone,
+    readers: Sequence[ClipReader],
+    folder: Path,
+    *,
+    root: Path | None,
+    stored_as: StoredAs = "fp16",
+    maps: bool = False,
+    batch_size: int,
+    workers: int,
+    shard: tuple[int, int] = (1, 1),
+    reporter: Reporter = SILENT,
+) -> Stored:
+    """Compute the features of all versions of all clips and store them; what is stored already is not computed again.
 
     Args:
-        features: From `frozen_features`: (views, clips, T, D).
-        reader: What they were computed from.
+        backbone: Frozen, on the device to use.
+        readers: Of the same preprocessing, each of a number of versions that is known.
+        folder: The store.
+        root: Folder of the data set.
+        stored_as: Type of the numbers.
+        maps: Store features before they are averaged over the frame.
+        batch_size: Clips at once.
+        workers: Processes that read clips.
+        shard: (i, n): only what falls to job i, from 1, of n.
+        reporter: Where to show progress.
+
+    Raises:
+        ConfigError: Maps are asked for, and the backbone has none.
+        DataError: The folder holds another store, or cannot be written, or there is no room for what is missing.
     """
-
-    def __init__(self, features: NDArray[np.float16], reader: ClipReader) -> None:
-        self.features = features
-        self.clips = reader.clips
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, int]:
-        index, epoch = item
-        return index, epoch % len(self.features)
-
-    def collate(self, items: Sequence[tuple[int, int]]) -> Batch:
-        """Put the features of some clips into one batch."""
-        indices = [index for index, _ in items]
-        values = self.features[[view for _, view in items], indices]
-        return Batch(
-            streams={},
-            labels=stack_labels([self.clips[index] for index in indices]),
-            indices=torch.tensor(indices, dtype=torch.int64),
-            failures={},
-            features=torch.from_numpy(values),
-        )
-
-
-class _UnreadableClipError(Exception):
-    """A clip that cannot be read has no features; what is then to be done is not for this module to decide."""
+    form = FeatureFormat.of(backbone, readers[0], stored_as=stored_as, maps=maps)
+    job = _Job(backbone, form, folder, batch_size=batch_size, workers=workers, reporter=reporter)
+    failures, num_asked = dict[str, str](), 0
+    with _writer(folder, form, shard) as writer:
+        parts = []
+        for reader in readers:
+            keys, missing = clip_keys(reader, root=root)
+            failures |= {reader.clips[index].clip_id: reason for index, reason in missing.items()}
+            asked = _part(keys, missing, shard)
+            num_asked += len(asked)
+            parts.append((reader, [item for item in asked if item.key not in writer]))
+        pending = {item.key for _, items in parts for item in items}
+        check_room(folder, len(pending) * form.num_bytes, f"{len(pending):,} clips")
+        num_new = 0
+        for reader, items in parts:
+            items = [item for item in items if item.key not in writer]  # one split may hold what another does
+            unreadable = job.run(reader, items, writer, "computing features")
+            failures |= {reader.clips[index].clip_id: reason for index, reason in unreadable.items()}
+            num_new += sum(item.index not in unreadable for item in items)
+    register(folder)
+    num_before = num_asked - sum(len(items) for _, items in parts)
+    return Stored(
+        num_asked=num_asked,
+        num_before=num_before,
+        num_new=num_new,
+        num_bytes=num_new * form.num_bytes,
+        failures=failures,
+    )
 
 
 def frozen_features(
-    model: FrameModel,
+    backbone: FrameBackbone,
     reader: ClipReader,
     *,
     batch_size: int,
     workers: int,
+    root: Path | None = None,
+    folder: Path | None = None,
     description: str = "computing features",
     reporter: Reporter = SILENT,
-) -> NDArray[np.float16] | None:
-    """Features of all clips of a reader in all their versions, from the cache if they were computed before.
+) -> FeatureReader | None:
+    """Features of all clips of a reader in all their versions. Those that were computed before are taken, the others
+    computed.
 
     Args:
-        model: With a frozen backbone, on the device to use.
+        backbone: Frozen, on the device to use.
         reader: Of a number of versions that is known (`num_views`).
         batch_size: Clips at once.
         workers: Processes that read clips.
+        root: Folder of the data set.
+        folder: A store; by default one in the cache, in fp16.
         description: What the reporter shows.
         reporter: Where to show progress.
 
     Returns:
-        (views, clips, T, D), memory-mapped. None, and a message that says why, where they cannot be had: there is no
-        room, they would be too many to be written unasked, or a clip cannot be read.
+        None, and a message that says why, where they cannot be kept in the cache: there is no room, or they would be
+        too many to be written unasked. With a `folder`, never.
+
+    Raises:
+        DataError: The store in `folder` is of something else, or what it lacks cannot be written there.
     """
-    num_views = reader.num_views
-    assert model.backbone.frozen
-    assert num_views is not None
-    num_frames = reader.preprocessing["rgb"].num_frames
-    shape = (num_views, len(reader), num_frames, model.backbone.num_features)
-    num_bytes = 2 * int(np.prod(shape))
+    assert backbone.frozen
+    form = FeatureFormat.of(backbone, reader)
+    if folder is not None:
+        form = _agreed(folder, form)
+    keys, failures = clip_keys(reader, root=root)
+    if folder is None:
+        prepared = _prepared(form, _wanted(keys, failures), root)
+        if prepared is not None:
+            return FeatureReader(prepared, replace(form, stored_as=_stored_as(prepared)), keys, reader, failures)
+    job = _Job(backbone, form, folder or _cached(form), batch_size=batch_size, workers=workers, reporter=reporter)
     try:
-        path = cache_folder() / "features" / f"{_key(model, reader)}.npy"
-    except OSError as error:
-        log.warning("features are not kept, a clip cannot be read: %s: %s", error.filename, error.strerror or error)
+        store = _complete(job, reader, keys, failures, description, unasked=folder is None)
+    except DataError as error:
+        if folder is not None:
+            raise
+        log.warning("features are not kept: %s", error)
         return None
-    values = _stored(path, shape)
-    if values is None:
-        if num_bytes > _LARGEST_BYTES or not _has_room(path.parent, num_bytes):
-            log.info("features are not kept: they would take %.1f GB in %s", num_bytes / 1e9, path.parent)
-            return None
+    return None if store is None else FeatureReader(store, form, keys, reader, failures)
+
+
+def _cached(form: FeatureFormat) -> Path:
+    return cache_folder() / "features" / form.fingerprint
+
+
+def _agreed(folder: Path, form: FeatureFormat) -> FeatureFormat:
+    """The format with the number type of a store, whose other settings have to be the same."""
+    store = Store.open(folder, kind=KIND)
+    form = replace(form, stored_as=_stored_as(store))
+    difference = form.difference(store.settings)
+    if difference is not None:
+        raise DataError(f"clips.store: {folder} holds features of something else: {difference}")
+    return form
+
+
+def _stored_as(store: Store) -> StoredAs:
+    return "fp32" if store.settings.get("stored_as") == "fp32" else "fp16"
+
+
+def _prepared(form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None) -> Store | None:
+    """A store that somebody has prepared of exactly this, with every clip in it."""
+    for folder in known_folders(root):
         try:
-            _compute(model, reader, shape, path, batch_size, workers, description, reporter)
-        except OSError as error:
-            log.warning("features are not kept, %s cannot be written: %s", path.parent, error.strerror or error)
-            return None
-        except _UnreadableClipError as error:
-            log.warning("features are not kept, a clip cannot be read: %s", error)
-            return None
-        values = _stored(path, shape)
-    return values
+            store = Store.open(folder)
+        except DataError as error:
+            log.warning("a store is not used: %s", error)
+            continue
+        if store.kind != KIND or replace(form, stored_as=_stored_as(store)).difference(store.settings) is not None:
+            continue
+        num_there = sum(key.tobytes() in store for key in wanted)
+        if num_there == len(wanted):
+            return store
+        log.info("%s: holds features of %d of %d clips, and is not used", folder, num_there, len(wanted))
+    return None
 
 
-def _stored(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16] | None:
-    """The features in a file, or None where there is none or it is not what was written."""
-    if not path.is_file():
-        return None
-    try:
-        values: NDArray[np.float16] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        log.warning("%s: stored features are broken and computed again: %s", path, error)
-        return None
-    return values if values.shape == shape and values.dtype == np.float16 else None
-
-
-def _compute(
-    model: FrameModel,
+def _complete(
+    job: _Job,
     reader: ClipReader,
-    shape: tuple[int, ...],
-    path: Path,
-    batch_size: int,
-    workers: int,
+    keys: NDArray[np.uint8],
+    failures: dict[int, str],
     description: str,
-    reporter: Reporter,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
-    device = next(model.parameters()).device
-    was_training = model.training
+    *,
+    unasked: bool,
+) -> Store | None:
+    """The store with everything in it that can be read; the rest is added to `failures`."""
+    wanted = _wanted(keys, failures)
+    store = _opened(job.folder, wanted, throw_away=unasked)
+    if store is not None and all(key.tobytes() in store for key in wanted):
+        return store
+    if unasked:
+        num_bytes = len(wanted) * job.form.num_bytes
+        if num_bytes > _LARGEST_BYTES:
+            log.info(
+                "features are not kept: they would take %.1f GB in %s. kinema data prepare --features stores them "
+                "where you like, and clips.store=STORE reads them",
+                num_bytes / 1e9,
+                job.folder.parent,
+            )
+            return None
+    with _writer(job.folder, job.form, (1, _CACHE_SHARDS) if unasked else (1, 1), others=unasked) as writer:
+        pending = [item for item in _part(keys, failures, (1, 1)) if item.key not in writer]
+        check_room(job.folder, len(pending) * job.form.num_bytes, f"the features of {len(pending):,} clips")
+        failures.update(job.run(reader, pending, writer, description))
+    return Store.open(job.folder, kind=KIND)
+
+
+def _opened(folder: Path, wanted: NDArray[np.uint8], *, throw_away: bool) -> Store | None:
+    """The store, if there is one. One in the cache that is broken is thrown away."""
+    if not folder.exists():
+        return None
     try:
-        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk is found out here, not by a signal when a page is written
-            with temporary.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-        order = EpochOrder(len(reader), batch_size=batch_size, seed=None)
-        loader = clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda")
-        model.eval()
+        store = Store.open(folder, kind=KIND)
+        for key in wanted:
+            if key.tobytes() in store:
+                store.get(key.tobytes())  # finds out whether its file is as long as it was
+        return store
+    except DataError as error:
+        if not throw_away:
+            raise
+        log.warning("stored features are broken and computed again: %s", error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _writer(folder: Path, form: FeatureFormat, shard: tuple[int, int], *, others: bool = False) -> ShardWriter:
+    """A writer of one shard; with `others`, of the first that no other process is writing."""
+    number, count = shard
+    while True:
+        try:
+            return ShardWriter(folder, kind=KIND, settings=form.facts, shard=(number, count))
+        except DataError as error:
+            if not others or number == count or "another process" not in str(error):
+                raise
+            number += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A version of a clip that is to be computed."""
+
+    index: int
+    view: int
+    key: bytes
+
+
+def _wanted(keys: NDArray[np.uint8], failures: dict[int, str]) -> NDArray[np.uint8]:
+    usable = np.ones(keys.shape[1], dtype=bool)
+    usable[list(failures)] = False
+    return keys[:, usable].reshape(-1, keys.shape[2])
+
+
+def _part(keys: NDArray[np.uint8], failures: dict[int, str], shard: tuple[int, int]) -> list[_Pending]:
+    """What falls to one job: versions that are the same, such as one clip listed twice, once."""
+    number, count = shard
+    found: dict[bytes, _Pending] = {}
+    for view, of_view in enumerate(keys):
+        for index, row in enumerate(of_view):
+            key = row.tobytes()
+            if int.from_bytes(key[:8], "little") % count == number - 1 and index not in failures:
+                found.setdefault(key, _Pending(index, view, key))
+    return list(found.values())
+
+
+class _PendingOrder:
+    """Batches of what is to be computed, as a loader takes them: (index, epoch), where epoch is the version."""
+
+    def __init__(self, pending: Sequence[_Pending], batch_size: int) -> None:
+        self.batch_size = batch_size
+        # One version of a clip at a time: a batch says of its clips which they are, and not of which version.
+        self.batches = []
+        for view in sorted({item.view for item in pending}):
+            of_view = [item for item in pending if item.view == view]
+            self.batches += [of_view[start : start + batch_size] for start in range(0, len(of_view), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.batches:
+            yield [(item.index, item.view) for item in batch]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Computes features and writes them."""
+
+    backbone: FrameBackbone
+    form: FeatureFormat
+    folder: Path
+    batch_size: int
+    workers: int
+    reporter: Reporter
+
+    def run(
+        self, reader: ClipReader, pending: Sequence[_Pending], writer: ShardWriter, description: str
+    ) -> dict[int, str]:
+        """Compute and write. Index -> why a clip cannot be read."""
+        failures: dict[int, str] = {}
+        if not pending:
+            return failures
+        device = next(self.backbone.parameters()).device
+        order = _PendingOrder(pending, self.batch_size)
+        num_wanted = len(reader) * (reader.num_views or 1)
         with (
             torch.inference_mode(),
-            reporter.track(description, total=shape[0] * shape[1], unit="clips") as task,
+            self.reporter.track(description, total=num_wanted, unit="clips", done=num_wanted - len(pending)) as task,
+            clip_loader(reader, order, workers=self.workers, pin_memory=device.type == "cuda") as loader,
         ):
-            for view in range(shape[0]):
-                order.set_position(epoch=view, first_batch=0)
-                for batch in loader:
-                    if batch.failures:
-                        raise _UnreadableClipError(next(iter(batch.failures.values())))
-                    values[view, batch.indices.numpy()] = _features(model, batch.to(device), reader)
-                    task.advance(len(batch))
-        values.flush()
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        model.train(was_training)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+            for items, batch in zip(order.batches, loader, strict=True):
+                failures |= batch.failures
+                if len(batch):
+                    keys = {item.index: item for item in items}
+                    values = self._features(batch.to(device), reader)
+                    for index, value in zip(batch.indices.tolist(), values, strict=True):
+                        meta = {"clip": reader.clips[index].clip_id, "view": keys[index].view}
+                        writer.append(keys[index].key, np.ascontiguousarray(value), meta)
+                task.advance(len(items))
+        return failures
 
+    def _features(self, batch: Batch, reader: ClipReader) -> NDArray[np.float16] | NDArray[np.float32]:
+        """(B, *shape), as they are stored. On a CPU clip by clip: what fits its caches is faster than what is many.
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine that were killed had begun to write."""
-    for path in folder.glob(f".*.{glob.escape(platform.node())}.*.tmp"):
-        pid = path.name.split(".")[-2]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            continue
-
-
-def _features(model: FrameModel, batch: Batch, reader: ClipReader) -> np.ndarray:
-    """(B, T, D) in fp16. On a CPU clip by clip: what fits its caches is faster than what is many."""
-    at_once = 1 if batch.streams["rgb"].device.type == "cpu" else len(batch)
-    found = []
-    for start in range(0, len(batch), at_once):
-        rows = slice(start, start + at_once)
-        colour = None if batch.colour is None else batch.colour[rows]
-        streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
-        inputs = to_model_input(streams, reader.preprocessing, colour=colour)
-        found.append(model.features(inputs["rgb"]).half().cpu())
-    return torch.cat(found).numpy()
-
-
-def _key(model: FrameModel, reader: ClipReader) -> str:
-    """Differs whenever any of the values could."""
-    digest = hashlib.blake2b(model.backbone.name.encode(), digest_size=12)
-    for name, tensor in sorted(model.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    files = {path: path.stat() for path in {clip.video for clip in reader.clips}}
-    return fingerprint(
-        {
-            "weights": digest.hexdigest(),
-            "preprocessing": {stream: p.fingerprint for stream, p in reader.preprocessing.items()},
-            "augmentation": None if reader.augmentation is None else reader.augmentation.model_dump(),
-            "seed": None if reader.augmentation is None else reader.seed,
-            "clips": [
-                [str(c.video), files[c.video].st_size, files[c.video].st_mtime_ns, c.fps, c.start_s, c.stop_s]
-                for c in reader.clips
-            ],
-            "arrangement": 1,  # of the file
-        }
-    )
-
-
-def _has_room(folder: Path, num_bytes: int) -> bool:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free > 2 * num_bytes
+        Raises:
+            DataError: A number is too large for fp16.
+        """
+        at_once = 1 if batch.streams["rgb"].device.type == "cpu" else len(batch)
+        found: list[Tensor] = []
+        for start in range(0, len(batch), at_once):
+            rows = slice(start, start + at_once)
+            colour = None if batch.colour is None else batch.colour[rows]
+            flip = None if batch.flip is None else batch.flip[rows]
+            streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
+            frames = to_model_input(streams, reader.preprocessing, colour=colour, flip=flip)["rgb"]
+            run = self.backbone.maps if self.form.is_maps else self.backbone
+            found.append(run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float().cpu())
+        exact = torch.cat(found).numpy()
+        with np.errstate(over="ignore"):
+            values = exact.astype(self.form.dtype)
+        if not np.isfinite(values).all() and np.isfinite(exact).all():
+            raise DataError(f"{self.folder}: the features of {self.backbone.name} are too large for fp16; store fp32")
+        return values

@@ -59,6 +59,7 @@ class RecogniserTraining(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.clips_fingerprint = clips_fingerprint
         self.reads = "frames"  # or "features", of a frozen backbone
+        self.arithmetic = "fp32"  # or "bf16", of a frozen backbone
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -105,7 +106,7 @@ class RecogniserTraining(LightningModule):
         if batch.features is not None:
             assert isinstance(self.model, FrameModel)
             return self.model.classify(batch.features.float())
-        return self.model(to_model_input(batch.streams, self.preprocessing, colour=batch.colour))
+        return self.model(to_model_input(batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip))
 
     def _count(self, logits: Mapping[str, Tensor], batch: Batch, loss: float) -> None:
         right = {task: values.argmax(dim=1) == batch.labels[task] for task, values in logits.items()}
@@ -191,6 +192,7 @@ class RecogniserTraining(LightningModule):
             "best": self.best,
             "clips": self.clips_fingerprint,
             "reads": self.reads,
+            "arithmetic": self.arithmetic,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
 
-from kinema.data.hashing import content_hash
-from kinema.data.loading import ClipReader, EpochOrder, clip_loader, end_workers
-from kinema.data.probing import cache_folder
-from kinema.evaluation.baselines import class_counts, commonest
-from kinema.evaluation.leakage import leakage
-from kinema.evaluation.metrics import accuracy, main_task
-from kinema.evaluation.predict import predict_clips
-from kinema.evaluation.results import results, save_evaluation
+from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
-from kinema.models.weights import TrainingFacts, WeightsConfig, save
-from kinema.preparation.features import FeatureReader, frozen_features
+from kinema.models.runtime import describe, set_up
+from kinema.preparation.feature_store import FeatureReader
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection
 from kinema.training.callbacks import (
@@ -40,17 +32,15 @@ from kinema.training.callbacks import (
     read_checkpoint,
     stop_request,
 )
-from kinema.training.model_card import model_card
+from kinema.training.finish import finish
 from kinema.training.module import RecogniserTraining, TrainingBatches
 from kinema.training.prepare import Prepared, compute_device
+from kinema.training.readers import readers_of
 from kinema.training.run_folder import Run
 from kinema.training.tensorboard import EventFile
-from kinema.types import Clip, DataError, Split, StoppedBySignal, fingerprint
+from kinema.types import DataError, StoppedBySignal, fingerprint
 
 log = logging.getLogger(__name__)
-
-_ACCURACY_CLIPS = 2000
-"""Training clips on which the final weights are measured: their accuracy is then known to about 1 %."""
 
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -88,7 +78,8 @@ def train(prepared: Prepared, run: Run, *, reporter: Reporter = SILENT) -> Train
             _ignore_hints()
             module, history = _fit(prepared, run, request, reporter)
             epoch = _load_selected(module, run, prepared.select, last_epoch=len(history.rows))
-            return _finish(prepared, run, module, epoch, reporter)
+            best = finish(prepared, run, module, epoch, reporter)
+            return Trained(run=run, best=best)
     except StopNow as stop:
         raise StoppedBySignal(stop.signum, run.folder) from None
 
@@ -130,8 +121,12 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
     if checkpoint is not None and _is_over(checkpoint, recipe.trainer.epochs):
         _restore(module, history, checkpoint)
         return module, history
-    readers = _readers(prepared, None if checkpoint is None else checkpoint["epoch_state"]["reads"], reporter)
+    device = compute_device(recipe.trainer)
+    set_up(prepared.model, recipe.trainer.runtime, device)
+    log.info("computing: %s", describe(prepared.model, recipe.trainer.runtime, device))
+    readers = readers_of(prepared, None if checkpoint is None else checkpoint["epoch_state"], reporter)
     module.reads = "features" if isinstance(readers["train"], FeatureReader) else "frames"
+    module.arithmetic = _arithmetic(prepared.model)
     with reporter.track(
         "training",
         total=recipe.trainer.epochs * len(clips["train"]),
@@ -155,8 +150,9 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
                 weights_only=True,
             )
         finally:
-            end_workers(batches)
-            end_workers(validation_batches)
+            batches.close()
+            if validation_batches is not None:
+                validation_batches.close()
     if module.skipped:
         names = ", ".join(clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
@@ -218,51 +214,12 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
     return callbacks
 
 
-def _readers(prepared: Prepared, saved: str | None, reporter: Reporter) -> dict[Split, ClipReader | FeatureReader]:
-    """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again. It is
-    the same for all splits, and with a checkpoint (`saved`) what it was before: features are rounded to fp16.
-
-    Raises:
-        DataError: The run was begun with features, and they cannot be had now.
-    """
-    section = prepared.recipe.clips
-    readers = {
-        split: ClipReader(
-            clips,
-            prepared.videos,
-            prepared.preprocessing,
-            augmentation=section.augmentation if split == "train" else None,
-            seed=prepared.recipe.trainer.seed,
-        )
-        for split, clips in prepared.clips.items()
-    }
-    model = prepared.model
-    wanted = section.store == "auto" and section.augmentation.views is not None and saved != "frames"
-    if not wanted or not isinstance(model, FrameModel) or not model.backbone.frozen:
-        return dict(readers)
-    model = model.to(compute_device(prepared.recipe.trainer))
-    of_features: dict[Split, ClipReader | FeatureReader] = {}
-    for split, reader in readers.items():
-        features = frozen_features(
-            model,
-            reader,
-            batch_size=section.batch_size,
-            workers=section.workers,
-            description=f"features of {split} clips",
-            reporter=reporter,
-        )
-        if features is None and saved == "features":
-            raise DataError(
-                f"features of {split} clips cannot be kept in {cache_folder()} (why is said above), and the run was "
-                "begun with features; mend that, or begin a new run with clips.store=none"
-            )
-        if features is None:
-            return dict(readers)
-        of_features[split] = FeatureReader(features, reader)
-    return of_features
+def _arithmetic(model: nn.Module) -> str:
+    is_bf16 = isinstance(model, FrameModel) and model.backbone.arithmetic is torch.bfloat16
+    return "bf16" if is_bf16 else "fp32"
 
 
-def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> Any:
+def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> ClipLoader:
     order = EpochOrder(len(reader), batch_size=section.batch_size, seed=None)
     return clip_loader(reader, order, workers=section.workers)
 
@@ -305,93 +262,3 @@ def _load_selected(module: RecogniserTraining, run: Run, select: str, *, last_ep
     checkpoint = read_checkpoint(run.best_checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1
-
-
-def _finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int, reporter: Reporter) -> Trained:
-    """Measure the kept weights, evaluate them on the validation split, and write them."""
-    recipe, classes = prepared.recipe, prepared.dataset.classes
-    model = module.model.to(compute_device(recipe.trainer))  # Lightning has put it back on the CPU
-    train_clips = _trained_clips(prepared, module)
-    chosen = np.random.default_rng(recipe.trainer.seed).permutation(len(train_clips))[:_ACCURACY_CLIPS]
-    settings: dict[str, Any] = {
-        "classes": classes,
-        "preprocessing": prepared.preprocessing,
-        "batch_size": recipe.clips.batch_size,
-        "workers": recipe.clips.workers,
-        "reporter": reporter,
-    }
-    on_training = predict_clips(
-        model,
-        [train_clips[index] for index in sorted(chosen)],
-        prepared.videos,
-        description="measuring on training clips",
-        **settings,
-    )
-    if not on_training.clips:
-        raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
-    facts = TrainingFacts(
-        data=recipe.data.model_dump(mode="json"),
-        seed=recipe.trainer.seed,
-        num_clips=len(train_clips),
-        class_counts=class_counts(train_clips, classes),
-        commonest=commonest(train_clips, classes),
-        accuracy=accuracy(on_training),
-        num_accuracy_clips=len(on_training.clips),
-        epoch=epoch,
-        selected_by="the best validation result" if prepared.select == "best" else "being the last epoch",
-        groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
-        contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
-    )
-    config = WeightsConfig(
-        model=recipe.model.name,
-        arguments=recipe.model.arguments(),
-        heads=classes,
-        preprocessing=prepared.preprocessing,
-    )
-    main = main_task(classes)
-    best: dict[str, Any] = {
-        "epoch": epoch,
-        "selected_by": facts.selected_by,
-        "train_top1": facts.accuracy[main],
-    }
-    record = None
-    if "validation" in prepared.clips:
-        record = _evaluate(prepared, run, model, facts, settings)
-        headline = record["joint"] if main == "joint" else record["tasks"][main]
-        best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
-    # Written last: their presence says that the run is finished.
-    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record))
-    return Trained(run=run, best=best)
-
-
-def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]:
-    """Training clips without those that could not be read in any epoch."""
-    num_epochs = module.counted_epoch + 1
-    return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
-
-
-def _evaluate(
-    prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Evaluate on the validation split and keep the result in the run."""
-    predictions = predict_clips(
-        model,
-        prepared.clips["validation"],
-        prepared.videos,
-        description="evaluating on validation clips",
-        **settings,
-    )
-    if not predictions.clips:
-        reason = next(iter(predictions.skipped.values()))
-        raise DataError(f"no validation clip can be read any more; the first: {reason}")
-    record = results(predictions, split="validation", training=facts, pairs=prepared.dataset.pairs)
-    record["num_skipped"] += len(prepared.skipped["validation"])
-    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
-    # Without weights there can be none but that of an attempt that was interrupted at this place.
-    shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
-    try:
-        save_evaluation(run.new_evaluation("validation"), record, predictions)
-    except OSError as error:
-        hint = f"make room and go on with --resume {run.folder}"
-        raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
-    return record

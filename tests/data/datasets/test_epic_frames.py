@@ -17,7 +17,7 @@ from tests.videos import numbered_frame, numbered_frames, read_number, write_vid
 
 from kinema.data.datasets.epic_kitchens_100 import epic_kitchens_100
 from kinema.data.decoding import read_frames
-from kinema.data.loading import ClipReader, ReadClip
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.probing import frame_rates, probe_all
 from kinema.data.reading import clip_interval_s
 from kinema.data.video import FRAMES, Video
@@ -102,9 +102,10 @@ def check(found: Dataset, rows: dict[str, dict[str, str]], number_at: Callable[[
     """The numbers on the frames at the first, the middle and the last moment of each segment, and on the twenty that a
     model is given, are those of the frames on display then. Counts segments by container."""
     reader = read(found)
-    loader = ClipReader(reader.clips, reader.videos, {"rgb": TWENTY}, augmentation=None, seed=0)
+    twenty_of_each = ClipReader(reader.clips, reader.videos, {"rgb": TWENTY}, augmentation=None, seed=0)
     counts: Counter[str] = Counter()
-    for index, clip in enumerate(reader.clips):
+    order = EpochOrder(len(reader.clips), batch_size=1, seed=None)
+    for clip, batch in zip(reader.clips, clip_loader(twenty_of_each, order, workers=0), strict=True):
         row = rows[clip.clip_id]
         start, stop = seconds(row["start_timestamp"]), seconds(row["stop_timestamp"])
         name, video = row["video_id"], reader.videos[clip.video]
@@ -115,9 +116,8 @@ def check(found: Dataset, rows: dict[str, dict[str, str]], number_at: Callable[[
         assert numbers == [number_at(name, time) for time in (start, (start + stop) / 2, just_before_stop)], clip
         if video.container != FRAMES or video.fps == pytest.approx(float(RATES[name])):
             assert (numbers[0], numbers[-1]) == first_and_last(start, stop, RATES[name])
-        _, clip_read = loader[index, 0]
-        assert isinstance(clip_read, ReadClip), clip_read
-        twenty = [read_number(frame.permute(1, 2, 0).numpy()) for frame in clip_read.streams["rgb"]]
+        assert not batch.failures, batch.failures
+        twenty = [read_number(frame.permute(1, 2, 0).numpy()) for frame in batch.streams["rgb"][0]]
         assert twenty == [number_at(name, start + (stop - start) * (2 * k + 1) / 40) for k in range(20)], clip
         counts[video.container.split(",")[0]] += 1
     return counts

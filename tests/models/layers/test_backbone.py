@@ -186,3 +186,84 @@ def test_every_image_network_of_torchvision_has_published_weights() -> None:
     zoo = torchvision.models.list_models(module=torchvision.models)
     assert len(zoo) >= 80
     assert all(hasattr(get_model_weights(name), "DEFAULT") for name in zoo)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("tiny", 64), ("mobilenet_v2", 1280), ("resnet18", 512), ("efficientnet_b0", 1280), ("timm/resnet18d", 512)],
+)
+def test_maps_are_what_is_averaged(name: str, channels: int) -> None:
+    backbone = randomised(name)
+    frames = torch.randn(2, 3, 96, 64)
+    backbone.freeze()
+    with torch.no_grad():
+        maps = backbone.maps(frames)
+        assert maps.shape == (2, channels, *((6, 4) if name == "tiny" else (3, 2)))
+        features = backbone(frames)
+        pooled = backbone.body.project(backbone.body.grid(maps)) if name == "tiny" else maps.mean(dim=(2, 3))  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(pooled, features, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_of_a_backbone_that_trains_have_a_gradient() -> None:
+    backbone = FrameBackbone("mobilenet_v2").train()
+    backbone.maps(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    assert backbone.body.training
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "timm/vit_tiny_patch16_224"])
+def test_a_network_without_maps_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"has no feature maps; take a convolutional network"):
+        FrameBackbone(name).maps(torch.randn(1, 3, 224, 224))
+
+
+def randomised(name: str) -> FrameBackbone:
+    """A backbone whose batch norm has statistics, as if it had been trained."""
+    torch.manual_seed(0)
+    backbone = FrameBackbone(name).eval()
+    for part in backbone.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            part.running_mean.normal_(0, 0.1)
+            assert part.running_var is not None
+            part.running_var.uniform_(0.5, 2)
+    return backbone
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "resnet18", "timm/efficientnet_b0"])
+def test_a_frozen_backbone_answers_as_before(name: str) -> None:
+    backbone = randomised(name)
+    frames = torch.randn(5, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(frames)
+    names = list(backbone.state_dict())
+    backbone.freeze()
+    for settings in ({}, {"folds": False}, {"micro_batch": 3}):
+        for key, value in settings.items():
+            setattr(backbone, key, value)
+        torch.testing.assert_close(backbone(frames), expected, rtol=1e-4, atol=1e-4)
+    assert list(backbone.state_dict()) == names
+
+
+def test_a_frozen_backbone_follows_its_weights() -> None:
+    backbone, other = randomised("resnet18"), FrameBackbone("resnet18").eval()
+    frames = torch.randn(2, 3, 64, 64)
+    backbone.freeze()
+    before = backbone(frames)
+    backbone.load_state_dict(other.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(frames), other(frames), rtol=1e-4, atol=1e-4)
+        next(backbone.parameters()).zero_()
+    assert not torch.equal(backbone(frames), before)
+    assert backbone.double()(frames.double()).dtype == torch.float64
+
+
+def test_arithmetic_of_a_frozen_backbone() -> None:
+    backbone = randomised("resnet18")
+    backbone.freeze()
+    frames = torch.randn(2, 3, 64, 64)
+    exact = backbone(frames)
+    backbone.arithmetic = torch.bfloat16
+    rounded = backbone(frames)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)

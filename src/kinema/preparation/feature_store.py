@@ -1,0 +1,220 @@
+"""The features of a frozen backbone, stored clip by clip.
+
+An entry is what the backbone made of one version of one clip: (T, D), or maps (T, D, h, w). Its key is made of all that
+determines the frames: the file and whether it has changed, which of its frames, what is cut out of them, mirrored or
+not, and the change of colour. The store's settings are all that determines what becomes of frames: the backbone with a
+digest of its weights, preprocessing, arithmetic. So a new or changed clip costs only itself, and nothing that was
+stored for something else can be taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kinema.data.loading import ClipReader, Drawn, Layout
+from kinema.data.shards import Store, entry_key, file_state
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.types import DataError, fingerprint
+
+KIND: Final = "features"
+
+StoredAs = Literal["fp16", "fp32"]
+
+_TYPES: Final[Mapping[str, Any]] = {"fp16": np.dtype(np.float16), "fp32": np.dtype(np.float32)}
+
+# To be counted up whenever other frames are read, or other features made of them, for the same settings.
+_MAKING = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFormat:
+    """What becomes of the frames of a clip.
+
+    Attributes:
+        backbone: Name of the backbone.
+        weights: Digest of its weights.
+        arithmetic: What it computes in.
+        preprocessing: Of frames, as a dictionary.
+        decoder: Of videos.
+        stored_as: Type of the numbers in the store.
+        shape: Of a clip's features.
+    """
+
+    backbone: str
+    weights: str
+    arithmetic: str
+    preprocessing: Mapping[str, Any]
+    decoder: str
+    stored_as: StoredAs
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, backbone: FrameBackbone, reader: ClipReader, *, stored_as: StoredAs = "fp16", maps: bool = False
+    ) -> FeatureFormat:
+        """What a backbone makes of a reader's clips.
+
+        Raises:
+            ConfigError: Maps are asked for, and the backbone has none.
+        """
+        preprocessing = reader.preprocessing["rgb"]
+        shape: tuple[int, ...] = (backbone.num_features,)
+        if maps:
+            example = next(backbone.parameters()).new_zeros(1, 3, preprocessing.size_px, preprocessing.size_px)
+            with torch.no_grad():
+                shape = tuple(backbone.maps(example).shape[1:])
+        return cls(
+            backbone=backbone.name,
+            weights=weights_digest(backbone),
+            arithmetic="bf16" if backbone.arithmetic is torch.bfloat16 else "fp32",
+            preprocessing=asdict(preprocessing),
+            decoder=reader.decoder,
+            stored_as=stored_as,
+            shape=(preprocessing.num_frames, *shape),
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = _TYPES[self.stored_as]
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        """Of a clip's features."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def is_maps(self) -> bool:
+        return len(self.shape) == 4
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Settings of a store, of JSON types."""
+        facts = {**asdict(self), "shape": list(self.shape), "making": _MAKING}
+        facts["preprocessing"] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.preprocessing.items()
+        }
+        return facts
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.facts)
+
+    def difference(self, settings: Mapping[str, Any]) -> str | None:
+        """The first setting of a store that is another one than here, in words; None where all are the same."""
+        own = self.facts
+        for name, value in own.items():
+            other = settings.get(name)
+            if name == "preprocessing" and isinstance(other, Mapping):
+                for key, inner in value.items():
+                    if other.get(key) != inner:
+                        return f"{key} is {other.get(key)} there and {inner} here"
+            if other != value:
+                return f"{name} is {other} there and {value} here"
+        return None
+
+
+def weights_digest(backbone: FrameBackbone) -> str:
+    """Differs whenever a weight does."""
+    digest = hashlib.blake2b(backbone.name.encode(), digest_size=12)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def clip_keys(reader: ClipReader, *, root: Path | None) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """Keys of all versions of all clips of a reader.
+
+    Args:
+        reader: Of a number of versions that is known.
+        root: Folder of the data set; files below it are known by their path from there.
+
+    Returns:
+        (views, clips, 16), and index -> why a clip has none: its file is gone, or its times lie outside it.
+    """
+    assert reader.num_views is not None
+    keys = np.zeros((reader.num_views, len(reader), 16), dtype=np.uint8)
+    states: dict[Path, dict[str, Any]] = {}
+    failures: dict[int, str] = {}
+    for index, clip in enumerate(reader.clips):
+        try:
+            if clip.video not in states:
+                states[clip.video] = file_state(clip.video, root)
+            for view in range(reader.num_views):
+                plans, drawn = reader.plan(index, view)
+                plan = plans["rgb"]
+                box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
+                facts = [states[clip.video], [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
+                keys[view, index] = np.frombuffer(entry_key(facts), dtype=np.uint8)
+        except DataError as error:
+            failures[index] = str(error)
+    return keys, failures
+
+
+class FeatureReader:
+    """Reads features in place of frames; made to be used with `kinema.data.loading.clip_loader`.
+
+    Args:
+        store: Holds the features.
+        form: What they are.
+        keys: From `clip_keys`.
+        reader: Whose clips they are of.
+        failures: Index -> why there are no features of a clip.
+    """
+
+    in_processes = False
+
+    def __init__(
+        self,
+        store: Store,
+        form: FeatureFormat,
+        keys: NDArray[np.uint8],
+        reader: ClipReader,
+        failures: Mapping[int, str],
+    ) -> None:
+        self.store = store
+        self.form = form
+        self.clips = reader.clips
+        self.failures = failures
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def layout(self) -> Layout:
+        """Shape and type of the features of one clip."""
+        return {"features": (self.form.shape, self.form.dtype)}
+
+    def read(self, index: int, epoch: int, out: Mapping[str, NDArray[Any]]) -> Drawn:
+        """Write the features of a clip, as they are in an epoch.
+
+        Raises:
+            DataError: There are none, for the reason for which there are no frames, or the store cannot be read.
+        """
+        if index in self.failures:
+            raise DataError(self.failures[index])
+        # Not from mapped memory: what was read would count as this process's.
+        try:
+            self.store.read_into(self._keys[epoch % len(self._keys), index].tobytes(), out["features"])
+        except KeyError:
+            raise DataError(
+                f"{self.clips[index].video}: no features are stored of {self.clips[index].clip_id}"
+            ) from None
+        return Drawn()
+
+    def values(self, indices: Sequence[int] | None = None, view: int = 0) -> NDArray[Any]:
+        """Features of some clips, of all by default: (N, *shape)."""
+        chosen = range(len(self)) if indices is None else indices
+        found = np.empty((len(chosen), *self.form.shape), dtype=self.form.dtype)
+        for row, index in enumerate(chosen):
+            self.read(index, view, {"features": found[row]})
+        return found

@@ -1,0 +1,132 @@
+"""The end of a run: its kept weights measured, evaluated on the validation split, and written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from kinema.data.hashing import content_hash
+from kinema.evaluation.baselines import class_counts, commonest
+from kinema.evaluation.leakage import leakage
+from kinema.evaluation.metrics import accuracy, main_task
+from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.results import results, save_evaluation
+from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.progress import Reporter
+from kinema.training.model_card import model_card
+from kinema.training.module import RecogniserTraining
+from kinema.training.prepare import Prepared, compute_device
+from kinema.training.run_folder import Run
+from kinema.types import Clip, DataError
+
+_ACCURACY_CLIPS = 2000
+"""Training clips on which the final weights are measured: their accuracy is then known to about 1 %."""
+
+
+def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int, reporter: Reporter) -> dict[str, Any]:
+    """Measure the kept weights, evaluate them on the validation split, and write them.
+
+    Args:
+        prepared: What was trained.
+        run: Where to write.
+        module: With the kept weights.
+        epoch: Whose weights these are, from 1.
+        reporter: Where to show progress.
+
+    Returns:
+        Epoch that was kept, how it was chosen, and its validation result where there is one.
+
+    Raises:
+        DataError: Nothing can be read any more, or something cannot be written.
+    """
+    recipe, classes = prepared.recipe, prepared.dataset.classes
+    model = module.model.to(compute_device(recipe.trainer))  # Lightning has put it back on the CPU
+    train_clips = _trained_clips(prepared, module)
+    chosen = np.random.default_rng(recipe.trainer.seed).permutation(len(train_clips))[:_ACCURACY_CLIPS]
+    settings: dict[str, Any] = {
+        "classes": classes,
+        "preprocessing": prepared.preprocessing,
+        "batch_size": recipe.clips.batch_size,
+        "workers": recipe.clips.workers,
+        "runtime": recipe.trainer.runtime,
+        "reporter": reporter,
+    }
+    on_training = predict_clips(
+        model,
+        [train_clips[index] for index in sorted(chosen)],
+        prepared.videos,
+        description="measuring on training clips",
+        **settings,
+    )
+    if not on_training.clips:
+        raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
+    facts = TrainingFacts(
+        data=recipe.data.model_dump(mode="json"),
+        seed=recipe.trainer.seed,
+        num_clips=len(train_clips),
+        class_counts=class_counts(train_clips, classes),
+        commonest=commonest(train_clips, classes),
+        accuracy=accuracy(on_training),
+        num_accuracy_clips=len(on_training.clips),
+        epoch=epoch,
+        selected_by="the best validation result" if prepared.select == "best" else "being the last epoch",
+        groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
+        contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
+    )
+    config = WeightsConfig(
+        model=recipe.model.name,
+        arguments=recipe.model.arguments(),
+        heads=classes,
+        preprocessing=prepared.preprocessing,
+    )
+    main = main_task(classes)
+    best: dict[str, Any] = {
+        "epoch": epoch,
+        "selected_by": facts.selected_by,
+        "train_top1": facts.accuracy[main],
+    }
+    record = None
+    if "validation" in prepared.clips:
+        record = _evaluate(prepared, run, model, facts, settings)
+        headline = record["joint"] if main == "joint" else record["tasks"][main]
+        best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
+    # Written last: their presence says that the run is finished.
+    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record))
+    return best
+
+
+def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]:
+    """Training clips without those that could not be read in any epoch."""
+    num_epochs = module.counted_epoch + 1
+    return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
+
+
+def _evaluate(
+    prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate on the validation split and keep the result in the run."""
+    predictions = predict_clips(
+        model,
+        prepared.clips["validation"],
+        prepared.videos,
+        description="evaluating on validation clips",
+        **settings,
+    )
+    if not predictions.clips:
+        reason = next(iter(predictions.skipped.values()))
+        raise DataError(f"no validation clip can be read any more; the first: {reason}")
+    record = results(predictions, split="validation", training=facts, pairs=prepared.dataset.pairs)
+    record["num_skipped"] += len(prepared.skipped["validation"])
+    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
+    # Without weights there can be none but that of an attempt that was interrupted at this place.
+    shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
+    try:
+        save_evaluation(run.new_evaluation("validation"), record, predictions)
+    except OSError as error:
+        hint = f"make room and go on with --resume {run.folder}"
+        raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
+    return record

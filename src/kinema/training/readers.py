@@ -1,0 +1,142 @@
+"""What the clips of a run are read from: videos, or the stored features of a frozen backbone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kinema.data.cache import cache_folder
+from kinema.data.loading import ClipReader
+from kinema.data.shards import Store
+from kinema.data.sources import find_source
+from kinema.models.frame_model import FrameModel
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.runtime import arithmetic
+from kinema.preparation.arithmetic import agreed_arithmetic
+from kinema.preparation.feature_store import KIND, FeatureReader
+from kinema.preparation.features import frozen_features
+from kinema.progress import Reporter
+from kinema.training.prepare import Prepared, compute_device
+from kinema.types import ConfigError, DataError, Split
+
+log = logging.getLogger(__name__)
+
+Readers = dict[Split, ClipReader | FeatureReader]
+
+
+def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
+    """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again. It is
+    the same for all splits, and with a checkpoint what it was before: features are rounded when they are stored.
+
+    Args:
+        prepared: The run.
+        saved: `epoch_state` of its checkpoint.
+        reporter: Where to show progress.
+
+    Raises:
+        DataError: The run was begun with features, and they cannot be had now.
+        ConfigError: The recipe names a store of features that it cannot use.
+    """
+    section = prepared.recipe.clips
+    frames = {split: _frames(prepared, split) for split in prepared.clips}
+    backbone = _frozen_backbone(prepared)
+    if backbone is not None:
+        _choose_arithmetic(prepared, backbone, frames["train"], saved, reporter)
+    before = None if saved is None else saved["reads"]
+    folder = _feature_store(prepared, backbone)
+    can = backbone is not None and section.augmentation.views is not None and section.store != "none"
+    if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
+        return dict(frames)
+    assert backbone is not None
+    of_features: Readers = {}
+    for split, reader in frames.items():
+        features = frozen_features(
+            backbone,
+            reader,
+            batch_size=section.batch_size,
+            workers=section.workers,
+            root=prepared.recipe.data.root,
+            folder=folder,
+            description=f"features of {split} clips",
+            reporter=reporter,
+        )
+        if features is None and before == "features":
+            raise DataError(
+                f"features of {split} clips cannot be kept in {cache_folder()} (why is said above), and the run was "
+                "begun with features; mend that, or begin a new run with clips.store=none"
+            )
+        if features is None:
+            return dict(frames)
+        of_features[split] = features
+    where = {str(reader.store.folder) for reader in of_features.values() if isinstance(reader, FeatureReader)}
+    log.info("clips are read as features of the frozen backbone, from %s", ", ".join(sorted(where)))
+    return of_features
+
+
+def _frames(prepared: Prepared, split: Split) -> ClipReader:
+    section, seed = prepared.recipe.clips, prepared.recipe.trainer.seed
+    augmentation = section.augmentation if split == "train" else None
+    source = find_source(
+        section,
+        prepared.clips[split],
+        prepared.videos,
+        prepared.preprocessing["rgb"],
+        root=prepared.recipe.data.root,
+        augmentation=augmentation,
+        seed=seed,
+        name=split,
+    )
+    return ClipReader(
+        source.clips,
+        source.videos,
+        prepared.preprocessing,
+        augmentation=augmentation,
+        seed=seed,
+        store=source.store,
+        decoder=section.decoder,
+    )
+
+
+def _frozen_backbone(prepared: Prepared) -> FrameBackbone | None:
+    model = prepared.model
+    if not isinstance(model, FrameModel) or not model.backbone.frozen:
+        return None
+    return model.to(compute_device(prepared.recipe.trainer)).backbone
+
+
+def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path | None:
+    """The store of features that the recipe names, if it names one."""
+    section = prepared.recipe.clips
+    if not isinstance(section.store, Path) or Store.open(section.store).kind != KIND:
+        return None
+    if backbone is None:
+        raise ConfigError("clips.store: features are of a frozen backbone; this recipe has none (init.freeze=backbone)")
+    if section.augmentation.views is None:
+        raise ConfigError(
+            "clips.store: features cannot be stored of clips that are another in every epoch; "
+            "say how many versions of each there are, clips.augmentation.views=8"
+        )
+    return section.store
+
+
+def _choose_arithmetic(
+    prepared: Prepared, backbone: FrameBackbone, reader: ClipReader, saved: Mapping[str, Any] | None, reporter: Reporter
+) -> None:
+    device = compute_device(prepared.recipe.trainer)
+    wanted, _ = arithmetic(prepared.recipe.trainer.runtime, device)
+    if saved is not None:
+        wanted = torch.bfloat16 if saved.get("arithmetic") == "bf16" else torch.float32
+    elif wanted is torch.bfloat16 and prepared.recipe.trainer.runtime.features == "auto":
+        wanted = agreed_arithmetic(
+            backbone,
+            reader,
+            wanted,
+            batch_size=prepared.recipe.clips.batch_size,
+            workers=prepared.recipe.clips.workers,
+            reporter=reporter,
+        )
+    backbone.arithmetic = wanted
