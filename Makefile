@@ -15,11 +15,16 @@ test: lint tools ## the test suite
 test-all: lint tools ## the test suite with its exhaustive parts
 	$(BIN)/pytest
 
-# What tests need from outside Python: a program that reads RAR. On Debian it is installed, elsewhere it is said.
+# What tests need from outside Python: a program that reads RAR, and FFmpeg's libraries for torchcodec. On Debian they
+# are installed, elsewhere it is said.
 tools:
 	@command -v bsdtar >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
 		(apt-get install -y -q libarchive-tools || (apt-get update -q && apt-get install -y -q libarchive-tools)) \
 		>/dev/null 2>&1; } || echo "tests of RAR archives are left out: they need bsdtar (libarchive)"
+	@ldconfig -p 2>/dev/null | grep -q 'libavdevice\.so' || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+		(apt-get install -y -q --no-install-recommends ffmpeg || (apt-get update -q && \
+		apt-get install -y -q --no-install-recommends ffmpeg)) >/dev/null 2>&1; } || \
+		echo "tests of the torchcodec decoder are left out where it does not load: it needs FFmpeg's shared libraries"
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from tests.videos import Image, numbered_frame, numbered_frames, read_number, write_video
 
 from kinema.data import decoding
-from kinema.data.decoding import Video, probe, read_frames
+from kinema.data.containers import Reading
+from kinema.data.decoding import Video, probe, read_frames, take_frames
+from kinema.data.pictures import Picture
 from kinema.types import DataError
 
 B_FRAMES = {"bf": "3", "g": "12"}
@@ -241,18 +243,49 @@ def test_display_matrix(tmp_path: Path, rotation_deg: int, mirrored: bool, uprig
         assert np.abs(image.astype(int) - expected.astype(int)).mean() < 10
 
 
-def test_wanted_frames_only_are_converted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = probe(make("b_frames.mp4"))
-    converted: list[float] = []
-    image_of = decoding._image
+def test_wanted_frames_only_are_taken_and_each_once(make: Make) -> None:
+    for video in (probe(make("b_frames.mp4")), replace(probe(make("b_frames.mp4")), packets=None)):
+        taken: list[int] = []
 
-    def counted(video: Video, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        converted.append(frame.time)
-        return image_of(video, frame)
+        def take(picture: Picture, taken: list[int] = taken) -> int:
+            assert isinstance(picture, av.VideoFrame)
+            taken.append(read_number(picture.to_ndarray(format="rgb24")))
+            return taken[-1]
 
-    monkeypatch.setattr(decoding, "_image", counted)
-    assert [read_number(image) for image in read_frames(video, [7, 3, 7])] == [7, 3, 7]
-    assert converted == [3 / 25, 7 / 25]
+        assert take_frames(video, [7, 3, 7, 20], take) == [7, 3, 7, 20]
+        assert sorted(taken) == [3, 7, 20]
+
+
+def test_index_that_is_not_of_the_file_is_not_used(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(shutil.copy(make("b_frames.mp4"), tmp_path / "a.mp4"))
+    video = probe(path)
+    with path.open("ab") as file:
+        file.write(bytes(100))
+    with caplog.at_level("DEBUG", logger="kinema"):
+        assert [read_number(image) for image in read_frames(video, [3, 9])] == [3, 9]
+    assert "not found by the packet index" in caplog.text
+    other = probe(make("variable_rate.mp4")).packets
+    assert [read_number(image) for image in read_frames(replace(video, packets=other), [3, 9])] == [3, 9]
+
+
+def test_packet_index_of_a_long_video_reads_what_it_needs(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is opened or gone through: one stretch of the file is read, and decoded from its key frame."""
+    video = probe(long_file)
+    num_bytes = 0
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal num_bytes
+        num_bytes += length
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    monkeypatch.setattr(decoding, "opened", None)
+    assert [read_number(image) for image in read_frames(video, [1310, 1312])] == [1310, 1312]
+    # A picture that builds up gradually has no frame to start at, except the first.
+    assert (num_bytes < 0.15 * long_file.stat().st_size) == (long_file.name != "few_keys.mp4")
 
 
 def test_good_packet_timestamps_need_no_decode(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +322,7 @@ def long_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_seeking_is_exact(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = decode_all(long_file)
-    video = probe(long_file)
+    video = replace(probe(long_file), packets=None)
     seeks: list[int] = []
     frames_from_key = decoding._frames_from_key
 
@@ -310,16 +343,16 @@ def test_seeking_is_exact(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_seeking_does_not_decode_from_the_start(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = probe(long_file)
+    video = replace(probe(long_file), packets=None)
     decoded = 0
-    decode = decoding._Reading.decode
+    decode = Reading.decode
 
-    def counted(self: decoding._Reading, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+    def counted(self: Reading, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         nonlocal decoded
         decoded += 1
         return decode(self, packet)
 
-    monkeypatch.setattr(decoding._Reading, "decode", counted)
+    monkeypatch.setattr(Reading, "decode", counted)
     assert read_number(read_frames(video, [1400])[0]) == 1400
     # A picture that builds up gradually has no frame to start at, except the first.
     assert (decoded < 100) == (not long_file.name.endswith("_keys.mp4")), decoded
@@ -490,5 +523,5 @@ def test_files_are_closed(make: Make) -> None:
         probe(video.path)
         read_frames(video, [3])
         with pytest.raises(DataError):
-            read_frames(replace(video, times_s=video.times_s + 7.0), [3])
+            read_frames(replace(video, packets=None, times_s=video.times_s + 7.0), [3])
     assert len(list(descriptors.iterdir())) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
@@ -16,7 +17,7 @@ from torch import Tensor
 import kinema
 from kinema.data.decoding import probe, read_frames
 from kinema.data.device import to_model_input
-from kinema.data.reading import read_clip
+from kinema.data.reading import from_rgb, read_clip
 from kinema.inference.recogniser import Prediction, Recogniser
 from kinema.models.build import build_model
 from kinema.models.weights import WeightsConfig, save
@@ -74,6 +75,20 @@ def test_all_frames_of_a_clip_say_what_its_file_says(recogniser: Recogniser, vid
     probed = probe(video)
     frames = torch.from_numpy(np.stack(read_frames(probed, range(16))))
     assert_close(recogniser.predict(frames), {t: dict(v) for t, v in recogniser.predict(video).probabilities.items()})
+
+
+def test_planes_are_made_of_rgb_where_the_model_takes_planes(recogniser: Recogniser, video: Path) -> None:
+    i420 = replace(RGB, pixels="i420")
+    of_planes = Recogniser(recogniser.model, replace(recogniser.config, preprocessing={"rgb": i420}))
+    probed = probe(video)
+    images = read_frames(probed, range(16))
+    frames = torch.from_numpy(np.stack(images))
+    taken = from_rgb([images[i] for i in (2, 6, 10, 14)], i420)
+    assert of_planes.predict(frames) == of_planes.predict_frames(taken[None])[0]
+    # From the file, planes come without the way through RGB; one grey level is the least that they can differ by.
+    read = read_clip(Clip(clip_id="", video=video), probed, i420)
+    assert (read.int() - taken.int()).abs().max() <= 3
+    assert of_planes.predict(video) == of_planes.predict_frames(read[None])[0]
 
 
 def test_fewer_frames_than_the_model_takes_are_repeated(recogniser: Recogniser) -> None:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tests.training.conftest import write_clip
 from tests.training.runs import result
 
-from kinema.sections import Recipe
+from kinema.sections import ClipsSection, Recipe
 from kinema.training import prepare as prepare_module
-from kinema.training.prepare import prepare
+from kinema.training.prepare import make_preprocessing, prepare
 from kinema.training.run_folder import Run, create_run
 from kinema.training.train import Trained, train
 from kinema.types import ConfigError
@@ -94,3 +94,14 @@ def test_a_run_takes_an_empty_folder_and_no_other(recipe: Callable[..., Recipe],
     assert create_run(made) == Run(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"^output: .*run exists already and a run is never overwritten"):
         create_run(made)
+
+
+def test_frames_are_planes_where_their_size_is_even() -> None:
+    def pixels(**clips: Any) -> str:
+        return make_preprocessing(ClipsSection(**clips), mean=(0.5,) * 3, std=(0.5,) * 3).pixels
+
+    assert pixels() == "i420"
+    assert pixels(size_px=33) == "rgb"
+    assert pixels(pixels="rgb") == "rgb"
+    with pytest.raises(ConfigError, match=r"^clips\.pixels: .* clips\.size_px is odd \(33\)"):
+        pixels(size_px=33, pixels="i420")

@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,6 +34,7 @@ from kinema.data.containers import Reading, check_file, codec_name, opened
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
 from kinema.data.indexing import CHECKED_FRAMES, PacketCollector, Shadow
 from kinema.data.packet_index import PacketIndex
+from kinema.data.pictures import Picture, take_rgb
 from kinema.data.sparse import take_by_index
 from kinema.data.truncation import check_complete, is_short
 from kinema.data.video import STORE, Orientation, Video
@@ -98,11 +98,11 @@ def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]
         DataError: A frame does not decode.
         IndexError: The video has no such frame.
     """
-    return take_frames(video, indices, partial(to_rgb, video))
+    return take_frames(video, indices, take_rgb(video))
 
 
 def take_frames(
-    video: Video, indices: Iterable[int], take: Callable[[VideoFrame | NDArray[np.uint8]], R], *, decoder: str = "pyav"
+    video: Video, indices: Iterable[int], take: Callable[[Picture], R], *, decoder: str = "pyav"
 ) -> list[R]:
     """Decode frames of a video, and make something of each as it comes out of the decoder.
 
@@ -406,32 +406,6 @@ def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -
                 return
             started = True
         yield frame
-
-
-def to_rgb(video: Video, picture: VideoFrame | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB (height_px, width_px, 3) of what `take_frames` gives, upright.
-
-    Raises:
-        DataError: Its pixels cannot be read.
-    """
-    if isinstance(picture, np.ndarray):
-        return picture
-    orientation = video.orientation
-    width_px, height_px = video.width_px, video.height_px
-    if orientation.transposed:
-        width_px, height_px = height_px, width_px
-    try:
-        # A stream may change its size on the way; like a player, show all of it at the size of the first frame.
-        image: NDArray[Any] = picture.to_ndarray(format="rgb24", width=width_px, height=height_px, threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"{video.path}: pixels of a frame cannot be read: {error}") from None
-    if orientation.transposed:
-        image = image.transpose(1, 0, 2)
-    if orientation.flip_rows:
-        image = image[::-1]
-    if orientation.flip_columns:
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def _orientation(frame: VideoFrame) -> tuple[Orientation, int]:

@@ -1,9 +1,17 @@
-"""What happens to uint8 frames on the device that the model runs on: colour changes (training) and normalisation."""
+"""What happens to uint8 frames on the device that the model runs on: mirroring and colour changes (training), colour
+conversion and normalisation.
+
+I420 is converted as FFmpeg, OpenCV and decord do it: the matrix of ITU-R BT.601 in limited range, each pixel with the
+colour of the 2 x 2 pixels that share it. Matrix, mean and standard deviation are one affine map of (Y, U, V), and its
+part that depends on U and V is computed at their size. What a model sees is within 3 / 255 of what swscale's RGB of
+the same planes would give it (swscale works in whole numbers and rounds down).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -11,9 +19,15 @@ from kinema.types import Preprocessing
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
+_LUMA = 255 / 219
+_BLACK, _NO_COLOUR = 16, 128
+_FROM_U = (0.0, -0.344136 * 255 / 224, 1.772 * 255 / 224)
+_FROM_V = (1.402 * 255 / 224, -0.714136 * 255 / 224, 0.0)
+"""BT.601: how much of Y, U and V is in red, green and blue, all in 0..255."""
+
 
 def to_model_input(
-    streams: Mapping[str, UInt8[Tensor, "B T C H W"]],
+    streams: Mapping[str, UInt8[Tensor, "B T ..."]],
     preprocessing: Mapping[str, Preprocessing],
     *,
     colour: Float[Tensor, "B 3"] | None = None,
@@ -22,23 +36,108 @@ def to_model_input(
     """Frames as stored, to what a model takes. Everything that runs a model comes through here.
 
     Args:
-        streams: Stream -> frames, already on the device.
-        preprocessing: Stream -> how its frames are normalised.
+        streams: Stream -> (B, T, *frame_shape) of its preprocessing, already on the device.
+        preprocessing: Stream -> what its frames are and how they are normalised.
         colour: Factors of brightness, contrast and saturation, for training: one of each per clip, the same for all
             of its frames.
         flip: Which clips are to be mirrored.
     """
-    inputs = {}
-    for stream, frames in streams.items():
-        values = frames.float().div_(255)
-        if flip is not None:
-            values[flip] = values[flip].flip(-1)
+    return {
+        stream: _normalised(frames, preprocessing[stream], colour=colour, flip=flip)
+        for stream, frames in streams.items()
+    }
+
+
+def to_rgb(frames: UInt8[Tensor, "*rest"], preprocessing: Preprocessing) -> UInt8[Tensor, "*others 3 S S"]:
+    """Frames as stored, to RGB for people to look at: (..., *frame_shape) -> (..., 3, S, S)."""
+    if preprocessing.pixels == "rgb":
+        return frames
+    lead = frames.shape[:-1]
+    rows = frames.reshape(1, -1, frames.shape[-1])
+    values = rows.new_empty((*rows.shape[:2], *_square(preprocessing)), dtype=torch.float32)
+    _convert(rows, values, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return values.mul_(255).round_().to(torch.uint8).reshape(*lead, *_square(preprocessing))
+
+
+def _normalised(
+    frames: Tensor, preprocessing: Preprocessing, *, colour: Tensor | None, flip: Tensor | None
+) -> Float[Tensor, "B T C H W"]:
+    inputs = torch.empty((*frames.shape[:2], *_square(preprocessing)), dtype=torch.float32, device=frames.device)
+    mean, std = preprocessing.mean, preprocessing.std
+    for rows in _parts(frames):
+        part = frames[rows] if flip is None else _flipped(frames[rows], flip[rows], preprocessing)
+        if preprocessing.pixels == "i420" and colour is None:
+            _convert(part, inputs[rows], mean=mean, std=std)
+            continue
+        if preprocessing.pixels == "i420":
+            _convert(part, inputs[rows], mean=(0.0,) * 3, std=(1.0,) * 3)
+        else:
+            torch.div(part, 255, out=inputs[rows])
         if colour is not None:
-            values = change_colour(values, colour)
-        mean = values.new_tensor(preprocessing[stream].mean).view(-1, 1, 1)
-        std = values.new_tensor(preprocessing[stream].std).view(-1, 1, 1)
-        inputs[stream] = values.sub_(mean).div_(std)  # in place: a batch of clips is hundreds of megabytes
+            inputs[rows] = change_colour(inputs[rows], colour[rows])
+        values = inputs[rows]
+        values.sub_(values.new_tensor(mean).view(-1, 1, 1)).div_(values.new_tensor(std).view(-1, 1, 1))
     return inputs
+
+
+def _parts(frames: Tensor) -> Iterator[slice]:
+    """Clips that are converted at once. On a CPU one: what it computes stays in its cache."""
+    at_once = 1 if frames.device.type == "cpu" else max(len(frames), 1)
+    return (slice(start, start + at_once) for start in range(0, len(frames), at_once))
+
+
+def _square(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    return 3, preprocessing.size_px, preprocessing.size_px
+
+
+def _flipped(frames: Tensor, flip: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Clips of which those that `flip` says are mirrored."""
+    if frames.device.type == "cpu" and not flip.any():
+        return frames
+    if preprocessing.pixels == "rgb":
+        return torch.where(flip.view(-1, 1, 1, 1, 1), frames.flip(-1), frames)
+    planes = [plane.flip(-1).flatten(2) for plane in _planes(frames)]
+    return torch.where(flip.view(-1, 1, 1), torch.cat(planes, dim=2), frames)
+
+
+def _planes(frames: UInt8[Tensor, "B T N"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Views (B, T, S, S) and twice (B, T, S / 2, S / 2)."""
+    num = frames.shape[-1] * 2 // 3
+    size = round(num**0.5)
+    whole, half = (*frames.shape[:2], size, size), (*frames.shape[:2], size // 2, size // 2)
+    u, v = frames[..., num : num + num // 4], frames[..., num + num // 4 :]
+    return frames[..., :num].view(whole), u.view(half), v.view(half)
+
+
+def _convert(
+    frames: UInt8[Tensor, "B T N"],
+    out: Float[Tensor, "B T 3 S S"],
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> None:
+    """(RGB in 0..1 - mean) / std of I420 frames."""
+    y, u, v = _planes(frames)
+    blue, red = u.float(), v.float()
+    scales = [1 / (255 * value) for value in std]
+    wide = []
+    for channel, scale in enumerate(scales):
+        from_u, from_v = _FROM_U[channel] * scale, _FROM_V[channel] * scale
+        constant = -_LUMA * scale * _BLACK - (from_u + from_v) * _NO_COLOUR - mean[channel] / std[channel]
+        colours = (blue * from_u).add_(red, alpha=from_v).add_(constant)
+        # A complex number of twice the same is the fastest way of doubling columns.
+        wide.append(torch.view_as_real(torch.complex(colours, colours)).flatten(-2).unsqueeze(-2))
+    # On a CPU frame by frame: a frame in RGB has the size of its cache.
+    num_frames = y.shape[1]
+    at_once = 1 if frames.device.type == "cpu" else max(num_frames, 1)
+    for start in range(0, num_frames, at_once):
+        rows = slice(start, start + at_once)
+        in_pairs = (*u[:, rows].shape[:-1], 2, y.shape[-1])  # of rows, which share their colours
+        luma = y[:, rows].float().view(in_pairs)
+        for channel, scale in enumerate(scales):
+            target = out[:, rows, channel].view(in_pairs)
+            torch.add(wide[channel][:, rows], luma, alpha=_LUMA * scale, out=target)
+            target.clamp_(-mean[channel] / std[channel], (1 - mean[channel]) / std[channel])
 
 
 def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B T C H W"]:

@@ -309,18 +309,19 @@ class _Places:
         """
         data = np.frombuffer(packet, dtype=np.uint8)
         behind = [self._positions[-1] + self._sizes[-1]] if self._positions else []
-        for place, position in enumerate([*self._unused, *behind]):
-            there = np.frombuffer(self._at(position, len(data)), dtype=np.uint8)
-            if len(there) != len(data):
-                continue
-            changed = np.flatnonzero(there != data)
-            if len(changed) > (_MAX_PATCHES if len(data) > _HEADER_BYTES else 0):
-                continue
-            if len(changed):
-                self._patches[len(self._sizes)] = [(int(at), int(data[at])) for at in changed]
-            self._note(len(data), position)
-            self._unused = self._unused[place + 1 :] if place < len(self._unused) else self._unused
-            return
+        most = _MAX_PATCHES if len(data) > _HEADER_BYTES else 0
+        for max_patches in (0, most):
+            for position in (*behind, *self._unused):
+                there = np.frombuffer(self._at(position, len(data)), dtype=np.uint8)
+                changed = np.flatnonzero(there != data) if len(there) == len(data) else None
+                if changed is None or len(changed) > max_patches:
+                    continue
+                if len(changed):
+                    self._patches[len(self._sizes)] = [(int(at), int(data[at])) for at in changed]
+                self._note(len(data), position)
+                # What lies before will not be asked for again.
+                self._unused = [unused for unused in self._unused if unused > position]
+                return
         raise UnsureError("a filtered packet that is not in the file")
 
     def index(

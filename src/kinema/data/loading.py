@@ -212,13 +212,11 @@ class ClipReader:
         """
         clip = self.clips[index]
         video = self.videos[clip.video]
-        # TODO: pass it always, once `read_plan` takes it.
-        options: dict[str, Any] = {} if self.decoder == "pyav" else {"decoder": self.decoder}
         plans, drawn = self.plan(index, epoch)
         for stream, plan in plans.items():
             preprocessing = self.preprocessing[stream]
             if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
-                read_plan(video, plan, preprocessing, out=out[stream], **options)
+                read_plan(video, plan, preprocessing, decoder=self.decoder, out=out[stream])
         return drawn
 
     def plan(self, index: int, epoch: int) -> tuple[dict[str, ClipPlan], Drawn]:

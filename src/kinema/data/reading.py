@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kinema.data.decoding import Video, read_frames
+from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, random_box
+from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
@@ -66,7 +67,12 @@ def plan_clip(
 
 
 def read_plan(
-    video: Video, plan: ClipPlan, preprocessing: Preprocessing, *, out: NDArray[np.uint8] | None = None
+    video: Video,
+    plan: ClipPlan,
+    preprocessing: Preprocessing,
+    *,
+    decoder: str = "pyav",
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Frames of a plan, cropped and resized, not flipped.
 
@@ -74,6 +80,7 @@ def read_plan(
         video: What probing found.
         plan: From `plan_clip`.
         preprocessing: Size and pixels.
+        decoder: What decodes videos: `clips.decoder`.
         out: Where to write; by default a new array.
 
     Returns:
@@ -82,10 +89,14 @@ def read_plan(
     Raises:
         DataError: A frame does not decode.
     """
-    frames = to_size(read_frames(video, plan.indices), plan.box, preprocessing.size_px).numpy()
     if out is None:
-        return frames
-    out[...] = frames
+        out = np.empty((len(plan.indices), *preprocessing.frame_shape), dtype=np.uint8)
+    if preprocessing.pixels == "i420":
+        planes = take_frames(video, plan.indices, take_planes(video, plan.box), decoder=decoder)
+        resize_i420(planes, preprocessing.size_px, out)
+    else:
+        images = take_frames(video, plan.indices, take_rgb(video, plan.box), decoder=decoder)
+        out[...] = to_size(images, None, preprocessing.size_px).numpy()
     return out
 
 
@@ -98,17 +109,29 @@ def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[T
     return torch.from_numpy(read_plan(video, plan_clip(clip, video, preprocessing), preprocessing))
 
 
-def to_size(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], box: Box, size_px: int) -> UInt8[Tensor, "T 3 S S"]:
+def from_rgb(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
+    """RGB frames of one size, cut and scaled as evaluation does it: (T, *preprocessing.frame_shape)."""
+    box = centre_box(frames[0].shape[0], frames[0].shape[1], preprocessing)
+    if preprocessing.pixels == "rgb":
+        return to_size(frames, box, preprocessing.size_px)
+    out = np.empty((len(frames), *preprocessing.frame_shape), dtype=np.uint8)
+    rgb_to_i420(frames, box, preprocessing.size_px, out)
+    return torch.from_numpy(out)
+
+
+def to_size(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], box: Box | None, size_px: int) -> UInt8[Tensor, "T 3 S S"]:
     """Cut `box` out of RGB frames of one size and scale it to a square, with antialiasing.
 
     Args:
         frames: (H, W, 3) each.
-        box: What to cut out, inside the frames.
+        box: What to cut out, inside the frames; None is all of them.
         size_px: Height and width of the result.
     """
-    rows = slice(box.top_px, box.top_px + box.height_px)
-    columns = slice(box.left_px, box.left_px + box.width_px)
-    cropped = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames])).permute(0, 3, 1, 2)
+    if box is not None:
+        rows = slice(box.top_px, box.top_px + box.height_px)
+        columns = slice(box.left_px, box.left_px + box.width_px)
+        frames = [frame[rows, columns] for frame in frames]
+    cropped = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
     if cropped.shape[-2:] == (size_px, size_px):
         return cropped.contiguous()
     resized = F.interpolate(cropped, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)

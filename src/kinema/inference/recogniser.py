@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from kinema.data.decoding import probe
 from kinema.data.device import to_model_input
-from kinema.data.geometry import centre_box
-from kinema.data.reading import read_clip, to_size
+from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
@@ -97,7 +96,7 @@ class Recogniser:
                 raise UserError("start_s, stop_s and fps are for files; of frames give those of the clip alone")
             times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
             chosen = [frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]]
-            frames = to_size(chosen, centre_box(video.shape[1], video.shape[2], preprocessing), preprocessing.size_px)
+            frames = from_rgb(chosen, preprocessing)
         else:
             if not isinstance(video, str | Path):
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
@@ -109,8 +108,9 @@ class Recogniser:
             frames = read_clip(clip, found, preprocessing)
         return self.predict_frames(frames[None])[0]
 
-    def predict_frames(self, frames: UInt8[Tensor, "B T C H W"]) -> Sequence[Prediction]:
-        """Recognise clips whose frames were already taken, cropped and resized as the preprocessing says."""
+    def predict_frames(self, frames: UInt8[Tensor, "B T ..."]) -> Sequence[Prediction]:
+        """Recognise clips whose frames were already taken, cropped and resized as the preprocessing says: (B, T,
+        *frame_shape), of I420 where that is what its `pixels` are."""
         with torch.inference_mode():
             inputs = to_model_input({"rgb": frames.to(self.device)}, self.config.preprocessing)
             if self._quick is None:

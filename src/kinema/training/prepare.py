@@ -135,12 +135,23 @@ def compute_device(trainer: TrainerSection) -> torch.device:
 def make_preprocessing(
     clips: ClipsSection, *, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Preprocessing:
-    """What a recipe's `clips:` section and the normalisation of its weights amount to."""
+    """What a recipe's `clips:` section and the normalisation of its weights amount to.
+
+    Raises:
+        ConfigError: Frames of odd size are to be kept as I420.
+    """
+    is_even = clips.size_px % 2 == 0
+    if clips.pixels == "i420" and not is_even:
+        raise ConfigError(
+            f"clips.pixels: i420 has colour at half the size, and clips.size_px is odd ({clips.size_px}); "
+            "use clips.pixels=rgb, or an even size"
+        )
     return Preprocessing(
         num_frames=clips.num_frames,
         size_px=clips.size_px,
         resize_px=clips.resize_px or clips.size_px,
         fit=clips.fit,
+        pixels=clips.pixels or ("i420" if is_even else "rgb"),
         mean=mean,
         std=std,
     )

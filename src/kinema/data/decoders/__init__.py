@@ -1,0 +1,54 @@
+"""Decoders of video other than PyAV, which `kinema.data.decoding` is.
+
+Truth is the order in which frames come out of PyAV's full sequential decode. Each decoder here was held against it on
+every encoding that the tests can make and on real files, and refuses by name what it is not exact on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kinema.data.decoders.common import Decoder, refused
+from kinema.data.video import Video
+from kinema.types import ConfigError
+
+__all__ = ["Decoder", "check_decoder", "decoder"]
+
+
+def decoder(name: str) -> Decoder:
+    """The decoder that `clips.decoder` names.
+
+    Raises:
+        ConfigError: There is none of that name here, or what it needs is not installed.
+    """
+    if name == "opencv":
+        from kinema.data.decoders.opencv import OpenCV
+
+        return OpenCV()
+    if name == "torchcodec":
+        from kinema.data.decoders.torchcodec import TorchCodec
+
+        return TorchCodec()
+    raise ConfigError(f"clips.decoder={name}: unknown here; there are torchcodec and opencv, and pyav by default")
+
+
+def check_decoder(name: str, videos: Iterable[Video]) -> None:
+    """Make sure, before anything is decoded, that a decoder is there and exact on all of these videos.
+
+    Args:
+        name: What `clips.decoder` says.
+        videos: What `probe` returned. Images and stores are passed over: nothing of them is decoded so.
+
+    Raises:
+        ConfigError: There is no such decoder, or what it needs is not installed.
+        DataError: It is not exact on one of the videos.
+    """
+    if name == "pyav":
+        return
+    chosen = decoder(name)
+    files = [video for video in videos if not video.is_images and video.container != "store"]
+    reasons = [(video, reason) for video in files if (reason := chosen.refusal(video)) is not None]
+    if reasons:
+        video, reason = reasons[0]
+        others = f" (and so are {len(reasons) - 1} others of {len(files)})" if len(reasons) > 1 else ""
+        raise refused(name, video, reason + others)
