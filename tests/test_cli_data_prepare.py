@@ -81,18 +81,6 @@ def test_a_recipe_says_what_is_stored(kinema: Kinema, root: Path, recipe: Path) 
     assert "--size: the recipe says that" in kinema(*command, "--size", 32).error()
 
 
-@pytest.mark.parametrize(
-    "pixels",
-    ["rgb", pytest.param("i420", marks=pytest.mark.xfail(reason="reading gives RGB only", strict=False))],
-)
-def test_training_takes_what_was_stored(kinema: Kinema, root: Path, pixels: str) -> None:
-    answer = kinema(
-        *("data", "prepare", "folder", root, "--out", "s", "--frames", "--size", 32, "--pixels", pixels),
-        *("--split", "train", "--workers", 0),
-    )
-    assert answer.code == 0
-
-
 def test_in_shards_and_checked(kinema: Kinema, root: Path) -> None:
     for number in (1, 2):
         command = ("data", "prepare", "folder", root, "--out", "s", "--frames", "--short-side", 32, "--rate", 5)
@@ -128,8 +116,8 @@ def test_transcoding(kinema: Kinema, root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "s"], "give one of --frames and --transcode"),
-        (["--out", "s", "--frames", "--transcode"], "give one of --frames and --transcode"),
+        (["--out", "s"], "give one of --frames, --transcode and --features"),
+        (["--out", "s", "--frames", "--transcode"], "give one of --frames, --transcode and --features"),
         (["--frames"], "--out: say where the store is to be"),
         (["--out", "s", "--frames", "--shard", "3/2"], "--shard: '3/2': expected I/N"),
         (["--out", "s", "--frames", "--size", "64", "--short-side", "64"], "--short-side keeps them whole"),
