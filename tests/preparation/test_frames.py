@@ -14,7 +14,7 @@ import pytest
 from tests.videos import numbered_frame, numbered_frames, read_number, write_video
 
 from kinema.data.decoding import Video, probe, read_frames
-from kinema.data.frame_store import Files, FrameFormat, FrameStore, plan_of_view
+from kinema.data.frame_store import Files, FrameFormat, FrameStore
 from kinema.data.loading import ClipReader
 from kinema.data.reading import plan_clip, read_plan
 from kinema.data.shards import Store
@@ -23,7 +23,7 @@ from kinema.data.stored_video import stored_videos
 from kinema.preparation import room
 from kinema.preparation.frames import FrameSettings, Stored, prepare_frames
 from kinema.sections import Augmentation, ClipsSection
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, DataError, Preprocessing, Split
 
 NUM = 4
 
@@ -53,7 +53,7 @@ class Data:
         name = stem if part is None else f"{stem}:{part}"
         return Clip(clip_id=name, video=path, start_s=start_s, stop_s=stop_s, labels={"action": 0})
 
-    def store(self, folder: Path, settings: FrameSettings, split: str = "train", **more: Any) -> Stored:
+    def store(self, folder: Path, settings: FrameSettings, split: Split = "train", **more: Any) -> Stored:
         return prepare_frames({split: self.clips}, self.videos, settings, folder, root=self.root, **more)
 
     def source(self, section: ClipsSection, form: Preprocessing, **more: Any) -> Source:
@@ -89,7 +89,16 @@ def read(store: FrameStore | None, clip: Clip, video: Video, form: Preprocessing
 # What is stored is what would be decoded
 
 
-@pytest.mark.parametrize("changes", [{}, {"fit": "squash", "resize_px": 32}, {"num_frames": 1}, {"num_frames": 7}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pixels": "i420"},
+        {"pixels": "i420", "fit": "squash", "resize_px": 32},
+        {"num_frames": 1},
+        {"num_frames": 7},
+    ],
+)
 def test_stored_frames_are_those_that_would_be_decoded(data: Data, tmp_path: Path, changes: Mapping[str, Any]) -> None:
     form = preprocessing(**changes)
     stored = data.store(tmp_path / "s", settings_of(form))
@@ -106,8 +115,9 @@ def test_stored_frames_are_those_that_would_be_decoded(data: Data, tmp_path: Pat
     assert Store.open(tmp_path / "s").damaged() == []
 
 
-def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Path) -> None:
-    form = preprocessing()
+@pytest.mark.parametrize("pixels", ["i420", "rgb"])
+def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Path, pixels: str) -> None:
+    form = preprocessing(pixels=pixels)
     augmentation = Augmentation(views=3)
     settings = settings_of(form, augmentation=augmentation, seed=5)
     stored = data.store(tmp_path / "s", settings)
@@ -115,16 +125,17 @@ def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Pat
     source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, seed=5)
     assert source.store is not None
     assert source.store.whole
-    reader = ClipReader(data.clips, data.videos, {"rgb": form}, augmentation=augmentation, seed=5)
-    for index, clip in enumerate(data.clips):
-        video = data.videos[clip.video]
+    readers = [
+        ClipReader(data.clips, data.videos, {"rgb": form}, augmentation=augmentation, seed=5, store=store)
+        for store in (None, source.store)
+    ]
+    assert [reader.in_processes for reader in readers] == [True, False]
+    for index in range(len(data.clips)):
         for epoch in range(7):
-            plan = plan_of_view(
-                clip, video, form, index=index, view=epoch % 3, augmentation=augmentation, seed=reader.seed
-            )
-            out = np.zeros((NUM, *form.frame_shape), dtype=np.uint8)
-            assert source.store.read(clip, video, plan, form, out)
-            assert np.array_equal(out, read_plan(video, plan, form))
+            out = [np.zeros((NUM, *form.frame_shape), dtype=np.uint8) for _ in readers]
+            drawn = [reader.read(index, epoch, {"rgb": one}) for reader, one in zip(readers, out, strict=True)]
+            assert np.array_equal(*out)
+            assert drawn[0] == drawn[1]
     other_seed = data.source(section(form), form, augmentation=augmentation, seed=6)
     assert other_seed.store is None or not other_seed.store.whole
     every_epoch = data.source(section(form), form, augmentation=Augmentation(views=None), seed=5)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.console import JsonOption, Output
-from kinema.cli.data_section import AnnotationsOption, NameArgument, OverridesArgument, RootArgument, data_section
+from kinema.cli.data_check_store import check_store, store_folder
+from kinema.cli.data_section import AnnotationsOption, OverridesArgument, data_section
 from kinema.types import DataError, UserError
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ _MEANING = {
 
 
 def check(
-    name: NameArgument,
-    root: RootArgument,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set: see kinema datasets. Or the folder of a store, alone.")
+    ],
+    root: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Its folder (or annotation file).")] = None,
     overrides: OverridesArgument = None,
     annotations: AnnotationsOption = None,
     deep: Annotated[
@@ -77,7 +80,10 @@ def check(
     json_file: JsonOption = None,
 ) -> None:
     """Look at every file of a data set, say what is wrong, and list the files that training has to leave out. A second
-    check does only what is new or has changed."""
+    check does only what is new or has changed. Of a store, compare all checksums."""
+    if root is None:
+        check_store(store_folder(name), Output(json_file))
+        return
     section = data_section(name, root, overrides, annotations)
     output = Output(json_file)
     from kinema.data.checking import check_videos

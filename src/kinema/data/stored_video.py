@@ -106,7 +106,7 @@ def _picture(store: Store, key: bytes, meta: Mapping[str, Any], index: int) -> V
         packed = np.empty(sizes[index], dtype=np.uint8)
         store.read_into(key, packed, start=sum(sizes[:index]))
         try:
-            return np.asarray(Image.open(io.BytesIO(packed), formats=["JPEG"]).convert("RGB"))
+            return np.asarray(Image.open(io.BytesIO(packed.tobytes()), formats=["JPEG"]).convert("RGB"))
         except (OSError, ValueError) as error:
             raise DataError(f"{store.folder}: damaged ({error}); see kinema data check {store.folder}") from None
     if meta["pixels"] == "i420":

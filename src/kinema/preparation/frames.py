@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from kinema.preparation.pictures import even_size, scaler
 from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.sections import Augmentation
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, DataError, Preprocessing, Split
 
 _SAMPLES = 8
 """Clips from which the size of JPEG files is estimated."""
@@ -87,7 +87,7 @@ class _Item:
     """One version of one clip."""
 
     clip: Clip
-    split: str
+    split: Split
     view: int | None
     plan: ClipPlan
     key: bytes
@@ -104,7 +104,7 @@ class _Work:
 
 
 def prepare_frames(
-    clips: Mapping[str, Sequence[Clip]],
+    clips: Mapping[Split, Sequence[Clip]],
     videos: Mapping[Path, Video],
     settings: FrameSettings,
     folder: Path,
@@ -168,7 +168,7 @@ def _reason(item: _Item, result: Died | str) -> str:
 
 
 def _items(
-    clips: Mapping[str, Sequence[Clip]],
+    clips: Mapping[Split, Sequence[Clip]],
     videos: Mapping[Path, Video],
     settings: FrameSettings,
     files: Files,

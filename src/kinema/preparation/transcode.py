@@ -21,7 +21,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from kinema.data.decoding import Reading, Video, opened, probe, read_frames
+from kinema.data.containers import Reading, opened
+from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import Files
 from kinema.data.processes import Died, results
 from kinema.data.shards import ShardWriter

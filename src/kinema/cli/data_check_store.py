@@ -1,0 +1,71 @@
+"""`kinema data check STORE`: whether a store still is what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from kinema.cli.console import Output
+from kinema.types import UserError
+
+_SHOWN = 20
+
+
+def check_store(folder: Path, output: Output) -> None:
+    """Compare the checksums of a store.
+
+    Raises:
+        DataError: There is no store, of a version that is not known, or its index is damaged.
+        typer.Exit: With 2, where an entry is damaged.
+    """
+    from kinema.data import transcoded
+    from kinema.data.shards import Store
+    from kinema.types import DataError
+
+    store = Store.open(folder)
+    is_files = store.kind == transcoded.KIND
+    num_bytes = transcoded.num_bytes(store) if is_files else store.num_bytes
+    settings = ", ".join(f"{name} {value}" for name, value in store.settings.items())
+    output.say(f"{folder}: {len(store):,} entries of {store.kind}, {num_bytes / 1e9:.2f} GB ({settings})")
+    find = transcoded.damaged if is_files else Store.damaged
+    with output.reporter.track("Checking", total=num_bytes, unit="bytes") as task:
+        damaged = find(store, checked=task.advance)
+    names = []
+    for key in damaged:
+        try:
+            meta = store.meta(key)
+            names.append(str(meta.get("clip") or meta.get("video", {}).get("path") or key.hex()))
+        except (DataError, ValueError, AttributeError):
+            names.append(key.hex())
+    output.finish(
+        {
+            "store": folder,
+            "kind": store.kind,
+            "settings": store.settings,
+            "entries": len(store),
+            "bytes": num_bytes,
+            "damaged": names,
+        }
+    )
+    if not names:
+        output.say("nothing is wrong")
+        return
+    for name in names[:_SHOWN]:
+        output.say(f"damaged: {name}")
+    if len(names) > _SHOWN:
+        output.say(f"and {len(names) - _SHOWN:,} more")
+    output.say(f"{len(names):,} of {len(store):,} entries are damaged; delete the store and prepare it again")
+    raise typer.Exit(2)
+
+
+def store_folder(name: str) -> Path:
+    """The folder that stands alone on a command line.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{name}: give a data set and its ROOT, or the folder of a store")
+    return folder
