@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from kinema.models.runtime import set_up
 from torch import nn
 
 import pipeline
@@ -16,6 +15,7 @@ from harness import Run, timed
 from kinema.data.loading import ClipReader
 from kinema.models.build import build_model, initialise
 from kinema.models.frame_model import FrameModel
+from kinema.models.runtime import set_up
 from kinema.preparation.features import frozen_features
 from kinema.sections import Augmentation, InitSection, OptimSection, RuntimeSection
 from kinema.training.optimisers import build_optimiser
@@ -105,7 +105,7 @@ def steps(model: nn.Module, optimiser: torch.optim.Optimizer, shape: tuple[int, 
 
     def once() -> None:
         optimiser.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(clips), labels).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(clips), labels))
         optimiser.step()
 
     return lambda: [timed(once)]

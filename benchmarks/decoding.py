@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def measure(job: Job, given: Options, report: Report) -> None:
 
 def each(read: Callable[[Any], Any], items: Sequence[Any]) -> Run:
     """Reads items one after the other; seconds of each."""
-    return lambda: [timed(lambda item=item: read(item)) for item in items]
+    return lambda: [timed(partial(read, item)) for item in items]
 
 
 def reference_frames(request: Request) -> int:

@@ -81,7 +81,7 @@ def _measure(
             loss = nn.functional.cross_entropy(answer.float(), labels) if trains else None
         if loss is not None and optimiser is not None:
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
 
     with FlopCounterMode(display=False) as counter:
@@ -93,7 +93,8 @@ def _measure(
 
 
 def _clock(work: Callable[[], object]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event
+    begin, end = event(enable_timing=True), event(enable_timing=True)
     begin.record()
     work()
     end.record()

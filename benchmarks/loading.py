@@ -39,7 +39,7 @@ def main() -> None:
         h264 = media.as_h264(every[:num], folder=Path(place) if given.quick else MADE)
         wanted = pipeline.preprocessing(num_frames=20, size_px=224)
         videos, report.facts["index"] = pipeline.index([*every, *h264], Path(place))
-        avi_targets = {"decord": 3.0, "torchvision-like": 10.0}
+        avi_targets: dict[str, float | None] = {"decord": 3.0, "torchvision-like": 10.0}
         for name, paths, targets in (
             *((f"{name} AVI", paths, avi_targets) for name, paths in collections.items()),
             ("H.264", h264, {"decord": 1.5, "torchcodec": 1.3, "torchvision-like": None}),
@@ -69,8 +69,8 @@ def measure(job: str, task: Task, targets: Mapping[str, float | None], given: Op
     """Epochs in turn, and the rows of a job."""
     requests = task.requests
     loaders = {
-        name: Loader(task, pixels=pixels, batch_size=BATCH_SIZE, workers=WORKERS)
-        for name, pixels in (("kinema", "i420"), ("kinema to RGB", "rgb"))
+        "kinema": Loader(task, pixels="i420", batch_size=BATCH_SIZE, workers=WORKERS),
+        "kinema to RGB": Loader(task, pixels="rgb", batch_size=BATCH_SIZE, workers=WORKERS),
     }
     contenders: dict[str, Run] = {name: loader.epoch for name, loader in loaders.items()}
     titles: dict[str, str] = {}

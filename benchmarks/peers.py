@@ -19,8 +19,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -126,9 +127,11 @@ def torchvision_like(request: Request, *, threads: int | None = None) -> Frames:
     """Every frame of the file becomes RGB. `threads` None: PyAV's default."""
     import av
 
-    how = {} if threads is None else {"threads": threads}
+    how: dict[str, Any] = {} if threads is None else {"threads": threads}
     with av.open(str(request.path), metadata_errors="ignore") as container:
-        found = [frame.to_ndarray(format="rgb24", **how) for frame in container.decode(video=0)]
+        found: list[Frames] = [
+            cast("Frames", frame.to_ndarray(format="rgb24", **how)) for frame in container.decode(video=0)
+        ]
     return by_torch(np.stack(found)[list(request.indices)], request)
 
 
@@ -201,10 +204,7 @@ def fastest(ways: Mapping[str, Read], requests: Sequence[Request], *, repeat: in
     """The way that reads some clips fastest."""
     if len(ways) == 1:
         return next(iter(ways.items()))
-    seconds = {
-        name: min(timed(lambda read=read: [read(request) for request in requests]) for _ in range(repeat))
-        for name, read in ways.items()
-    }
+    seconds = {name: min(timed(partial(_all, read, requests)) for _ in range(repeat)) for name, read in ways.items()}
     name = min(seconds, key=seconds.__getitem__)
     return name, ways[name]
 
@@ -244,3 +244,7 @@ def one_thread(_worker: int) -> None:
         import cv2
 
         cv2.setNumThreads(0)
+
+
+def _all(read: Read, requests: Sequence[Request]) -> list[Frames]:
+    return [read(request) for request in requests]

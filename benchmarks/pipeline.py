@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kinema.data.frame_store import KIND, Files, FrameFormat, FrameStore
-from kinema.data.shards import Store
-from kinema.preparation.frames import FrameSettings, prepare_frames
 
 from harness import timed
 from kinema.data.decoding import probe
+from kinema.data.frame_store import KIND, Files, FrameFormat, FrameStore
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.probing import probe_all
 from kinema.data.reading import ClipPlan, plan_clip, read_plan
+from kinema.data.shards import Store
 from kinema.data.video import Video
+from kinema.preparation.frames import FrameSettings, prepare_frames
 from kinema.types import Clip, Pixels, Preprocessing
 from peers import Frames, Request
 
@@ -81,7 +82,7 @@ def index(paths: Sequence[Path], folder: Path) -> tuple[dict[Path, Video], dict[
         folder: Where the index is kept.
     """
     sample = list(paths)[:12]
-    each_ms = sorted(1000 * timed(lambda path=path: probe(path)) for path in sample)
+    each_ms = sorted(1000 * timed(partial(probe, path)) for path in sample)
     seconds = timed(lambda: probe_all(paths, index=folder))
     found: dict[Path, Video] = {}
     again_s = timed(lambda: found.update(_videos(paths, folder)))

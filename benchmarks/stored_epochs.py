@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from kinema.data.shards import ShardWriter, Store
-from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import computing
@@ -18,7 +16,9 @@ import pipeline
 from kinema import recipes
 from kinema.config import resolve
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
+from kinema.data.shards import ShardWriter, Store
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
 from kinema.sections import Recipe
 from kinema.training.callbacks import quiet_lightning
 from kinema.training.module import RecogniserTraining, TrainingBatches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,7 +49,9 @@ def _is_right(read: Callable[[Request], Frames], request: Request, every: NDArra
 
 
 def _every_frame(request: Request) -> NDArray[np.float32]:
-    images = (frame.to_ndarray(format="rgb24", threads=1)[None] for frame in media.every_frame(request.path))
+    images = (
+        cast("Frames", frame.to_ndarray(format="rgb24", threads=1))[None] for frame in media.every_frame(request.path)
+    )
     return np.concatenate([_grey(by_torch(image, request)) for image in images])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kinema.data.device import to_model_input
-from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader, end_workers
+from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
 from kinema.data.sampling import clip_interval_s
 from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
@@ -116,7 +116,7 @@ def decoding_rate(prepared: Prepared, *, seconds: float) -> float:
             if now_s - began_s > seconds and (num_clips or failure):
                 break
     finally:
-        end_workers(loader)
+        loader.close()
     if not num_clips:
         raise DataError(f"no training clip can be read; the last: {failure}")
     return num_clips / (now_s - first_s)
