@@ -129,9 +129,7 @@ def torchvision_like(request: Request, *, threads: int | None = None) -> Frames:
 
     how: dict[str, Any] = {} if threads is None else {"threads": threads}
     with av.open(str(request.path), metadata_errors="ignore") as container:
-        found: list[Frames] = [
-            cast("Frames", frame.to_ndarray(format="rgb24", **how)) for frame in container.decode(video=0)
-        ]
+        found = [cast("Frames", f.to_ndarray(format="rgb24", **how)) for f in container.decode(video=0)]
     return by_torch(np.stack(found)[list(request.indices)], request)
 
 

@@ -29,6 +29,11 @@ def loader(reader: MadeUpReader, *, workers: int = 2, batch_size: int = 4, seed:
     return clip_loader(reader, EpochOrder(len(reader), batch_size=batch_size, seed=seed), workers=workers)
 
 
+def at(batches: ClipLoader) -> EpochOrder:
+    assert isinstance(batches.order, EpochOrder)
+    return batches.order
+
+
 def until(condition: Callable[[], bool], *, timeout_s: float = 20) -> bool:
     end = time.monotonic() + timeout_s
     while not condition():
@@ -103,7 +108,7 @@ def test_a_list_without_clips() -> None:
 def test_an_epoch_that_is_left_does_not_disturb_the_next(in_processes: bool) -> None:
     with loader(MadeUpReader(60, in_processes=in_processes, sleep_s=0.002), seed=1) as batches:
         for epoch in range(12):
-            batches.order.set_position(epoch=epoch, first_batch=0)
+            at(batches).set_position(epoch=epoch, first_batch=0)
             old = iter(batches)
             for _ in range(epoch % 4):
                 assert_right(next(old), epoch=epoch)
@@ -129,7 +134,7 @@ def test_batches_that_are_kept_are_not_overwritten(workers: int, in_processes: b
     kept: list[tuple[int, Batch]] = []
     with loader(MadeUpReader(50, in_processes=in_processes), workers=workers, batch_size=3) as batches:
         for epoch in range(6):
-            batches.order.set_position(epoch=epoch, first_batch=0)
+            at(batches).set_position(epoch=epoch, first_batch=0)
             for batch in batches:
                 kept.append((epoch, batch))
                 if rng.random() < 0.5:
@@ -360,7 +365,7 @@ def test_what_a_reader_raises_is_raised_with_the_clips_name(
             text = "".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
             assert "'clip 9'" in text
             assert "tests/readers.py" in text or workers == 0 or not in_processes
-        batches.order.set_position(epoch=0, first_batch=3)
+        at(batches).set_position(epoch=0, first_batch=3)
         assert [batch.indices.tolist() for batch in batches] == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22]]
 
 

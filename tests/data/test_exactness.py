@@ -21,6 +21,7 @@ from tests.videos import Image, write_video
 from kinema.data import decoding
 from kinema.data.decoding import probe, read_frames, take_frames
 from kinema.data.packet_index import PacketIndex
+from kinema.data.pictures import Planes
 from kinema.data.video import Video
 
 NUM_FRAMES = 70
@@ -115,7 +116,7 @@ class Picture:
     rgb: NDArray[np.uint8]
 
 
-def picture_of(frame: VideoFrame | Image) -> Picture:
+def picture_of(frame: VideoFrame | Image | Planes) -> Picture:
     assert isinstance(frame, VideoFrame)
     planes: list[bytes] = []
     for plane in frame.planes:

@@ -200,13 +200,13 @@ def test_maps_are_what_is_averaged(name: str, channels: int) -> None:
         maps = backbone.maps(frames)
         assert maps.shape == (2, channels, *((6, 4) if name == "tiny" else (3, 2)))
         features = backbone(frames)
-        pooled = backbone.body.project(backbone.body.grid(maps)) if name == "tiny" else maps.mean(dim=(2, 3))  # type: ignore[operator,union-attr]
+        pooled = backbone.body.project(backbone.body.grid(maps)) if name == "tiny" else maps.mean(dim=(2, 3))  # type: ignore[operator]
     torch.testing.assert_close(pooled, features, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_of_a_backbone_that_trains_have_a_gradient() -> None:
     backbone = FrameBackbone("mobilenet_v2").train()
-    backbone.maps(torch.randn(2, 3, 64, 64)).sum().backward()
+    torch.autograd.backward(backbone.maps(torch.randn(2, 3, 64, 64)).sum())
     assert all(parameter.grad is not None for parameter in backbone.parameters())
     assert backbone.body.training
 
