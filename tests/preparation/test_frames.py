@@ -134,7 +134,7 @@ def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Pat
         for epoch in range(7):
             out = [np.zeros((NUM, *form.frame_shape), dtype=np.uint8) for _ in readers]
             drawn = [reader.read(index, epoch, {"rgb": one}) for reader, one in zip(readers, out, strict=True)]
-            assert np.array_equal(*out)
+            assert np.array_equal(out[0], out[1])
             assert drawn[0] == drawn[1]
     other_seed = data.source(section(form), form, augmentation=augmentation, seed=6)
     assert other_seed.store is None or not other_seed.store.whole

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 from PIL import Image
 
 from kinema.data.frame_store import KIND, Files
+from kinema.data.pictures import Picture, Planes
 from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import Store
 from kinema.data.video import STORE, Video
@@ -79,7 +78,7 @@ def stored_videos(store: Store, clips: Sequence[Clip], videos: Mapping[Path, Vid
     return Stored(clips=found, videos=used, num_stored=num_stored, num_stale=num_stale)
 
 
-def take(video: Video, indices: Iterable[int], take: Callable[[VideoFrame | NDArray[np.uint8]], R]) -> list[R]:
+def take(video: Video, indices: Iterable[int], take: Callable[[Picture], R]) -> list[R]:
     """Make something of each stored frame that is asked for, as `kinema.data.decoding.take_frames` does.
 
     Raises:
@@ -98,8 +97,8 @@ def take(video: Video, indices: Iterable[int], take: Callable[[VideoFrame | NDAr
     return [taken[index] for index in asked]
 
 
-def _picture(store: Store, key: bytes, meta: Mapping[str, Any], index: int) -> VideoFrame | NDArray[np.uint8]:
-    """A frame in yuv420p, BT.601 and limited range; or RGB (H, W, 3). Both are upright."""
+def _picture(store: Store, key: bytes, meta: Mapping[str, Any], index: int) -> Picture:
+    """Planes, or RGB (H, W, 3)."""
     height_px, width_px = meta["size_px"]
     if meta["pixels"] == "jpeg":
         sizes = meta["jpeg_bytes"]
@@ -110,9 +109,9 @@ def _picture(store: Store, key: bytes, meta: Mapping[str, Any], index: int) -> V
         except (OSError, ValueError) as error:
             raise DataError(f"{store.folder}: damaged ({error}); see kinema data check {store.folder}") from None
     if meta["pixels"] == "i420":
-        planes = np.empty((height_px * 3 // 2, width_px), dtype=np.uint8)
-        store.read_into(key, planes, start=index * planes.nbytes)
-        return VideoFrame.from_numpy_buffer(planes, format="yuv420p")
+        row = np.empty(height_px * width_px * 3 // 2, dtype=np.uint8)
+        store.read_into(key, row, start=index * row.nbytes)
+        return Planes.of_row(row, height_px, width_px)
     pixels = np.empty((3, height_px, width_px), dtype=np.uint8)
     store.read_into(key, pixels, start=index * pixels.nbytes)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -9,6 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from kinema.data.pictures import Picture, Planes
 from kinema.data.video import Video
 
 
@@ -18,9 +19,7 @@ def even_size(video: Video, short_side_px: int | None) -> tuple[int, int]:
     return max(2, 2 * round(video.height_px * scale / 2)), max(2, 2 * round(video.width_px * scale / 2))
 
 
-def scaler(
-    video: Video, height_px: int, width_px: int, *, is_i420: bool
-) -> Callable[[VideoFrame | NDArray[np.uint8]], NDArray[np.uint8]]:
+def scaler(video: Video, height_px: int, width_px: int, *, is_i420: bool) -> Callable[[Picture], NDArray[np.uint8]]:
     """A function that makes whole frames upright and scales them.
 
     Args:
@@ -36,7 +35,8 @@ def scaler(
         plane = plane[..., ::-1, :] if flip_rows else plane
         return plane[..., ::-1] if flip_columns else plane
 
-    def scaled(picture: VideoFrame | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def scaled(picture: Picture) -> NDArray[np.uint8]:
+        assert not isinstance(picture, Planes), "a store is made of videos, not of a store"
         turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = upright
         height, width = (width_px, height_px) if transposed else (height_px, width_px)
         if not isinstance(picture, VideoFrame):  # upright already
