@@ -92,11 +92,10 @@ def _features(prepared: Prepared, *, augmented: bool) -> Tensor:
         seed=prepared.recipe.trainer.seed,
     )
     assert isinstance(prepared.model, FrameModel)
-    features = frozen_features(
-        prepared.model.backbone, reader, batch_size=section.batch_size, workers=section.workers
-    )
+    features = frozen_features(prepared.model.backbone, reader, batch_size=section.batch_size, workers=section.workers)
     assert features is not None
-    return torch.from_numpy(np.array(features.values)).float()
+    versions = [features.values(view=view) for view in range(reader.num_views or 1)]
+    return torch.from_numpy(np.stack(versions)).float()
 
 
 def _trained(recipe: Recipe, prepared: Prepared, versions: Tensor, labels: Tensor, *, seed: int) -> FrameModel:
