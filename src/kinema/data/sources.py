@@ -13,8 +13,8 @@ from typing import Final
 
 from kinema.data import frame_store, transcoded
 from kinema.data.cache import cache_folder
-from kinema.data.frame_store import Files, FrameFormat, FrameStore, plan_of_view
-from kinema.data.reading import ClipPlan
+from kinema.data.frame_store import Files, FrameFormat, FrameStore
+from kinema.data.reading import ClipPlan, plan_of_view
 from kinema.data.shards import Store, is_store
 from kinema.data.stored_video import stored_videos
 from kinema.data.video import Video
@@ -169,7 +169,7 @@ def _plans(
                 view=view,
                 augmentation=augmentation,
                 seed=seed,
-            ),
+            )[0],
         )
         for index, clip in enumerate(clips)
         for view in range(num_views)

@@ -99,6 +99,7 @@ def decoding_rate(prepared: Prepared, *, seconds: float) -> float:
         prepared.preprocessing,
         augmentation=section.augmentation,
         seed=prepared.recipe.trainer.seed,
+        decoder=section.decoder,
     )
     # Small batches: of large ones few would come in some seconds.
     batch_size = max(1, min(section.batch_size, 4))
