@@ -66,7 +66,7 @@ def predict_clips(
     order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
     device = next(model.parameters()).device
     runtime = runtime or RuntimeSection()
-    quick = faster(model, runtime, _example(preprocessing, device))
+    quick = faster(model, runtime, _example(preprocessing, device), num_calls=len(readable))
     with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
         task.advance(len(skipped))
         with clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda") as loader:
