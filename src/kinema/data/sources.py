@@ -28,6 +28,10 @@ FOLDER: Final = "kinema-stores"
 """Where in the folder of a data set its stores are found without being named."""
 
 
+_REFUSED: set[Path] = set()
+"""Stores that were said not to be used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What a list of clips is read from.
@@ -128,7 +132,9 @@ def _known(root: Path | None) -> Sequence[Store]:
         try:
             store = Store.open(folder)
         except DataError as error:
-            log.warning("a store is not used: %s", error)
+            if folder not in _REFUSED:  # each split looks for stores
+                log.warning("a store is not used: %s", error)
+            _REFUSED.add(folder)
             continue
         if store.kind == frame_store.KIND:
             stores.append(store)

@@ -13,6 +13,7 @@ import torch
 from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
+from kinema.data.shards import Store
 from kinema.data.sources import find_source
 from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
@@ -68,6 +69,8 @@ def evaluate(
     data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
     given = {override.partition("=")[0].strip() for override in overrides}
     check_decoder(clips_section.decoder, [])
+    if isinstance(clips_section.store, Path):
+        Store.open(clips_section.store)
     data, dataset = _load(data, training, given=given, reporter=reporter)
     dataset = with_classes(dataset, config.heads)
     for note in dataset.notes:

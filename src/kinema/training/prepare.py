@@ -15,6 +15,7 @@ from torch import nn
 from kinema.data.decoders import check_decoder
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
+from kinema.data.shards import Store
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -66,6 +67,8 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     """
     compute_device(recipe.trainer)
     check_decoder(recipe.clips.decoder, [])
+    if isinstance(recipe.clips.store, Path):
+        Store.open(recipe.clips.store)
     dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=reporter)
     for note in dataset.notes:
         log.info("%s", note)
