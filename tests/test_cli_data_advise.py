@@ -12,7 +12,7 @@ from kinema import recipes
 from kinema.cli.data_advise import prepare_command, store_place
 from kinema.config import resolve
 from kinema.data.shards import Store
-from kinema.preparation.advice import Way
+from kinema.preparation.advice import Way, WayName
 
 SMALL = [
     "data.num_train_backgrounds=1",
@@ -61,7 +61,7 @@ def test_the_same_facts_as_json(kinema: Kinema, root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["frames", "transcode"])
-def test_the_command_that_is_printed_makes_the_store(kinema: Kinema, root: Path, name: str) -> None:
+def test_the_command_that_is_printed_makes_the_store(kinema: Kinema, root: Path, name: WayName) -> None:
     overrides = [*SMALL, f"data.root={root}", "clips.augmentation.views=2", "clips.size_px=32"]
     recipe = resolve(recipes.read("motion/cnn_conv1d"), overrides)
     way = Way(name=name, num_bytes=1, build_s=1.0, epoch_s=1.0, total_s=1.0, pays_after=1, arithmetic=())
