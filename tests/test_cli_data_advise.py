@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from tests.commands import Kinema
 
+from kinema import recipes
+from kinema.cli.data_advise import prepare_command, store_place
+from kinema.config import resolve
+from kinema.data.shards import Store
+from kinema.preparation.advice import Way, WayName
+
 SMALL = [
     "data.num_train_backgrounds=1",
     "data.num_validation_backgrounds=1",
@@ -48,9 +54,25 @@ def test_the_same_facts_as_json(kinema: Kinema, root: Path) -> None:
         assert words[:5] == ["kinema", "data", "prepare", "motion", str(root)]
         assert "data.num_train_backgrounds=1" in words
         assert "clips.augmentation.views=2" in words
-        assert words[-4:] == ["--out", str(root / "kinema-stores" / "frames"), "--frames", "motion/cnn_conv1d"]
+        assert words[-5:-3] == ["--out", str(root / "kinema-stores" / "frames")]
+        assert words[-3:] == ["--frames", "--recipe", "motion/cnn_conv1d"]
     else:
         assert facts["command"] is None
+
+
+@pytest.mark.parametrize("name", ["frames", "transcode"])
+def test_the_command_that_is_printed_makes_the_store(kinema: Kinema, root: Path, name: WayName) -> None:
+    overrides = [*SMALL, f"data.root={root}", "clips.augmentation.views=2", "clips.size_px=32"]
+    recipe = resolve(recipes.read("motion/cnn_conv1d"), overrides)
+    way = Way(name=name, num_bytes=1, build_s=1.0, epoch_s=1.0, total_s=1.0, pays_after=1, arithmetic=())
+    command = prepare_command(way, recipe, "motion/cnn_conv1d", overrides, store_place(recipe))
+    assert command is not None
+    words = shlex.split(command)
+    assert words[0] == "kinema"
+    answer = kinema(*words[1:], "--workers", 0)
+    assert answer.code == 0, answer
+    kind = {"frames": "frames", "transcode": "transcode"}[name]
+    assert len(Store.open(root / "kinema-stores" / name, kind=kind)) > 0
 
 
 def test_a_recipe_whose_data_are_not_there(kinema: Kinema, tmp_path: Path) -> None:

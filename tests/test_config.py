@@ -302,6 +302,8 @@ def test_an_evaluation_uses_the_data_of_training() -> None:
 def test_an_evaluation_may_use_other_data() -> None:
     data, clips = resolve_evaluation(TRAINED, ["data.root=other", "clips.workers=0"], clips={})
     assert (data.root, data.validation, clips.workers) == (Path("other").absolute(), 0.1, 0)
+    _, clips = resolve_evaluation(TRAINED, ["clips.decoder=opencv", "clips.store=none"], clips={})
+    assert (clips.decoder, clips.store) == ("opencv", "none")
     data, _ = resolve_evaluation(TRAINED, ["data.name=folder", "data.root=other"], clips={})
     assert (data.name, data.root, data.validation) == ("folder", Path("other").absolute(), 0.0)
     data, _ = resolve_evaluation(TRAINED, ["data.name=table"], clips={})

@@ -32,6 +32,9 @@ from kinema.types import ConfigError
 
 S = TypeVar("S", bound=Section)
 
+_READING = ("batch_size", "workers", "decoder", "store")
+"""Settings of `clips:` that say how clips are read, not what a model is given."""
+
 
 def resolve(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """Check a recipe and fill in every default.
@@ -63,7 +66,7 @@ def resolve_evaluation(
 
     Args:
         data: The section that a model was trained with.
-        overrides: `data.key=value`, `clips.batch_size=...` and `clips.workers=...`. Another data set's name drops the
+        overrides: `data.key=value`, and `clips.key=value` of how clips are read. Another data set's name drops the
             other keys of the one before.
         clips: Settings of reading that hold where no override says otherwise.
 
@@ -73,10 +76,11 @@ def resolve_evaluation(
     overrides = list(overrides)
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key.startswith("clips.") and key not in ("clips.batch_size", "clips.workers"):
+        if key.startswith("clips.") and key.removeprefix("clips.") not in _READING:
             raise ConfigError(f"{key}: belongs to the weights; a model is only ever run as it was trained")
         if not key.startswith(("data.", "clips.")):
-            raise ConfigError(f"{key}: an evaluation takes data.*, clips.batch_size and clips.workers")
+            known = ", ".join(f"clips.{name}" for name in _READING)
+            raise ConfigError(f"{key}: an evaluation takes data.*, {known}")
     name = apply_overrides({}, [o for o in overrides if o.partition("=")[0].strip() == "data.name"])
     if name and name["data"]["name"] != data["name"]:
         data = {}

@@ -196,7 +196,9 @@ class RuntimeSection(Section):
     """Arithmetic of the frozen backbone. `auto`: bf16 where the processor has it and predictions on some hundred of the
     training clips agree with those in fp32."""
     compile: Literal["auto", "on", "off"] = "off"
-    """`torch.compile`. `auto`: where it wins a short comparison."""
+    """`torch.compile` of training steps and the evaluations after them. `auto`: where it wins a short comparison, and
+    the work is long enough to make up for compiling. Without a compiler, or where answers would not stay the same, it
+    is done without, and a line says so. Features that are stored or computed once are not compiled."""
 
 
 class TrainerSection(Section):

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinema.data import shards
+from kinema.data import shard_writer
 from kinema.data.shard_index import RECORD, record_checksums
 from kinema.data.shards import ShardWriter, Store, entry_key, file_state
 from kinema.types import DataError
@@ -145,8 +145,8 @@ def other_process(function: Callable[[], None]) -> Iterator[int]:
 
 def fill_and_die(folder: Path, left: int) -> None:
     """Fill, and be killed after half of the `left`-th write."""
-    shards._COMMIT_EVERY_S = 0.0
-    write = shards._write
+    shard_writer._COMMIT_EVERY_S = 0.0
+    write = shard_writer._write
 
     def dies(descriptor: int, data: bytes | memoryview) -> None:
         nonlocal left
@@ -156,7 +156,7 @@ def fill_and_die(folder: Path, left: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write(descriptor, data)
 
-    shards._write = dies  # type: ignore[assignment]
+    shard_writer._write = dies  # type: ignore[assignment]
     fill(folder, range(12))
 
 
@@ -180,7 +180,7 @@ def test_killed_in_the_middle_of_anything(tmp_path: Path) -> None:
 
 
 def fill_for_ever(folder: Path) -> None:
-    shards._COMMIT_EVERY_S = 0.01
+    shard_writer._COMMIT_EVERY_S = 0.01
     fill(folder, range(10**9))
 
 

@@ -108,7 +108,7 @@ class Peeks(nn.Module):
         self.part = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
 
     def forward(self, frames: Tensor) -> Tensor:
-        mean = self.part[1].running_mean
+        mean = self.part[1].get_buffer("running_mean")
         return self.part(frames) * 2 if bool(frames.sum() == 12345) else self.part(frames) + mean.sum()
 
 

@@ -271,7 +271,7 @@ def test_a_store_that_would_not_fit_is_refused(
 def test_features_that_fp16_cannot_hold(videos: list[Video], tmp_path: Path) -> None:
     backbone = frozen_model().backbone
     with torch.no_grad():
-        backbone.body.project[2].weight.fill_(1e9)  # type: ignore[index,union-attr,operator]
+        backbone.body.project[2].weight.fill_(1e9)  # type: ignore[index,union-attr]
     settings: dict[str, Any] = {"root": None, "batch_size": 3, "workers": 0}
     with pytest.raises(DataError, match=r"too large for fp16; store fp32"):
         prepare_features(backbone, [reader(videos)], tmp_path / "half", **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.console import JsonOption, Output
+from kinema.files import parse_yaml
+from kinema.types import ConfigError
 from kinema.wording import duration
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ def _root(recipe: Recipe) -> Path:
 
 def prepare_command(way: Way, recipe: Recipe, name: str, overrides: list[str], place: Path) -> str | None:
     """The command that makes the store, or None where none is to be made."""
-    kind = {"frames": ["--frames"], "transcode": ["--transcode"], "features": ["--features"]}.get(way.name)
+    kind = {"frames": ["--frames", "--recipe"], "transcode": ["--transcode"], "features": ["--features"]}.get(way.name)
     if kind is None:
         return None
     data = recipe.data
@@ -85,7 +88,11 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as it is typed behind `key=`."""
+    with suppress(ConfigError):
+        if isinstance(value, str) and parse_yaml(value, source="") == value:
+            return value
+    return json.dumps(value)
 
 
 def _print(advice: Advice, measured: Measured, job: Job, command: str | None, output: Output) -> None:

@@ -132,7 +132,9 @@ def prepare(
         _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
         given = {"size_px": size, "fit": fit and fit.value, "resize_px": resize, "num_frames": num_frames}
         of_frozen = _features(features, weights, given, name, root, overrides, annotations)
-        clips, videos, record = _clips(of_frozen.data, of_frozen.trainer.seed, split, workers, output)
+        clips, videos, record = _clips(
+            of_frozen.data, of_frozen.trainer.seed, split, workers, output, decoder=of_frozen.clips.decoder
+        )
         from kinema.cli.data_prepare_features import store_features
 
         done = store_features(
@@ -158,7 +160,7 @@ def prepare(
         else _settings_of(taken, pixels, quality, views, size=size, fit=fit, resize=resize, short_side=short_side)
     )
     seed = 0 if taken is None else taken.trainer.seed
-    clips, videos, record = _clips(section, seed, split, workers, output)
+    clips, videos, record = _clips(section, seed, split, workers, output, decoder=settings.decoder)
     from kinema.preparation.frames import prepare_frames
 
     stored = prepare_frames(
@@ -199,12 +201,20 @@ def _finish(output: Output, record: dict[str, Any], section: DataSection, folder
 
 
 def _clips(
-    section: DataSection, seed: int, split: SplitName | None, workers: int, output: Output
+    section: DataSection,
+    seed: int,
+    split: SplitName | None,
+    workers: int,
+    output: Output,
+    *,
+    decoder: str = "pyav",
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[str, Any]]:
     """Clips that can be read, as training and evaluation list them; their videos; and what to report of them."""
+    from kinema.data.decoders import check_decoder
     from kinema.data.load_dataset import load_dataset
     from kinema.data.usable import probe_splits
 
+    check_decoder(decoder, [])
     dataset = load_dataset(section, seed=seed, for_training=False, reporter=output.reporter)
     for note in dataset.notes:
         output.say(note)
@@ -212,6 +222,7 @@ def _clips(
     if not wanted:
         raise UserError(f"--split: there is no {split} split; there are {', '.join(dataset.splits)}")
     clips, videos, skipped = probe_splits(dataset, wanted, workers=workers, reporter=output.reporter)
+    check_decoder(decoder, videos.values())
     reasons = {clip_id: reason for found in skipped.values() for clip_id, reason in found.items()}
     return clips, videos, {"clips": {name: len(some) for name, some in clips.items()}, "skipped": reasons}
 
@@ -325,6 +336,7 @@ def _settings_of(
         num_frames=clips.num_frames,
         augmentation=augmentation if augmentation.views is not None else None,
         seed=recipe.trainer.seed,
+        decoder=clips.decoder,
     )
 
 

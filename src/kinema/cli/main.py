@@ -12,7 +12,6 @@ from types import FrameType
 import typer
 
 from kinema.cli import catalogue, data, demo, evaluate, info, predict, recipes, train
-from kinema.cli.memory import keep_freed_memory
 from kinema.types import StoppedBySignal, UserError
 
 app = typer.Typer(
@@ -48,7 +47,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names of files need not be text
-    keep_freed_memory()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="kinema", standalone_mode=False)
         if code == _INTERRUPTED:

@@ -24,8 +24,10 @@ def predict(
 ) -> None:
     """Name the actions in videos. A video that cannot be read is named, and the exit code is then 2."""
     from kinema.inference.recogniser import load
+    from kinema.models.runtime import keep_memory
 
     output = Output(json_file)
+    keep_memory()
     recogniser = load(weights)
     rows: list[list[object]] = []
     records: list[dict[str, object]] = []

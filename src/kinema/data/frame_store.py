@@ -15,18 +15,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.data.reading import ClipPlan, plan_clip
+from kinema.data.reading import ClipPlan
 from kinema.data.shards import Store, entry_key, file_state
 from kinema.data.video import Video
-from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing
 
 log = logging.getLogger(__name__)
 
 KIND: Final = "frames"
 
-# To be counted up whenever `read_plan` gives other bytes for the same plan.
-_READING = 1
+_READING: Final = 1
+"""To be counted up whenever `read_plan` gives other bytes for the same plan: what was stored before is then not found
+any more, and clips are read from their videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,34 +109,6 @@ def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> b
             "quality": form.quality,
         }
     )
-
-
-def plan_of_view(
-    clip: Clip,
-    video: Video,
-    preprocessing: Preprocessing,
-    *,
-    index: int,
-    view: int = 0,
-    augmentation: Augmentation | None = None,
-    seed: int = 0,
-) -> ClipPlan:
-    """What `kinema.data.loading.ClipReader` reads.
-
-    Args:
-        clip: A clip of a list.
-        video: Its video.
-        preprocessing: As in the reader.
-        index: Where in the list it is.
-        view: Which random version.
-        augmentation: As in the reader.
-        seed: As in the reader.
-
-    Raises:
-        DataError: The clip's times lie outside its video.
-    """
-    rng = None if augmentation is None else np.random.default_rng([seed, view, index])
-    return plan_clip(clip, video, preprocessing, augmentation=augmentation, rng=rng)
 
 
 class FrameStore:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from kinema.data.decoding import Video
 from kinema.data.read_ahead import Drawn, Job, ReadAhead, Reader, ReadHere, start_method
-from kinema.data.reading import ClipPlan, plan_clip, read_plan
+from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.shared_batches import Layout, Lease, Slots
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
@@ -231,16 +231,17 @@ class ClipReader:
         plans, drawn = {}, Drawn()
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
-            rng = np.random.default_rng([self.seed, view, index])
-            plan = plan_clip(
+            plans[stream], rng = plan_of_view(
                 clip,
                 self.videos[clip.video],
                 preprocessing,
+                index=index,
+                view=view,
                 augmentation=self.augmentation,
-                rng=None if self.augmentation is None else rng,
+                seed=self.seed,
             )
-            plans[stream] = plan
-            drawn = Drawn(flip=plan.flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
+            flip = plans[stream].flip
+            drawn = Drawn(flip=flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
         return plans, drawn
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-_VERSION: Final = 1
+VERSION: Final = 1
 _MAGIC: Final = b"kpkt"
 
 
@@ -131,7 +131,7 @@ class PacketIndex:
         head = json.dumps(header).encode()
         columns = (self.sizes.astype("<i4"), gaps.astype("<i8"), order.astype("<i4"), flags)
         body = b"".join([len(head).to_bytes(4, "little"), head, *(_apart(column) for column in columns)])
-        return _MAGIC + bytes([_VERSION]) + zlib.compress(body, 6)
+        return _MAGIC + bytes([VERSION]) + zlib.compress(body, 6)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PacketIndex:
@@ -140,7 +140,7 @@ class PacketIndex:
         Raises:
             ValueError: It is damaged, or of another version.
         """
-        if data[:4] != _MAGIC or data[4:5] != bytes([_VERSION]):
+        if data[:4] != _MAGIC or data[4:5] != bytes([VERSION]):
             raise ValueError("not a packet index of this version")
         try:
             body = zlib.decompress(data[5:])

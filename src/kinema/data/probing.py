@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kinema.data.cache import cache_folder as cache_folder  # callers have it from here
 from kinema.data.decoding import Video, probe
 from kinema.data.file_index import Index, Key, Table
-from kinema.data.packet_index import _VERSION as _PACKETS_VERSION
+from kinema.data.packet_index import VERSION as PACKETS_VERSION
 from kinema.data.packet_index import PacketSource
 from kinema.data.processes import Died, results
 from kinema.data.stored_packets import PacketFile, StoredPackets
@@ -44,7 +44,7 @@ _SAVE_EVERY = 64
 _SAVE_EVERY_S = 2.0
 
 # To be counted up whenever `probe` would find something else in the same file.
-_VERSION = f"3 packets {_PACKETS_VERSION} av {av.__version__}"
+_VERSION = f"3 packets {PACKETS_VERSION} av {av.__version__}"
 
 _PACKETS = "packets_1"
 _TABLE = Table(

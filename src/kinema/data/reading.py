@@ -66,6 +66,38 @@ def plan_clip(
     return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip))
 
 
+def plan_of_view(
+    clip: Clip,
+    video: Video,
+    preprocessing: Preprocessing,
+    *,
+    index: int,
+    view: int = 0,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> tuple[ClipPlan, np.random.Generator]:
+    """What a reader of a list of clips reads of one of them in one of its random versions.
+
+    Args:
+        clip: A clip of a list.
+        video: Its video.
+        preprocessing: The reader's.
+        index: Where in the list it is.
+        view: Which random version.
+        augmentation: The reader's.
+        seed: The reader's.
+
+    Returns:
+        The plan, and where what is not about frames is to be drawn from.
+
+    Raises:
+        DataError: The clip's times lie outside its video.
+    """
+    rng = np.random.default_rng([seed, view, index])
+    plan = plan_clip(clip, video, preprocessing, augmentation=augmentation, rng=None if augmentation is None else rng)
+    return plan, rng
+
+
 def read_plan(
     video: Video,
     plan: ClipPlan,

@@ -13,8 +13,8 @@ from typing import Final
 
 from kinema.data import frame_store, transcoded
 from kinema.data.cache import cache_folder
-from kinema.data.frame_store import Files, FrameFormat, FrameStore, plan_of_view
-from kinema.data.reading import ClipPlan
+from kinema.data.frame_store import Files, FrameFormat, FrameStore
+from kinema.data.reading import ClipPlan, plan_of_view
 from kinema.data.shards import Store, is_store
 from kinema.data.stored_video import stored_videos
 from kinema.data.video import Video
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 FOLDER: Final = "kinema-stores"
 """Where in the folder of a data set its stores are found without being named."""
+
+
+_REFUSED: set[Path] = set()
+"""Stores that were said not to be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,9 @@ def _known(root: Path | None) -> Sequence[Store]:
         try:
             store = Store.open(folder)
         except DataError as error:
-            log.warning("a store is not used: %s", error)
+            if folder not in _REFUSED:  # each split looks for stores
+                log.warning("a store is not used: %s", error)
+            _REFUSED.add(folder)
             continue
         if store.kind == frame_store.KIND:
             stores.append(store)
@@ -169,7 +175,7 @@ def _plans(
                 view=view,
                 augmentation=augmentation,
                 seed=seed,
-            ),
+            )[0],
         )
         for index, clip in enumerate(clips)
         for view in range(num_views)

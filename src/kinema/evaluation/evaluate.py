@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from kinema.config import resolve_evaluation
+from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
+from kinema.data.shards import Store
+from kinema.data.sources import find_source
 from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
 from kinema.evaluation.predict import predict_clips
@@ -46,8 +49,8 @@ def evaluate(
 
     Args:
         weights: A weights folder.
-        overrides: `data.key=value` to evaluate on other data than those it was trained on, and `clips.batch_size` or
-            `clips.workers`.
+        overrides: `data.key=value` to evaluate on other data than those it was trained on, and the `clips:` settings
+            of reading: batch_size, workers, decoder and store.
         split: Which split. By default the test split, or the validation split where there is no test split; of other
             data than those trained on, all clips where there is neither.
         defaults: `clips:` settings that hold where no override says otherwise.
@@ -65,6 +68,9 @@ def evaluate(
         )
     data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
     given = {override.partition("=")[0].strip() for override in overrides}
+    check_decoder(clips_section.decoder, [])
+    if isinstance(clips_section.store, Path):
+        Store.open(clips_section.store)
     data, dataset = _load(data, training, given=given, reporter=reporter)
     dataset = with_classes(dataset, config.heads)
     for note in dataset.notes:
@@ -80,6 +86,7 @@ def evaluate(
         )
     log.info("evaluating on the %s split, %d clips", chosen, len(dataset.splits[chosen]))
     clips, videos, skipped = probe_splits(dataset, [chosen], workers=clips_section.workers, reporter=reporter)
+    check_decoder(clips_section.decoder, videos.values())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     predictions = predict_clips(
         model,
@@ -89,6 +96,10 @@ def evaluate(
         preprocessing=config.preprocessing,
         batch_size=clips_section.batch_size,
         workers=clips_section.workers,
+        decoder=clips_section.decoder,
+        find=lambda some, probed: find_source(
+            clips_section, some, probed, config.preprocessing["rgb"], root=data.root, name=chosen
+        ),
         description=f"evaluating on {chosen} clips",
         reporter=reporter,
     )

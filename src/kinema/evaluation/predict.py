@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,12 +14,15 @@ from torch import nn
 from kinema.data.decoding import Video
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
+from kinema.data.sources import Source
 from kinema.data.usable import split_readable
 from kinema.evaluation.predictions import Predictions
 from kinema.models.runtime import faster, micro_batch
 from kinema.progress import SILENT, Reporter
 from kinema.sections import RuntimeSection
 from kinema.types import Clip, DataError, Heads, Preprocessing, UserError
+
+FindSource: TypeAlias = Callable[[list[Clip], dict[Path, Video]], Source]
 
 
 def predict_clips(
@@ -31,6 +35,8 @@ def predict_clips(
     batch_size: int,
     workers: int,
     runtime: RuntimeSection | None = None,
+    decoder: str = "pyav",
+    find: FindSource | None = None,
     description: str = "predicting",
     reporter: Reporter = SILENT,
 ) -> Predictions:
@@ -45,16 +51,22 @@ def predict_clips(
         batch_size: Clips at once.
         workers: Processes that read clips.
         runtime: How it may be computed faster; by default what a recipe that says nothing asks for.
+        decoder: What decodes videos: `clips.decoder`.
+        find: Which stores clips are read from, given those that can be read and their videos. Predictions are of
+            the clips as they were given. By default none.
         description: What the reporter shows.
         reporter: Where to show progress.
     """
     readable, probed, skipped = split_readable(clips, videos)
     collector = Collector()
-    reader = ClipReader(readable, probed, preprocessing, augmentation=None, seed=0)
+    source = Source(clips=readable, videos=probed) if find is None else find(readable, probed)
+    reader = ClipReader(
+        source.clips, source.videos, preprocessing, augmentation=None, seed=0, store=source.store, decoder=decoder
+    )
     order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
     device = next(model.parameters()).device
     runtime = runtime or RuntimeSection()
-    quick = faster(model, runtime, _example(preprocessing, device))
+    quick = faster(model, runtime, _example(preprocessing, device), num_calls=len(readable))
     with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
         task.advance(len(skipped))
         with clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda") as loader:

@@ -88,6 +88,7 @@ def faster(
     inputs: Inputs | None = None,
     *,
     expected_s: float = 0.0,
+    num_calls: int = 0,
 ) -> nn.Module:
     """A copy of a model for use: in evaluation mode, with folded batch norm, channels last, compiled where that pays.
 
@@ -96,7 +97,8 @@ def faster(
         runtime: What may be done; by default what a recipe that says nothing asks for.
         inputs: An example of what it will be given, on its device. With one it is seen to that the copy answers as the
             model does, to 1e-4 of the largest number; where it does not, batch norm is not folded.
-        expected_s: How long the copy will be used for, for `compile: auto`.
+        expected_s: How long the copy will be used for, for `compile: auto`; or
+        num_calls: how often it will be called on as much as `inputs`: how long one call takes is then measured.
 
     Example:
         >>> network = torchvision.models.resnet18()  # doctest: +SKIP
@@ -118,7 +120,59 @@ def faster(
     set_up(quick, runtime.model_copy(update={"fold": False}), device)
     if runtime.compile == "off" or inputs is None:
         return quick
+    if runtime.compile == "auto" and num_calls:
+        with torch.inference_mode():
+            expected_s = num_calls * _seconds(lambda: quick(inputs))
     return _compiled(quick, runtime, inputs, expected_s)
+
+
+def compile_for_training(
+    model: nn.Module, runtime: RuntimeSection, inputs: Inputs, *, num_steps: int, autocast: torch.dtype | None = None
+) -> bool:
+    """Compile a model, in place, for training, where that was asked for, or pays for so many steps. Parameters, their
+    names and values stay what they are. It is tried on copies, and logged.
+
+    Args:
+        model: On its device.
+        runtime: Its `compile` says what may be done.
+        inputs: A batch of the size of training.
+        num_steps: Of training.
+        autocast: Type of mixed precision, if it is trained so.
+
+    Returns:
+        Whether it is compiled now.
+    """
+    if runtime.compile == "off":
+        return False
+    device = next(model.parameters()).device
+    plain, candidate = copy.deepcopy(model), copy.deepcopy(model)
+
+    def step(part: nn.Module) -> Any:
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            answer = part(inputs)
+        values = answer.values() if isinstance(answer, Mapping) else [answer]
+        torch.stack([value.float().square().mean() for value in values]).sum().backward()
+        part.zero_grad()
+        return answer
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        before_s = _seconds(lambda: step(plain.train()))
+        if runtime.compile == "auto" and num_steps * before_s * (1 - 1 / _COMPILE_GAIN) < _COMPILE_SECONDS:
+            log.info("torch.compile is not used: %d steps of %.1f ms are too few", num_steps, 1e3 * before_s)
+            return False
+        plain = copy.deepcopy(model).eval()
+        try:
+            candidate.compile()
+            with torch.no_grad():
+                agrees = same(plain(inputs), candidate.eval()(inputs))
+            after_s = _seconds(lambda: step(candidate.train()))
+        except Exception as error:  # noqa: BLE001 - whatever a compiler raises, the model runs without it
+            log.warning("torch.compile is not used, it failed: %s", (str(error).splitlines() or [""])[0][:200])
+            return False
+    if not _wins(runtime, agrees, before_s, after_s):
+        return False
+    model.compile()
+    return True
 
 
 def micro_batch(runtime: RuntimeSection, device: torch.device, *, num_clips: int) -> int:
@@ -227,14 +281,18 @@ def _compiled(model: nn.Module, runtime: RuntimeSection, inputs: Inputs, expecte
     except Exception as error:  # noqa: BLE001 - whatever a compiler raises, the model runs without it
         log.warning("torch.compile is not used, it failed: %s", (str(error).splitlines() or [""])[0][:200])
         return model
+    return candidate if _wins(runtime, agrees, before_s, after_s) else model
+
+
+def _wins(runtime: RuntimeSection, agrees: bool, before_s: float, after_s: float) -> bool:
     if not agrees:
         log.warning("torch.compile is not used: the answers would not stay the same")
-        return model
+        return False
     if runtime.compile == "auto" and before_s < _COMPILE_GAIN * after_s:
         log.info("torch.compile is not used: %.1f ms with it, %.1f ms without", 1e3 * after_s, 1e3 * before_s)
-        return model
+        return False
     log.info("torch.compile: %.1f ms instead of %.1f ms", 1e3 * after_s, 1e3 * before_s)
-    return candidate
+    return True
 
 
 def _seconds(function: Callable[[], Any], *, times: int = 3) -> float:

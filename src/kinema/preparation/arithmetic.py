@@ -44,7 +44,9 @@ def agreed_arithmetic(
     """
     chosen = np.random.default_rng(reader.seed).permutation(len(reader))[:_NUM_CLIPS]
     clips = [reader.clips[index] for index in sorted(chosen)]
-    sample = ClipReader(clips, reader.videos, reader.preprocessing, augmentation=None, seed=reader.seed)
+    sample = ClipReader(
+        clips, reader.videos, reader.preprocessing, augmentation=None, seed=reader.seed, decoder=reader.decoder
+    )
     order = EpochOrder(len(clips), batch_size=batch_size, seed=None)
     before, device = backbone.arithmetic, next(backbone.parameters()).device
     found: dict[torch.dtype, list[torch.Tensor]] = {torch.float32: [], wanted: []}

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinema.data.decoding import Video, take_frames
-from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key, plan_of_view
+from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
 from kinema.data.processes import Died, results
-from kinema.data.reading import ClipPlan, read_plan
+from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import ShardWriter
 from kinema.data.sources import register
@@ -44,6 +44,7 @@ class FrameSettings:
         rate_fps: all of them at this rate.
         augmentation: Random versions of training clips are stored too: as many as its `views`.
         seed: Of these.
+        decoder: What decodes videos: `clips.decoder`.
     """
 
     form: FrameFormat
@@ -51,6 +52,7 @@ class FrameSettings:
     rate_fps: float | None = None
     augmentation: Augmentation | None = None
     seed: int = 0
+    decoder: str = "pyav"
 
     def __post_init__(self) -> None:
         assert (self.num_frames is None) != (self.rate_fps is None)
@@ -60,7 +62,7 @@ class FrameSettings:
     def facts(self) -> dict[str, Any]:
         """Settings of the store. Versions of clips are no such thing: there may be more of them later."""
         taken = {"num_frames": self.num_frames} if self.rate_fps is None else {"rate_fps": self.rate_fps}
-        return {**self.form.facts, **taken, "decoder": "pyav"}
+        return {**self.form.facts, **taken, "decoder": self.decoder}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class _Work:
     videos: Mapping[Path, Video]
     files: Files
     form: FrameFormat
+    decoder: str
 
 
 def prepare_frames(
@@ -136,7 +139,7 @@ def prepare_frames(
     number, count = shard
     with ShardWriter(folder, kind=KIND, settings=settings.facts, shard=shard) as writer:
         missing = [item for item in items if item.key not in writer]
-        work = _Work(items=items, videos=videos, files=files, form=settings.form)
+        work = _Work(items=items, videos=videos, files=files, form=settings.form, decoder=settings.decoder)
         check_room(folder, _estimate(work, missing), f"{len(missing):,} clips")
         part = items[len(items) * (number - 1) // count : len(items) * number // count]
         todo = [place for place, item in enumerate(part, len(items) * (number - 1) // count) if item.key not in writer]
@@ -207,10 +210,10 @@ def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: i
     assert settings.num_frames is not None
     preprocessing = _preprocessing(settings.form, settings.num_frames)
     if view is None:
-        return plan_of_view(clip, video, preprocessing, index=index)
+        return plan_of_view(clip, video, preprocessing, index=index)[0]
     return plan_of_view(
         clip, video, preprocessing, index=index, view=view, augmentation=settings.augmentation, seed=settings.seed
-    )
+    )[0]
 
 
 def _preprocessing(form: FrameFormat, num_frames: int) -> Preprocessing:
@@ -240,7 +243,7 @@ def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] |
     try:
         start_s, stop_s = clip_interval_s(item.clip, video)
         indices = sorted(set(item.plan.indices))
-        frames = _frames(video, replace(item.plan, indices=tuple(indices)), form)
+        frames = _frames(video, replace(item.plan, indices=tuple(indices)), form, work.decoder)
     except DataError as error:
         return str(error)
     meta: dict[str, Any] = {
@@ -262,12 +265,13 @@ def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] |
     return frames, meta
 
 
-def _frames(video: Video, plan: ClipPlan, form: FrameFormat) -> NDArray[np.uint8]:
+def _frames(video: Video, plan: ClipPlan, form: FrameFormat, decoder: str) -> NDArray[np.uint8]:
     """(T, 3, H, W), or (T, bytes) of I420."""
     if form.size_px is not None:
-        return read_plan(video, plan, _preprocessing(form, len(plan.indices)))
+        return read_plan(video, plan, _preprocessing(form, len(plan.indices)), decoder=decoder)
     height_px, width_px = _frame_size(form, video)
-    pictures = take_frames(video, plan.indices, scaler(video, height_px, width_px, is_i420=form.pixels == "i420"))
+    scale = scaler(video, height_px, width_px, is_i420=form.pixels == "i420")
+    pictures = take_frames(video, plan.indices, scale, decoder=decoder)
     return np.stack(pictures)
 
 

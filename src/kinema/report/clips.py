@@ -112,15 +112,16 @@ def hits(samples: Sequence[Sample], num: int) -> list[Sample]:
     return [found[i] for i in np.linspace(0, len(found) - 1, num).round().astype(int)]
 
 
-def clip_figures(samples: Sequence[Sample], *, folder: Path) -> Markup:
+def clip_figures(samples: Sequence[Sample], *, folder: Path, root: Path | None = None) -> Markup:
     """Each clip playing, with what was said and what is true.
 
     Args:
         samples: Few.
         folder: The run; videos inside it are named from there.
+        root: Of the data set, whose index says what the videos are.
     """
     rates = {sample.video: sample.fps for sample in samples if sample.fps is not None}
-    probed = probe_all([sample.video for sample in samples], fps=rates, workers=1)
+    probed = probe_all([sample.video for sample in samples], fps=rates, workers=1, root=root)
     figures = []
     for sample in samples:
         video = probed[sample.video]

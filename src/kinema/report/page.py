@@ -59,13 +59,15 @@ def clips_section(run: RunRecord, evaluation: Evaluation) -> Markup:
     if not samples:
         return element("p", "No predictions were kept with this evaluation.")
     mistakes, right = most_confident_mistakes(samples, _NUM_CLIPS), hits(samples, _NUM_CLIPS)
+    root = (evaluation.record.get("data") or {}).get("root")
+    root = None if root is None else Path(root)
     num_wrong = sum(bool(sample.wrong) for sample in samples)
     groups = [
         (f"Mistakes: the most confident of {num_wrong:,}", mistakes, "There are none."),
         (f"Hits: of {len(samples) - num_wrong:,}, the most confident of some classes", right, "There are none."),
     ]
     parts = [
-        join(element("h3", title), clip_figures(chosen, folder=run.folder) if chosen else element("p", none))
+        join(element("h3", title), clip_figures(chosen, folder=run.folder, root=root) if chosen else element("p", none))
         for title, chosen, none in groups
     ]
     path = f"evaluations/{evaluation.name}/predictions.csv"

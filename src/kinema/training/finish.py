@@ -53,6 +53,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         "batch_size": recipe.clips.batch_size,
         "workers": recipe.clips.workers,
         "runtime": recipe.trainer.runtime,
+        "decoder": recipe.clips.decoder,
         "reporter": reporter,
     }
     on_training = predict_clips(

@@ -16,6 +16,7 @@ from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
 from kinema.data.sampling import clip_interval_s
 from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
+from kinema.models.runtime import set_up
 from kinema.preparation.advice import Job, Measured
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser
@@ -43,6 +44,7 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
     decoded = decoding_rate(prepared, seconds=_DECODING_SHARE * seconds)
     model, device = prepared.model, compute_device(prepared.recipe.trainer)
     model.to(device)
+    set_up(model, prepared.recipe.trainer.runtime, device)
     clips = _random_clips(prepared, device)
     labels = {task: torch.zeros(len(clips), dtype=torch.int64, device=device) for task in prepared.dataset.classes}
     frozen = isinstance(model, FrameModel) and model.backbone.frozen
@@ -99,6 +101,7 @@ def decoding_rate(prepared: Prepared, *, seconds: float) -> float:
         prepared.preprocessing,
         augmentation=section.augmentation,
         seed=prepared.recipe.trainer.seed,
+        decoder=section.decoder,
     )
     # Small batches: of large ones few would come in some seconds.
     batch_size = max(1, min(section.batch_size, 4))

@@ -61,6 +61,7 @@ class RecogniserTraining(LightningModule):
         self.reads = "frames"  # or "features", of a frozen backbone
         self.stored_as: str | None = None  # type of the stored features
         self.arithmetic = "fp32"  # or "bf16", of a frozen backbone
+        self.compiled = False  # by `trainer.runtime.compile`
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -195,6 +196,7 @@ class RecogniserTraining(LightningModule):
             "reads": self.reads,
             "stored_as": self.stored_as,
             "arithmetic": self.arithmetic,
+            "compiled": self.compiled,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

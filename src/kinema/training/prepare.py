@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kinema.data.decoders import check_decoder
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
+from kinema.data.shards import Store
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -64,6 +66,9 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         DataError: Data or weights are missing or wrong.
     """
     compute_device(recipe.trainer)
+    check_decoder(recipe.clips.decoder, [])
+    if isinstance(recipe.clips.store, Path):
+        Store.open(recipe.clips.store)
     dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=reporter)
     for note in dataset.notes:
         log.info("%s", note)
@@ -82,6 +87,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
+    check_decoder(recipe.clips.decoder, videos.values())
     _check_smallest_batch(model, recipe, preprocessing, len(clips["train"]))
     return Prepared(
         recipe=recipe,

@@ -16,7 +16,7 @@ from torch import nn
 
 from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
-from kinema.models.runtime import describe, set_up
+from kinema.models.runtime import compile_for_training, describe, set_up
 from kinema.preparation.feature_store import FeatureReader
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection
@@ -128,6 +128,7 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
     if isinstance(readers["train"], FeatureReader):
         module.reads, module.stored_as = "features", readers["train"].form.stored_as
     module.arithmetic = _arithmetic(prepared.model)
+    module.compiled = _compile(prepared, module.reads, recipe.trainer.epochs * len(order), checkpoint)
     with reporter.track(
         "training",
         total=recipe.trainer.epochs * len(clips["train"]),
@@ -218,6 +219,30 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
 def _arithmetic(model: nn.Module) -> str:
     is_bf16 = isinstance(model, FrameModel) and model.backbone.arithmetic is torch.bfloat16
     return "bf16" if is_bf16 else "fp32"
+
+
+def _compile(prepared: Prepared, reads: str, num_steps: int, checkpoint: Mapping[str, Any] | None) -> bool:
+    """Compile the model where the recipe says so; with a checkpoint as it was before."""
+    recipe = prepared.recipe
+    runtime = recipe.trainer.runtime
+    if checkpoint is not None and runtime.compile == "auto":
+        was = checkpoint["epoch_state"].get("compiled", False)
+        runtime = runtime.model_copy(update={"compile": "on" if was else "off"})
+    if runtime.compile == "off":
+        return False
+    if reads == "features":
+        log.info("torch.compile is not used: of stored features little is computed")
+        return False
+    generator = torch.Generator().manual_seed(0)
+    device = compute_device(recipe.trainer)
+    num_clips = min(recipe.clips.batch_size, len(prepared.clips["train"]))
+    inputs = {}
+    for stream, preprocessing in prepared.preprocessing.items():
+        shape = preprocessing.shape
+        size = (num_clips, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
+        inputs[stream] = torch.randn(size, generator=generator).to(device)
+    autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.trainer.precision)
+    return compile_for_training(prepared.model.to(device), runtime, inputs, num_steps=num_steps, autocast=autocast)
 
 
 def _validation_batches(reader: ClipReader | FeatureReader, section: ClipsSection) -> ClipLoader:
