@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import REPOSITORY
 from tests.readers import MadeUpReader, OddError, assert_right
 
 from kinema.data import loading, read_ahead
@@ -76,6 +77,7 @@ def test_batches_come_in_order_and_are_right(workers: int, in_processes: bool, b
 
 
 def test_processes_that_are_spawned_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)  # where they find this module
     for module in (loading, read_ahead):
         monkeypatch.setattr(module, "start_method", lambda: "spawn")
     with loader(MadeUpReader(events={5: "unreadable"}), workers=1) as batches:

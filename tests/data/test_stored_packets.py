@@ -103,7 +103,10 @@ def _says(packets: StoredPackets, queue: multiprocessing.SimpleQueue[bool]) -> N
 
 
 @pytest.mark.parametrize("context", [get_context("fork"), get_context("spawn")], ids=["fork", "spawn"])
-def test_another_process_reads_them_too(listing: dict[Path, Video], context: ForkContext | SpawnContext) -> None:
+def test_another_process_reads_them_too(
+    listing: dict[Path, Video], context: ForkContext | SpawnContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)  # where a process that is spawned finds this module
     assert same(stored(listing, 5).load(), 5)  # so that there is a connection to be inherited
     queue: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
     process = context.Process(target=_says, args=(stored(listing, 6), queue))

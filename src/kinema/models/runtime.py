@@ -151,7 +151,7 @@ def compile_for_training(
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             answer = part(inputs)
         values = answer.values() if isinstance(answer, Mapping) else [answer]
-        torch.stack([value.float().square().mean() for value in values]).sum().backward()
+        torch.autograd.backward(torch.stack([value.float().square().mean() for value in values]).sum())
         part.zero_grad()
         return answer
 

@@ -91,7 +91,7 @@ class FrameBackbone(nn.Module):
 
     def _fast_body(self, body: nn.Module, frames: Tensor, *, of_maps: bool) -> nn.Module:
         """What stands for a frozen body: a copy with folded batch norm, made again when a weight has changed."""
-        if not self.folds and self.arithmetic is torch.float32:
+        if frames.is_meta or (not self.folds and self.arithmetic is torch.float32):
             return body
         tensors, known = [*self.body.parameters(), *self.body.buffers()], self._fast.get(of_maps)
         state = [self.folds, self.arithmetic, tensors[0].device, sum(tensor._version for tensor in tensors)]
