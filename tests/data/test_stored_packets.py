@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import REPOSITORY
 
 from kinema.data import stored_packets
 from kinema.data.file_index import Index
