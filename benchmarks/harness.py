@@ -95,7 +95,9 @@ class Elsewhere:
     """
 
     def __init__(self, make: Callable[..., Run], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
+        # A process that only imports, and that each of these is forked from: importing torch takes seconds.
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(method)
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments))
         self._process.start()

@@ -46,7 +46,7 @@ def main() -> None:
     # What a quick run measures is not to be shown.
     figures = MADE / "quick_figures" if given.quick else REPOSITORY / "docs" / "figures"
     report = Report(name="store_study", options=given)
-    series = study([2, 4] if given.quick else [25, 50, 100, 200], given, report)
+    series = study([2, 4] if given.quick else [10, 20, 40, 80], given, report)
     report.facts["series"] = series
     largest = max(facts["clips"] for facts in series)
     ours = next((facts for facts in series if facts["way"] == "kinema" and facts["clips"] == largest), None)
@@ -66,7 +66,7 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pipeline.own_cache(folder)
-        collections = media.avi_files(given.data, num=2 if given.quick else 10_000)
+        collections = media.avi_files(given.data, num=max(numbers) // 2)
         paths = [path for found in collections.values() for path in found]
         wanted = pipeline.preprocessing(num_frames=20, size_px=32 if given.quick else 224)
         videos, _ = pipeline.index(paths, folder / "index")
