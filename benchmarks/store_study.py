@@ -174,16 +174,25 @@ def draw(series: list[dict[str, Any]], folder: Path) -> None:
         figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
         for way in dict.fromkeys(facts["way"] for facts in series):
             points = [(facts["clips"], max(facts[key], 1e-3)) for facts in series if facts["way"] == way]
-            style = {"linewidth": 2.5, "color": "black"} if way == "kinema" else {"linewidth": 1.2}
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=way, **style)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=way, **_style(way))
         axes.set(xscale="log", yscale="log", xlabel="clips of 20 frames at 224 x 224", title=title)
         ticks = sorted({facts["clips"] for facts in series})
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(folder / f"stores_{key.partition('_')[0]}.svg", metadata={"Date": None})
         plt.close(figure)
+
+
+def _style(way: str) -> dict[str, Any]:
+    """A colour for each format, broken lines for uint8; ours is black and thick."""
+    if way == "kinema":
+        return {"linewidth": 2.5, "color": "black", "zorder": 3}
+    form, _, dtype = way.rpartition(" ")
+    colour = {"npy": "C0", "npz compressed": "C1", "HDF5 per class": "C2", "JPEG": "C3"}[form]
+    return {"linewidth": 1.4, "color": colour, "linestyle": "--" if dtype == "uint8" else "-"}
 
 
 if __name__ == "__main__":
