@@ -192,7 +192,8 @@ def _style(way: str) -> dict[str, Any]:
         return {"linewidth": 2.5, "color": "black", "zorder": 3}
     form, _, dtype = way.rpartition(" ")
     colour = {"npy": "C0", "npz compressed": "C1", "HDF5 per class": "C2", "JPEG": "C3"}[form]
-    return {"linewidth": 1.4, "color": colour, "linestyle": "--" if dtype == "uint8" else "-"}
+    broad = {"linewidth": 5, "alpha": 0.4} if form == "npy" else {"linewidth": 1.4}  # HDF5 often lies upon it
+    return {"color": colour, "linestyle": "--" if dtype == "uint8" else "-", **broad}
 
 
 if __name__ == "__main__":

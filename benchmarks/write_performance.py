@@ -71,7 +71,7 @@ def of_benchmark(found: dict[str, Any] | None) -> str:
         around = "" if span is None or limit else f"{number(span[0])} to {number(span[1])}"
         cells = [row["job"], _with_unit(row["kinema"], unit), row["peer_name"], _with_unit(row["peer"], unit)]
         lines.append(f"| {' | '.join([*cells, ratio, around, _wanted(row)])} |")
-    quick = ["**From a quick run, which says nothing about speed.**"] if found["quick"] else []
+    quick = ["**From a quick run, which says nothing about speed.**", ""] if found["quick"] else []
     notes = [f"- {note}" for note in found["notes"]]
     for name, facts in found["facts"].items():
         if isinstance(facts, dict):
