@@ -51,7 +51,7 @@ def end_to_end(given: Options, report: Report) -> None:
     if not weights.is_file():
         report.notes.append(f"{weights} is not there; features from videos are left out")
         return
-    found = media.avi_files(given.data, num=1 if given.quick else 12)
+    found = media.avi_files(given.data, num=1 if given.quick else 8)
     paths = [path for of_collection in found.values() for path in of_collection]
     wanted = pipeline.preprocessing(num_frames=20, size_px=64 if given.quick else 224)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -28,9 +28,9 @@ WORKERS = 2
 
 
 def main() -> None:
-    given = options(__doc__, rounds=7)
+    given = options(__doc__, rounds=4)
     report = Report(name="loading", options=given)
-    num = 1 if given.quick else 30
+    num = 1 if given.quick else 24
     repeat = 2 if given.quick else 3
     with tempfile.TemporaryDirectory() as place:
         pipeline.own_cache(Path(place))

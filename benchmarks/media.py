@@ -59,6 +59,29 @@ def long_file(paths: Sequence[Path], *, minutes: float, key_frames: int | None, 
     return target
 
 
+def repeated(path: Path, *, times: int) -> Path:
+    """A file of the same packets several times over, copied without encoding; times go on."""
+    target = path.with_name(f"{path.stem}_x{times}{path.suffix}")
+    if target.is_file():
+        return target
+    temporary = path.with_name(f".{target.name}.tmp{path.suffix}")
+    with av.open(str(temporary), "w") as written:
+        stream: VideoStream | None = None
+        for turn in range(times):
+            with av.open(str(path)) as container:
+                source = container.streams.video[0]
+                stream = stream or written.add_stream_from_template(source)
+                assert source.duration is not None, path
+                for packet in container.demux(source):
+                    if packet.dts is None or packet.pts is None:  # the last, which is empty
+                        continue
+                    packet.pts, packet.dts = (value + turn * source.duration for value in (packet.pts, packet.dts))
+                    packet.stream = stream
+                    written.mux(packet)
+    temporary.replace(target)
+    return target
+
+
 def every_frame(path: Path) -> Iterator[av.VideoFrame]:
     """Every frame of a video in the order in which they come out of a sequential decode, by one thread."""
     with av.open(str(path), metadata_errors="replace") as container:

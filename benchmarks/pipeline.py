@@ -85,7 +85,7 @@ def index(paths: Sequence[Path], folder: Path) -> tuple[dict[Path, Video], dict[
     each_ms = sorted(1000 * timed(partial(probe, path)) for path in sample)
     seconds = timed(lambda: probe_all(paths, index=folder))
     found: dict[Path, Video] = {}
-    again_s = timed(lambda: found.update(_videos(paths, folder)))
+    again_s = timed(lambda: found.update(from_index(paths, folder)))
     cost = {
         "files": len(paths),
         "one_file_ms": each_ms[len(each_ms) // 2],
@@ -95,7 +95,7 @@ def index(paths: Sequence[Path], folder: Path) -> tuple[dict[Path, Video], dict[
     return found, cost
 
 
-def _videos(paths: Sequence[Path], folder: Path) -> dict[Path, Video]:
+def from_index(paths: Sequence[Path], folder: Path) -> dict[Path, Video]:
     """From the index, as every run after the first has them."""
     return {path: video for path, video in probe_all(paths, index=folder).items() if isinstance(video, Video)}
 

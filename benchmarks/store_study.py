@@ -46,7 +46,7 @@ def main() -> None:
     # What a quick run measures is not to be shown.
     figures = MADE / "quick_figures" if given.quick else REPOSITORY / "docs" / "figures"
     report = Report(name="store_study", options=given)
-    series = study([2, 4] if given.quick else [25, 50, 100, 200], given, report)
+    series = study([2, 4] if given.quick else [10, 20, 40, 80], given, report)
     report.facts["series"] = series
     largest = max(facts["clips"] for facts in series)
     ours = next((facts for facts in series if facts["way"] == "kinema" and facts["clips"] == largest), None)
@@ -66,7 +66,7 @@ def study(numbers: list[int], given: Options, report: Report) -> list[dict[str, 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pipeline.own_cache(folder)
-        collections = media.avi_files(given.data, num=2 if given.quick else 10_000)
+        collections = media.avi_files(given.data, num=max(numbers) // 2)
         paths = [path for found in collections.values() for path in found]
         wanted = pipeline.preprocessing(num_frames=20, size_px=32 if given.quick else 224)
         videos, _ = pipeline.index(paths, folder / "index")
@@ -174,16 +174,26 @@ def draw(series: list[dict[str, Any]], folder: Path) -> None:
         figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
         for way in dict.fromkeys(facts["way"] for facts in series):
             points = [(facts["clips"], max(facts[key], 1e-3)) for facts in series if facts["way"] == way]
-            style = {"linewidth": 2.5, "color": "black"} if way == "kinema" else {"linewidth": 1.2}
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=way, **style)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=way, **_style(way))
         axes.set(xscale="log", yscale="log", xlabel="clips of 20 frames at 224 x 224", title=title)
         ticks = sorted({facts["clips"] for facts in series})
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(folder / f"stores_{key.partition('_')[0]}.svg", metadata={"Date": None})
         plt.close(figure)
+
+
+def _style(way: str) -> dict[str, Any]:
+    """A colour for each format, broken lines for uint8; ours is black and thick."""
+    if way == "kinema":
+        return {"linewidth": 2.5, "color": "black", "zorder": 3}
+    form, _, dtype = way.rpartition(" ")
+    colour = {"npy": "C0", "npz compressed": "C1", "HDF5 per class": "C2", "JPEG": "C3"}[form]
+    broad = {"linewidth": 5, "alpha": 0.4} if form == "npy" else {"linewidth": 1.4}  # HDF5 often lies upon it
+    return {"color": colour, "linestyle": "--" if dtype == "uint8" else "-", **broad}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pipeline import Task
 
 
 def main() -> None:
-    given = options(__doc__, rounds=9)
+    given = options(__doc__, rounds=7)
     report = Report(name="stores", options=given)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -3,7 +3,7 @@
     python benchmarks/write_performance.py build/bench [--page docs/performance.md]
 
 `<!-- bench: NAME -->` to `<!-- end -->` becomes the table of build/bench/NAME.json; `<!-- bench: machine -->` what they
-were measured on. What was not measured says so.
+were measured on; `<!-- bench: figures -->` the figures that store_study.py drew. What was not measured says so.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from typing import Any
 
 from harness import REPOSITORY, number
 
+FIGURES = {
+    "stores_disk": "Disk against the number of clips",
+    "stores_memory": "Memory against the number of clips",
+    "stores_load": "Time to read every clip once against the number of clips",
+}
 _BLOCK = re.compile(r"(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
@@ -26,23 +31,32 @@ def main() -> None:
     given = parser.parse_args()
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.results.glob("*.json"))}
     text = given.page.read_text(encoding="utf-8")
-    given.page.write_text(written(text, results), encoding="utf-8")
+    given.page.write_text(written(text, results, given.page.parent), encoding="utf-8")
 
 
-def written(page: str, results: dict[str, dict[str, Any]]) -> str:
+def written(page: str, results: dict[str, dict[str, Any]], folder: Path) -> str:
     """The page with its tables filled in.
 
     Args:
         page: Markdown with markers.
         results: Benchmark -> what it wrote.
+        folder: Of the page; its figures are in `figures` there.
     """
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
+        if name == "figures":
+            return f"{match[1]}{figures(folder)}\n{match[3]}"
         inside = of_machine(results) if name == "machine" else of_benchmark(results.get(name))
         return f"{match[1]}{inside}\n{match[3]}"
 
     return _BLOCK.sub(block, page)
+
+
+def figures(folder: Path) -> str:
+    """Those of the study of stores, as far as they were drawn."""
+    found = [(name, title) for name, title in FIGURES.items() if (folder / "figures" / f"{name}.svg").is_file()]
+    return "\n".join(f"![{title}](figures/{name}.svg)" for name, title in found) or "Not drawn."
 
 
 def of_benchmark(found: dict[str, Any] | None) -> str:
@@ -57,7 +71,7 @@ def of_benchmark(found: dict[str, Any] | None) -> str:
         around = "" if span is None or limit else f"{number(span[0])} to {number(span[1])}"
         cells = [row["job"], _with_unit(row["kinema"], unit), row["peer_name"], _with_unit(row["peer"], unit)]
         lines.append(f"| {' | '.join([*cells, ratio, around, _wanted(row)])} |")
-    quick = ["**From a quick run, which says nothing about speed.**"] if found["quick"] else []
+    quick = ["**From a quick run, which says nothing about speed.**", ""] if found["quick"] else []
     notes = [f"- {note}" for note in found["notes"]]
     for name, facts in found["facts"].items():
         if isinstance(facts, dict):

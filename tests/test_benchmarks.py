@@ -65,7 +65,7 @@ def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
 def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    row = {"job": "reading", "kinema": 123.4, "peer": 40.0, "peer_name": "others", "ratio": 3.085, "unit": "clips/s"}
+    row = {"job": "reading", "kinema": 123.4, "peer": 40.0, "peer_name": "others", "ratio": 3.09, "unit": "clips/s"}
     machine = {"cpu": "A", "cpu_capability": "B", "cores": 2, "memory_gb": 8.0, "gpu": None, "system": "C"}
     result = {
         "measured": "2026-01-01",
