@@ -97,7 +97,7 @@ class Elsewhere:
     def __init__(self, make: Callable[..., Run], *arguments: Any) -> None:
         # Forked from a process that has only imported what all of them need: importing torch takes seconds.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload(["pipeline"])
         # That process finds modules by this alone (Python 3.11).
