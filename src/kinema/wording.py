@@ -18,3 +18,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def byte_size(num_bytes: float) -> str:
+    """`114 kB`, `2.2 MB`, `6.15 GB`: at most three digits, powers of ten."""
+    amount = float(num_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:,.3g} TB"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kinema.preparation.advice import Advice, Job, Measured, Way, advise, size
+from kinema.preparation.advice import Advice, Job, Measured, Way, advise
 
 GB = 10**9
 
@@ -112,11 +112,3 @@ def test_long_videos_are_transcoded() -> None:
     assert transcode.build_s == pytest.approx(2 * 180_000 / (10 * 180))
     assert advice.best is transcode
     assert ways(advise(MEASURED, replace(job, group_frames=None)))["transcode"].refused
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (51_200, "51.2 kB"), (3.44e9, "3.44 GB"), (2e12, "2 TB")],
-)
-def test_sizes_are_said_in_units(num_bytes: float, text: str) -> None:
-    assert size(num_bytes) == text

@@ -14,7 +14,7 @@ import typer
 from kinema.cli.console import JsonOption, Output
 from kinema.files import parse_yaml
 from kinema.types import ConfigError
-from kinema.wording import duration
+from kinema.wording import byte_size, duration
 
 if TYPE_CHECKING:
     from kinema.preparation.advice import Advice, Job, Measured, Way
@@ -96,10 +96,9 @@ def _yaml(value: Any) -> str:
 
 
 def _print(advice: Advice, measured: Measured, job: Job, command: str | None, output: Output) -> None:
-    from kinema.preparation.advice import size
 
     rows: list[list[object]] = [
-        ["disk", f"{size(measured.disk_bytes)}/s", "videos of this data set, read past the memory"],
+        ["disk", f"{byte_size(measured.disk_bytes)}/s", "videos of this data set, read past the memory"],
         ["decoding", f"{measured.decoded:.3g} clips/s", f"{job.workers} workers, model at rest"],
         ["training step", f"{measured.trained:.3g} clips/s", "workers at rest"],
         ["prediction", f"{measured.predicted:.3g} clips/s", "workers at rest"],
@@ -110,9 +109,9 @@ def _print(advice: Advice, measured: Measured, job: Job, command: str | None, ou
             ["training step on features", f"{measured.trained_on_features:.3g} clips/s", ""],
         ]
     rows += [
-        ["copying", f"{size(measured.copied_bytes)}/s", "in memory, one thread"],
-        ["memory free", size(measured.memory_free), ""],
-        ["disk free", size(measured.disk_free), ""],
+        ["copying", f"{byte_size(measured.copied_bytes)}/s", "in memory, one thread"],
+        ["memory free", byte_size(measured.memory_free), ""],
+        ["disk free", byte_size(measured.disk_free), ""],
     ]
     output.table(["measured", "", ""], rows)
     output.table(
@@ -132,14 +131,13 @@ def _print(advice: Advice, measured: Measured, job: Job, command: str | None, ou
 
 
 def _row(way: Way) -> list[object]:
-    from kinema.preparation.advice import size
 
     if not way.arithmetic:
         return [way.name, "-", "-", "-", "-", "not possible"]
     pays = "-" if way.name == "no store" else "never" if way.pays_after is None else f"{way.pays_after:,} epochs"
     return [
         way.name,
-        size(way.num_bytes) if way.num_bytes else "-",
+        byte_size(way.num_bytes) if way.num_bytes else "-",
         _seconds(way.build_s) if way.build_s else "-",
         _seconds(way.epoch_s),
         _seconds(way.total_s),

@@ -8,6 +8,7 @@ import typer
 
 from kinema.cli.console import Output
 from kinema.types import UserError
+from kinema.wording import byte_size
 
 _SHOWN = 20
 
@@ -27,7 +28,7 @@ def check_store(folder: Path, output: Output) -> None:
     is_files = store.kind == transcoded.KIND
     num_bytes = transcoded.num_bytes(store) if is_files else store.num_bytes
     settings = ", ".join(f"{name} {value}" for name, value in store.settings.items())
-    output.say(f"{folder}: {len(store):,} entries of {store.kind}, {num_bytes / 1e9:.2f} GB ({settings})")
+    output.say(f"{folder}: {len(store):,} entries of {store.kind}, {byte_size(num_bytes)} ({settings})")
     find = transcoded.damaged if is_files else Store.damaged
     with output.reporter.track("Checking", total=num_bytes, unit="bytes") as task:
         damaged = find(store, checked=task.advance)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinema.cli.console import JsonOption, Output
+from kinema.wording import byte_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,12 +105,11 @@ def _ask(name: str, root: Path, source: Source, accepted: bool) -> None:
 
 
 def _say_plan(parts: Sequence[Part], missing: Sequence[Part], root: Path, output: Output) -> None:
-    from kinema.data.download.checks import amount
 
     rows = []
     for part in parts:
         sizes = [file.num_bytes for file in part.files]
-        size = "not published" if None in sizes else amount(sum(size or 0 for size in sizes))
+        size = "not published" if None in sizes else byte_size(sum(size or 0 for size in sizes))
         names = part.files[0].name if len(part.files) == 1 else f"{len(part.files)} files"
         checked = "yes" if all(file.checksum for file in part.files) else "no"
         rows.append([part.name, names, size, checked, part.folder, "to fetch" if part in missing else "is there"])
@@ -118,12 +118,11 @@ def _say_plan(parts: Sequence[Part], missing: Sequence[Part], root: Path, output
 
 
 def _say_result(name: str, root: Path, source: Source, reports: Sequence[PartReport], output: Output) -> None:
-    from kinema.data.download.checks import amount
 
     for report in reports:
         if report.status == "fetched":
             assert report.num_bytes is not None
-            output.say(f"{report.name}: {report.num_files:,} files, {amount(report.num_bytes)}, in {report.place}")
+            output.say(f"{report.name}: {report.num_files:,} files, {byte_size(report.num_bytes)}, in {report.place}")
     if not reports:
         output.say(f"everything is there already in {root}")
     if not source.by_hand:

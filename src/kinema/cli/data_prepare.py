@@ -20,6 +20,7 @@ from kinema.cli.data_section import (
     data_section,
 )
 from kinema.types import UserError
+from kinema.wording import byte_size
 
 if TYPE_CHECKING:
     from kinema.data.video import Video
@@ -179,7 +180,7 @@ def prepare(
 def _finish(output: Output, record: dict[str, Any], section: DataSection, folder: Path, unit: str, done: Any) -> None:
     failures: dict[str, str] = {**record.pop("skipped"), **done.failures}
     output.say(
-        f"{folder}: {done.num_new:,} {unit} stored, {done.num_bytes / 1e9:.2f} GB"
+        f"{folder}: {done.num_new:,} {unit} stored, {byte_size(done.num_bytes)}"
         + (f"; {done.num_before:,} were there before" if done.num_before else "")
     )
     if failures:

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from kinema.wording import byte_size
+
 WayName = Literal["no store", "frames", "features", "transcode"]
 
 _LEAST_GAIN: Final = 0.9
@@ -160,7 +162,7 @@ def advise(measured: Measured, job: Job) -> Advice:
     for make in (_frames, _features, _transcode):
         way = make(measured, job)
         if way.refused is None and way.num_bytes > _DISK_SHARE * measured.disk_free:
-            refusal = f"it does not fit: it takes {size(way.num_bytes)}, {size(measured.disk_free)} are free"
+            refusal = f"it does not fit: it takes {byte_size(way.num_bytes)}, {byte_size(measured.disk_free)} are free"
             way = _replaced(way, plain, job, refused=refusal)
         ways.append(way if way.refused is not None else _replaced(way, plain, job))
     possible = [way for way in ways if way.refused is None]
@@ -209,9 +211,9 @@ def _frames(measured: Measured, job: Job) -> Way:
         build_s=job.num_versions / measured.decoded,
         epoch_s=epoch_s,
         arithmetic=(
-            f"disk: ({versions}) x {job.num_frames} frames x {job.frame_bytes:,} bytes = {size(num_bytes)}",
+            f"disk: ({versions}) x {job.num_frames} frames x {job.frame_bytes:,} bytes = {byte_size(num_bytes)}",
             f"making: {job.num_versions:,} clips / {measured.decoded:.3g} decoded a second",
-            f"reading: {place} {size(rate)}/s / {size(clip_bytes)} a clip = {rate / clip_bytes:,.0f} clips/s",
+            f"reading: {place} {byte_size(rate)}/s / {byte_size(clip_bytes)} a clip = {rate / clip_bytes:,.0f} clips/s",
             line,
         ),
     )
@@ -236,7 +238,7 @@ def _features(measured: Measured, job: Job) -> Way:
         epoch_s=seconds,
         arithmetic=(
             f"disk: {job.num_versions:,} versions of clips x {job.num_frames} frames x {job.num_features} x 2 bytes = "
-            f"{size(num_bytes)}",
+            f"{byte_size(num_bytes)}",
             f"making: {job.num_versions:,} clips at {measured.decoded:.3g} decoded and {measured.backbone:.3g} through "
             f"the backbone a second{_shared(job)}",
             f"epoch: {job.num_train:,} clips / {measured.trained_on_features:,.0f} trained a second, "
@@ -268,7 +270,7 @@ def _transcode(measured: Measured, job: Job) -> Way:
         epoch_s=epoch_s,
         arithmetic=(
             f"disk: {num_frames:,.0f} frames x {pixels:,.0f} pixels x {_BITS_PER_PIXEL} bits (assumed) = "
-            f"{size(num_bytes)}",
+            f"{byte_size(num_bytes)}",
             f"making: {num_frames:,.0f} frames / {decoded_frames:,.0f} decoded a second, and as long again to encode "
             "(assumed)",
             f"decoding: {before:,.0f} frames a clip become {after:,.0f}, of {scale**2:.2g} times the pixels: "
@@ -306,12 +308,3 @@ def _shared(job: Job) -> str:
     if job.workers == 0:
         return " (one after the other)"
     return f" ({min(job.workers, job.cores)} of {job.cores} cores are shared)"
-
-
-def size(num_bytes: float) -> str:
-    """`1.5 GB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.3g} TB"

@@ -29,6 +29,7 @@ from kinema.preparation.frames import Stored
 from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
+from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
 
@@ -213,9 +214,9 @@ def _complete(
         num_bytes = len(wanted) * job.form.num_bytes
         if num_bytes > _LARGEST_BYTES:
             log.info(
-                "features are not kept: they would take %.1f GB in %s. kinema data prepare --features stores them "
+                "features are not kept: they would take %s in %s. kinema data prepare --features stores them "
                 "where you like, and clips.store=STORE reads them",
-                num_bytes / 1e9,
+                byte_size(num_bytes),
                 job.folder.parent,
             )
             return None

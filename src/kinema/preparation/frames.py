@@ -29,6 +29,7 @@ from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing, Split
+from kinema.wording import byte_size
 
 _SAMPLES = 8
 """Clips from which the size of JPEG files is estimated."""
@@ -159,7 +160,7 @@ def prepare_frames(
                     writer.append(item.key, data, meta)
                     num_new += 1
                     num_bytes += data.nbytes
-                task.advance(1, stored=f"{num_bytes / 1e9:.2f} GB")
+                task.advance(1, stored=byte_size(num_bytes))
     register(folder)
     return Stored(num_asked=len(part), num_before=before, num_new=num_new, num_bytes=num_bytes, failures=failures)
 

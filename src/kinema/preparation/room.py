@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from kinema.types import DataError
+from kinema.wording import byte_size
 
 _SPARE = 1.01
 """Index, meta and padding beside the data."""
@@ -25,6 +26,6 @@ def check_room(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes * _SPARE > free:
         raise DataError(
-            f"{folder}: {what} take about {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; "
+            f"{folder}: {what} take about {byte_size(num_bytes)} and {byte_size(free)} are free there; "
             "give a folder on a larger disk, or store less of each clip"
         )

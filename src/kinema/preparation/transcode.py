@@ -32,6 +32,7 @@ from kinema.preparation.pictures import even_size, scaler
 from kinema.preparation.room import check_room
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
+from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def transcode_videos(
                     writer.append(keys[place], *result)
                     num_new += 1
                     num_bytes += result[1]["bytes"]
-                task.advance(1, stored=f"{num_bytes / 1e9:.2f} GB")
+                task.advance(1, stored=byte_size(num_bytes))
     return Stored(
         num_asked=len(part),
         num_before=len(part) - len(todo),

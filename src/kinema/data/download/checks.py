@@ -10,6 +10,7 @@ from typing import Any
 
 from kinema.progress import SILENT, Reporter, Task
 from kinema.types import DataError
+from kinema.wording import byte_size
 
 _CHUNK_BYTES = 1 << 20
 _LARGE_BYTES = 20_000_000  # counted in MB, smaller ones in kB
@@ -32,7 +33,7 @@ def check_room(folder: Path, needed: int, what: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(f"{folder}: {amount(free)} are free and {what} needs {amount(needed)}; make room")
+        raise DataError(f"{folder}: {byte_size(free)} are free and {what} needs {byte_size(needed)}; make room")
 
 
 def room_for_unknown(folder: Path) -> int:
@@ -40,14 +41,6 @@ def room_for_unknown(folder: Path) -> int:
     of it where little is free."""
     free = shutil.disk_usage(folder).free
     return free - min(_RESERVE_BYTES, free // 2)
-
-
-def amount(num_bytes: float) -> str:
-    """`6.9 GB`, `114 kB`."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:,.3g} {unit}"
-    return f"{num_bytes:.0f} bytes"
 
 
 def check_file(path: Path, checksum: str | None, *, reporter: Reporter = SILENT) -> tuple[Fetched, str | None]:

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from kinema.data.download.checks import ByteProgress, Fetched, amount, check_file, check_room, room_for_unknown
+from kinema.data.download.checks import ByteProgress, Fetched, check_file, check_room, room_for_unknown
 from kinema.files import read_json_object, write_json
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
 from kinema.version import __version__
-from kinema.wording import duration
+from kinema.wording import byte_size, duration
 
 _LOG = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def _copy(
         raise DataError(f"{url}: the server sends more than the {total:,} bytes that are published; it was removed")
     if total is None and done >= most:
         raise DataError(
-            f"{url}: the server does not say how long it is, and after {amount(done)} the disk is nearly full; make "
+            f"{url}: the server does not say how long it is, and after {byte_size(done)} the disk is nearly full; make "
             f"room and run it again, or delete {part.path} if it should not be that long"
         )
 

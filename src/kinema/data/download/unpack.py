@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from kinema.data.download.checks import amount, check_room
+from kinema.data.download.checks import check_room
 from kinema.data.download.rar import SIGNATURE, Listed, open_rar
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
+from kinema.wording import byte_size
 
 _MOST_TIMES_LARGER = 100
 """Videos and pictures hardly shrink when they are packed, lists about tenfold. Bombs are a thousand times larger."""
@@ -181,8 +182,8 @@ def _check_sizes(listed: list[Listed], archive: Path, folder: Path) -> None:
 
 
 def _no_data_set(archive: Path, num_entries: int, num_bytes: int) -> DataError:
-    packed = amount(archive.stat().st_size)
-    return DataError(f"{archive}: {num_entries:,} files of {amount(num_bytes)} in {packed} are no data set; refused")
+    packed = byte_size(archive.stat().st_size)
+    return DataError(f"{archive}: {num_entries:,} files of {byte_size(num_bytes)} in {packed} are no data set; refused")
 
 
 def _checked(entry: Listed, archive: Path) -> PurePosixPath:
