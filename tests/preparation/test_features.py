@@ -191,7 +191,7 @@ def test_no_room_falls_back_to_frames(
     model = frozen_model()
     assert frozen_features(model.backbone, reader(videos), batch_size=3, workers=0) is None
     assert "features are not kept" in caplog.text
-    assert "the features of 12 clips take about 1.54 kB and 1 kB are free there" in caplog.text
+    assert "the features of 12 clips take about 9.22 kB and 1 kB are free there" in caplog.text
 
 
 def test_too_much_is_not_written_unasked(
@@ -264,7 +264,7 @@ def test_a_store_that_would_not_fit_is_refused(
     videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.raises(DataError, match=r"12 clips take about 1.54 kB and 1 kB are free there"):
+    with pytest.raises(DataError, match=r"12 clips take about 9.22 kB and 1 kB are free there"):
         prepare_features(frozen_model().backbone, [reader(videos)], tmp_path, root=None, batch_size=3, workers=0)
 
 
