@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 import tests.shape_checks
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from tests.commands import Answer, Kinema
 
 # Before anything imports torch: on cores that others use too, threads wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes is the machine's business.
+settings.register_profile("kinema", deadline=None)
+settings.load_profile("kinema")
 
 # Before anything imports kinema.
 install_import_hook("kinema", f"{tests.shape_checks.__name__}.checked")

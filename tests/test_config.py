@@ -19,7 +19,7 @@ from kinema import recipes
 from kinema.config import apply_overrides, json_schema, resolve, resolve_evaluation
 from kinema.files import parse_yaml, to_yaml
 from kinema.registry import REQUIRED, entries
-from kinema.sections import Recipe, Section
+from kinema.sections import Augmentation, ClipsSection, Recipe, Section
 from kinema.types import ConfigError
 
 MOTION: dict[str, Any] = {"data": {"name": "motion"}, "model": {"name": "cnn_conv1d", "backbone": "tiny"}}
@@ -213,7 +213,6 @@ PATHS = TEXTS.filter(lambda text: text and "\0" not in text and not text.startsw
 SCALARS = TEXTS | st.sampled_from(["yes", "no", "null", "~", "1e-4", "<<", "=", ".inf"]) | st.integers() | st.booleans()
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         SCALARS | st.none() | st.floats(allow_nan=False),
@@ -227,7 +226,7 @@ def test_what_is_written_as_yaml_is_read_as_the_same(value: Any) -> None:
     assert repr(found) == repr(value)  # True is not 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     data=st.fixed_dictionaries(
         {"name": st.just("table"), "root": PATHS},
@@ -457,3 +456,16 @@ def test_a_recipe_that_holds_no_sections(tmp_path: Path, content: bytes) -> None
     with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: ") as caught:
         recipes.read(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ClipsSection(store=Path("stores/s")).store == tmp_path / "stores" / "s"
+    assert ClipsSection(store=Path("~/s")).store == Path("~/s").expanduser()
+    assert ClipsSection(store="auto").store == "auto"
+
+
+@pytest.mark.parametrize(("colour", "views"), [(0.0, 1), (0.1, None)])
+def test_without_anything_random_there_is_one_version(colour: float, views: int | None) -> None:
+    assert Augmentation(jitter=False, flip=0, min_scale=1, colour=colour).num_views == views
+    assert Augmentation(colour=colour, views=3).num_views == 3

@@ -79,6 +79,12 @@ class Augmentation(Section):
     colour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Strength of random brightness, contrast and saturation."""
 
+    @property
+    def num_views(self) -> int | None:
+        """Versions of a clip that differ: 1 where nothing is random, None where every epoch has its own."""
+        still = not self.jitter and self.flip == 0 and self.min_scale == 1 and self.colour == 0
+        return 1 if still else self.views
+
 
 class ClipsSection(Section):
     """How frames are taken from a clip, and how clips are read."""
@@ -106,6 +112,12 @@ class ClipsSection(Section):
     """Clips per training step."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that read clips."""
+
+    @field_validator("store")
+    @classmethod
+    def _absolute(cls, store: Path | str) -> Path | str:
+        """A run can be continued from any folder."""
+        return _absolute(store) if isinstance(store, Path) else store
 
     @model_validator(mode="after")
     def _resize_covers_crop(self) -> ClipsSection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.data.geometry import Box, centre_box, random_box
@@ -50,7 +50,6 @@ def test_squash_takes_the_whole_frame() -> None:
     assert box == Box(top_px=0, left_px=0, height_px=240, width_px=320)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, SIZES, FITS)
 def test_the_centre_box_is_inside_and_centred(height_px: int, width_px: int, size: tuple[int, int], fit: Fit) -> None:
     box = centre_box(height_px, width_px, preprocessing(size[0], sum(size), fit))
@@ -64,7 +63,6 @@ def test_the_centre_box_is_inside_and_centred(height_px: int, width_px: int, siz
         )
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, SIZES, FITS, st.floats(0, 1, exclude_min=True), st.integers(0, 2**32))
 def test_a_random_box_is_inside_and_keeps_shape_and_area(
     height_px: int, width_px: int, size: tuple[int, int], fit: Fit, min_scale: float, seed: int

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.videos import numbered_frames, read_number, write_video
@@ -79,7 +79,6 @@ def assert_same(first: Iterable[Batch], second: Iterable[Batch]) -> None:
 # Order
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.none() | st.integers(0, 2**40), st.integers(0, 1000))
 def test_an_epoch_has_every_clip_once(num_clips: int, batch_size: int, seed: int | None, epoch: int) -> None:
     order = EpochOrder(num_clips, batch_size=batch_size, seed=seed)
@@ -93,7 +92,6 @@ def test_an_epoch_has_every_clip_once(num_clips: int, batch_size: int, seed: int
         assert [index for batch in batches for index, _ in batch] == list(range(num_clips))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**40), st.integers(0, 1000), st.data())
 def test_an_epoch_can_be_entered_anywhere(
     num_clips: int, batch_size: int, seed: int, epoch: int, data: st.DataObject

@@ -60,7 +60,7 @@ def read_rgb(video: Video, indices: list[int], box: Box, size_px: int) -> Image:
     return to_size(read_frames(video, indices), box, size_px).numpy()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     height_px=st.integers(1, 40).map(lambda n: 2 * n),
     width_px=st.integers(1, 40).map(lambda n: 2 * n),
@@ -80,7 +80,6 @@ def test_each_plane_is_scaled_as_torch_scales_it_alone(
         assert np.array_equal(found.v, as_torch_scales(frame.v, size_px // 2))
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(2, 300), st.integers(2, 300))
 def test_aligned_boxes_are_even_and_inside(data: st.DataObject, height_px: int, width_px: int) -> None:
     tall, wide = data.draw(st.integers(1, height_px)), data.draw(st.integers(1, width_px))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.data.sampling import sample_times_s
@@ -23,7 +23,6 @@ def test_without_randomness_it_is_the_middle_of_each_part() -> None:
     assert sample_times_s(0.0, 2.0, num_frames=1).tolist() == [1.0]
 
 
-@settings(deadline=None)
 @given(STARTS_S, LENGTHS_S, st.integers(1, 200), SEEDS)
 def test_times_are_inside_the_clip_and_ascend(
     start_s: float, length_s: float, num_frames: int, seed: int | None
@@ -36,7 +35,6 @@ def test_times_are_inside_the_clip_and_ascend(
     assert (np.diff(times_s) >= 0).all()
 
 
-@settings(deadline=None)
 @given(STARTS_S, LENGTHS_S, st.integers(1, 200), SEEDS)
 def test_each_part_of_the_clip_gives_one(start_s: float, length_s: float, num_frames: int, seed: int | None) -> None:
     stop_s = start_s + length_s
@@ -47,7 +45,6 @@ def test_each_part_of_the_clip_gives_one(start_s: float, length_s: float, num_fr
     assert (times_s <= parts_s[1:] + rounding_s).all()
 
 
-@settings(deadline=None)
 @given(STARTS_S, LENGTHS_S, st.integers(1, 200))
 def test_a_clip_seen_backwards_gives_the_mirrored_times(start_s: float, length_s: float, num_frames: int) -> None:
     stop_s = start_s + length_s

@@ -52,7 +52,6 @@ def plain_rank(scores: list[float], label: int) -> int:
     return sorted(range(len(scores)), key=lambda k: (-scores[k], k)).index(label)
 
 
-@settings(deadline=None)
 @given(made())
 def test_task_metrics_equal_plain_counting(found: Predictions) -> None:
     for task in found.classes:
@@ -73,7 +72,7 @@ def test_task_metrics_equal_plain_counting(found: Predictions) -> None:
         assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(made(num_tasks=1), st.data())
 def test_task_metrics_equal_torchmetrics(found: Predictions, data: st.DataObject) -> None:
     logits, labels = found.logits["task0"], found.labels["task0"]
@@ -100,7 +99,6 @@ def test_task_metrics_equal_torchmetrics(found: Predictions, data: st.DataObject
     assert metrics["loss"] == pytest.approx(torch.nn.functional.cross_entropy(scores, truth).item(), abs=1e-5)
 
 
-@settings(deadline=None)
 @given(made())
 def test_top_k_grows_with_k_and_first_rank_is_argmax(found: Predictions) -> None:
     for task in found.classes:
@@ -109,7 +107,7 @@ def test_top_k_grows_with_k_and_first_rank_is_argmax(found: Predictions) -> None
         assert metrics["top1"] == accuracy(found)[task]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(made(num_tasks=2) | made(num_tasks=3))
 def test_joint_ranks_equal_brute_force(found: Predictions) -> None:
     tasks = list(found.classes)
@@ -124,7 +122,6 @@ def test_joint_ranks_equal_brute_force(found: Predictions) -> None:
         assert before <= ranks[row] < before + tied
 
 
-@settings(deadline=None)
 @given(made(num_tasks=2) | made(num_tasks=3))
 def test_joint_is_right_in_all_and_never_above_a_task(found: Predictions) -> None:
     joint = top_k(joint_ranks(found))
@@ -209,7 +206,6 @@ def test_pairs_offer_two_classes() -> None:
     assert pair_accuracy(found, {}) == {}
 
 
-@settings(deadline=None)
 @given(made(num_tasks=1))
 def test_pairs_equal_plain_counting(found: Predictions) -> None:
     names = found.classes["task0"]
@@ -231,7 +227,6 @@ def test_pairs_equal_plain_counting(found: Predictions) -> None:
 # Baselines
 
 
-@settings(deadline=None)
 @given(made())
 def test_baselines_equal_plain_counting(trained: Predictions) -> None:
     labels = [{task: int(trained.labels[task][row]) for task in trained.classes} for row in range(len(trained.clips))]

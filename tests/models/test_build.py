@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.models.facts import MEAN, STD, TRAINING
 from torch import Tensor, nn
@@ -329,7 +329,6 @@ def test_a_file_that_holds_no_weights(tmp_path: Path, name: str, content: bytes)
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64), st.sampled_from([".pt", ".safetensors"]))
 def test_whatever_a_file_holds_it_is_refused_in_one_line(content: bytes, suffix: str) -> None:
     with TemporaryDirectory() as place:

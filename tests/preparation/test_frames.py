@@ -255,6 +255,38 @@ def test_a_broken_store_is_passed_over_unless_it_was_asked_for(
         data.source(section(form, tmp_path / "nothing"), form)
 
 
+def test_a_store_that_was_cut_short_is_passed_over_unless_it_was_asked_for(
+    data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    form = preprocessing()
+    data.store(tmp_path / "s", settings_of(form))
+    os.truncate(tmp_path / "s" / "1-of-1.bin", 100)
+    assert data.source(section(form), form).store is None
+    assert "the store is damaged" in caplog.text
+    with pytest.raises(DataError, match="the store is damaged"):
+        data.source(section(form, tmp_path / "s"), form)
+
+
+def test_a_store_that_was_named_gives_what_it_holds_and_videos_the_rest(data: Data, tmp_path: Path) -> None:
+    form = preprocessing()
+    some = {"train": data.clips[:2]}
+    prepare_frames(some, data.videos, settings_of(form), tmp_path / "s", root=data.root)
+    source = data.source(section(form, tmp_path / "s"), form)
+    assert source.store is not None
+    assert not source.store.whole
+    for clip in data.clips[:2]:
+        video = data.videos[clip.video]
+        expected = read_plan(video, plan_clip(clip, video, form), form)
+        assert np.array_equal(read(source.store, clip, video, form), expected)
+
+
+def test_squares_of_another_cut_are_refused(data: Data, tmp_path: Path) -> None:
+    data.store(tmp_path / "s", settings_of(preprocessing(fit="squash", resize_px=32)))
+    form = preprocessing()
+    with pytest.raises(DataError, match=r"clips.store: .* holds squares of another cut \(fit squash"):
+        data.source(section(form, tmp_path / "s"), form)
+
+
 def test_a_store_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     register(tmp_path / "gone")
     assert tmp_path / "gone" not in registered()
@@ -357,6 +389,7 @@ def test_what_will_not_fit_is_refused_with_the_figures(
     form = FrameFormat(pixels=pixels, short_side_px=40, quality=90 if pixels == "jpeg" else None)
     with pytest.raises(DataError, match=r"s: 5 clips take about .* and 100 bytes are free there; give a folder"):
         data.store(tmp_path / "s", FrameSettings(form=form, num_frames=4))
+    assert not (tmp_path / "s").exists()  # so that a smaller one can be made there
 
 
 def test_the_estimate_is_what_it_takes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,7 +335,7 @@ def _settings_of(
     return FrameSettings(
         form=form,
         num_frames=clips.num_frames,
-        augmentation=augmentation if augmentation.views is not None else None,
+        augmentation=augmentation if augmentation.num_views is not None else None,
         seed=recipe.trainer.seed,
         decoder=clips.decoder,
     )

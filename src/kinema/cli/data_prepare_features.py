@@ -80,7 +80,7 @@ def store_features(
 
     section = recipe.clips
     augmentation = section.augmentation if views is None else section.augmentation.model_copy(update={"views": views})
-    if "train" in clips and not still and augmentation.views is None:
+    if "train" in clips and not still and augmentation.num_views is None:
         raise UserError(
             "--features: clips.augmentation.views is null in this recipe: training clips are others in every epoch; "
             "say how many versions of each are to be stored, with --views 8, and train with clips.augmentation.views=8"

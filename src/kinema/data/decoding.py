@@ -187,6 +187,9 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
         taken = take_by_index(video.path, index, wanted, take)
     except OSError as error:
         raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
+    except (av.FFmpegError, ValueError) as error:
+        _LOG.debug("%s: not read by the packet index: %s", video.path, error)
+        return {}
     if len(taken) < len(wanted):
         _LOG.debug(
             "%s: %d of %d frames not found by the packet index", video.path, len(wanted) - len(taken), len(wanted)

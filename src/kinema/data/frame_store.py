@@ -73,7 +73,7 @@ class Files:
     """
 
     def __init__(self, root: Path | None) -> None:
-        self.root = root
+        self.root = root.parent if root is not None and root.is_file() else root
         self._states: dict[Path, dict[str, Any]] = {}
 
     def state(self, path: Path) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class ClipReader:
     @property
     def num_views(self) -> int | None:
         """Different versions of a clip, None where every epoch has its own."""
-        return 1 if self.augmentation is None else self.augmentation.views
+        return 1 if self.augmentation is None else self.augmentation.num_views
 
     @property
     def in_processes(self) -> bool:

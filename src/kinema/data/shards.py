@@ -90,6 +90,23 @@ class Store:
             dict(zip(self._names, shards, strict=True)),
         )
 
+    def check_lengths(self) -> None:
+        """Find out without reading them whether files of data are shorter than their index says: data come before their
+        index, so that such a file was cut off later, as in copying.
+
+        Raises:
+            DataError: One is.
+        """
+        for name, records in zip(self._names, np.split(self._records, self._starts[1:-1]), strict=True):
+            path = self.folder / f"{name}.bin"
+            wanted = int((records["offset"] + records["length"]).max()) if len(records) else 0
+            num_bytes = path.stat().st_size if path.exists() else 0
+            if num_bytes < wanted:
+                raise DataError(
+                    f"{path}: is {num_bytes:,} bytes long, and {wanted:,} by its index; the store is damaged: copy it "
+                    "again, or delete and prepare it"
+                )
+
     def __contains__(self, key: bytes) -> bool:
         return key in self._where
 

@@ -79,6 +79,7 @@ def find_source(
     files = Files(root)
     if isinstance(section.store, Path):
         store = Store.open(section.store)
+        store.check_lengths()
         if store.kind == transcoded.KIND:
             return _transcoded(store, unchanged, files, name)
         if store.kind != frame_store.KIND:
@@ -91,9 +92,10 @@ def find_source(
     if fitting and not _is_endless(augmentation):
         plans = _plans(clips, videos, preprocessing, augmentation, seed)
         num_held = sum(exact.holds(clip, plan, preprocessing) for clip, plan in plans)
-        if num_held and (num_held == len(plans) or not isinstance(section.store, Path)):
+        if num_held:
             return _ready(exact, unchanged, num_held, len(plans), name)
     if isinstance(section.store, Path):
+        _check_geometry(stores[0], preprocessing)
         return _cut_again(stores[0], unchanged, root, name)
     return unchanged
 
@@ -121,6 +123,7 @@ def known_folders(root: Path | None) -> list[Path]:
     """Stores of a data set that are found without being named: in its folder, and those that were noted."""
     folders = []
     if root is not None:
+        root = root.parent if root.is_file() else root
         with suppress(OSError):
             folders = sorted(path for path in (root / FOLDER).iterdir() if is_store(path))
     return list(dict.fromkeys((*folders, *registered())))
@@ -131,6 +134,7 @@ def _known(root: Path | None) -> Sequence[Store]:
     for folder in known_folders(root):
         try:
             store = Store.open(folder)
+            store.check_lengths()
         except DataError as error:
             if folder not in _REFUSED:  # each split looks for stores
                 log.warning("a store is not used: %s", error)
@@ -148,9 +152,28 @@ def _fits(store: Store, section: ClipsSection, preprocessing: Preprocessing) -> 
     return settings.get("decoder") == section.decoder and form == {name: settings.get(name) for name in form}
 
 
+def _check_geometry(store: Store, preprocessing: Preprocessing) -> None:
+    """Squares can be cut again only out of squares that show the same of a frame.
+
+    Raises:
+        DataError: The store holds squares that show something else.
+    """
+    form = store.settings
+    size_px, fit, resize_px = form.get("size_px"), form.get("fit"), int(form.get("resize_px") or 0)
+    if size_px is None:
+        return
+    same = fit == preprocessing.fit and resize_px * preprocessing.size_px == size_px * preprocessing.resize_px
+    if not same:
+        raise DataError(
+            f"clips.store: {store.folder} holds squares of another cut (fit {fit}, {size_px} of {resize_px} px) than "
+            f"this model sees (fit {preprocessing.fit}, {preprocessing.size_px} of {preprocessing.resize_px} px); "
+            "prepare one with --recipe, or one of whole frames with --short-side"
+        )
+
+
 def _is_endless(augmentation: Augmentation | None) -> bool:
     """Whether every epoch takes other frames, or other parts of them."""
-    if augmentation is None or augmentation.views is not None:
+    if augmentation is None or augmentation.num_views is not None:
         return False
     return augmentation.jitter or augmentation.min_scale < 1
 
@@ -163,7 +186,7 @@ def _plans(
     seed: int,
 ) -> list[tuple[Clip, ClipPlan]]:
     """All that a reader may be asked for."""
-    num_views = 1 if augmentation is None else augmentation.views or 1
+    num_views = 1 if augmentation is None else augmentation.num_views or 1
     return [
         (
             clip,

@@ -158,8 +158,16 @@ def _read(
         while last < num and 0 <= positions[last] - stop <= _GAP_BYTES:
             stop = positions[last] + sizes[last]
             last += 1
-        data = memoryview(os.pread(descriptor, stop - start, start))
+        data = memoryview(_pread(descriptor, stop - start, start))
         for i in range(first, last):
             part = data[positions[i] - start : positions[i] - start + sizes[i]]
             buffer[offsets[i] : offsets[i] + len(part)] = part
         first = last
+
+
+def _pread(descriptor: int, num_bytes: int, start: int) -> bytes:
+    """All of it, or what there is before the end of the file. Network disks give less than is asked for."""
+    data = os.pread(descriptor, num_bytes, start)
+    while len(data) < num_bytes and (more := os.pread(descriptor, num_bytes - len(data), start + len(data))):
+        data += more
+    return data

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from kinema.data.decoding import probe
 from kinema.data.device import to_model_input
+from kinema.data.probing import probe_all
 from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
 from kinema.models.weights import WeightsConfig, weights_folder
 from kinema.sections import RuntimeSection
-from kinema.types import Clip, UserError
+from kinema.types import Clip, DataError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,9 @@ class Recogniser:
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
             path = Path(video)
             clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s, fps=fps)
-            found = probe(path, fps=fps)
+            (found,) = probe_all([path], fps=None if fps is None else {path: fps}).values()
+            if isinstance(found, DataError):
+                raise found
             if found.damaged:
                 log.warning("%s: damaged in places; what decodes of it is used", path)
             frames = read_clip(clip, found, preprocessing)

@@ -164,6 +164,7 @@ def _cached(form: FeatureFormat) -> Path:
 def _agreed(folder: Path, form: FeatureFormat) -> FeatureFormat:
     """The format with the number type of a store, whose other settings have to be the same."""
     store = Store.open(folder, kind=KIND)
+    store.check_lengths()
     form = replace(form, stored_as=_stored_as(store))
     difference = form.difference(store.settings)
     if difference is not None:
@@ -182,6 +183,7 @@ def _prepared(
     for folder in known_folders(root):
         try:
             store = Store.open(folder)
+            store.check_lengths()
         except DataError as error:
             log.warning("a store is not used: %s", error)
             continue

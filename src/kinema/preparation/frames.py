@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from kinema.data.geometry import Box, centre_box
 from kinema.data.processes import Died, results
 from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.sampling import clip_interval_s
-from kinema.data.shards import ShardWriter
+from kinema.data.shards import ShardWriter, is_store
 from kinema.data.sources import register
 from kinema.preparation.pictures import even_size, scaler
 from kinema.preparation.room import check_room
@@ -138,9 +139,11 @@ def prepare_frames(
     failures: dict[str, str] = {}
     items = list(_items(clips, videos, settings, files, failures))
     number, count = shard
+    work = _Work(items=items, videos=videos, files=files, form=settings.form, decoder=settings.decoder)
+    if not is_store(folder):  # nothing is left behind where there is no room
+        check_room(folder, _estimate(work, items), f"{len(items):,} clips")
     with ShardWriter(folder, kind=KIND, settings=settings.facts, shard=shard) as writer:
         missing = [item for item in items if item.key not in writer]
-        work = _Work(items=items, videos=videos, files=files, form=settings.form, decoder=settings.decoder)
         check_room(folder, _estimate(work, missing), f"{len(missing):,} clips")
         part = items[len(items) * (number - 1) // count : len(items) * number // count]
         todo = [place for place, item in enumerate(part, len(items) * (number - 1) // count) if item.key not in writer]
@@ -183,7 +186,7 @@ def _items(
     for split, some in clips.items():
         views: list[int | None] = [None]
         if split == "train" and settings.augmentation is not None:
-            views += range(settings.augmentation.views or 0)
+            views += range(settings.augmentation.num_views or 0)
         for index, clip in enumerate(some):
             try:
                 plans = [_plan(clip, videos[clip.video], settings, index, view) for view in views]
@@ -247,6 +250,8 @@ def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] |
         frames = _frames(video, replace(item.plan, indices=tuple(indices)), form, work.decoder)
     except DataError as error:
         return str(error)
+    except (av.FFmpegError, ValueError) as error:
+        return f"{video.path}: its frames cannot be scaled: {error}"
     meta: dict[str, Any] = {
         "clip": item.clip.clip_id,
         "split": item.split,

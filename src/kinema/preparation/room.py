@@ -23,7 +23,10 @@ def check_room(folder: Path, num_bytes: int, what: str) -> None:
     Raises:
         DataError: There is not that much room.
     """
-    free = shutil.disk_usage(folder).free
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
     if num_bytes * _SPARE > free:
         raise DataError(
             f"{folder}: {what} take about {byte_size(num_bytes)} and {byte_size(free)} are free there; "

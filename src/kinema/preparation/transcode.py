@@ -178,6 +178,9 @@ def _transcode(work: _Work, place: int) -> tuple[bytes, dict[str, Any]] | str:
                 "it stopped"
             ) from None
         return f"{video.path}: cannot be transcoded: {error}"
+    except (av.FFmpegError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        return f"{video.path}: cannot be transcoded by {work.encoder}: {error}"
     meta = {"video": state, "file": name, "bytes": path.stat().st_size, "encoder": work.encoder}
     return content, {**meta, "num_frames": len(video.times_s)}
 
@@ -277,7 +280,7 @@ def _estimate(work: _Work, videos: Sequence[Video]) -> int:
     num_bytes = num_pixels = 0
     for video in videos[:: -(-len(videos) // _SAMPLES) or 1]:
         file = io.BytesIO()
-        with suppress(DataError, OSError):
+        with suppress(av.FFmpegError, ValueError, OSError):
             _write(video, islice(_frames(video, work), _SAMPLE_FRAMES), work, file)
             num_pixels += min(_SAMPLE_FRAMES, len(video.times_s)) * video.height_px * video.width_px
             num_bytes += file.getbuffer().nbytes

@@ -174,7 +174,7 @@ def job_of(prepared: Prepared) -> Job:
         num_train=len(prepared.clips["train"]),
         num_validation=len(prepared.clips.get("validation", ())),
         epochs=recipe.trainer.epochs,
-        views=recipe.clips.augmentation.views,
+        views=recipe.clips.augmentation.num_views,
         num_frames=preprocessing.num_frames,
         frame_bytes=int(np.prod(preprocessing.frame_shape)),
         num_features=None if backbone is None else backbone.num_features,

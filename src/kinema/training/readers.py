@@ -48,7 +48,7 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
         _choose_arithmetic(prepared, backbone, frames["train"], saved, reporter)
     before = None if saved is None else saved["reads"]
     folder = _feature_store(prepared, backbone)
-    can = backbone is not None and section.augmentation.views is not None and section.store != "none"
+    can = backbone is not None and section.augmentation.num_views is not None and section.store != "none"
     if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
         return dict(frames)
     assert backbone is not None
@@ -116,7 +116,7 @@ def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path |
         return None
     if backbone is None:
         raise ConfigError("clips.store: features are of a frozen backbone; this recipe has none (init.freeze=backbone)")
-    if section.augmentation.views is None:
+    if section.augmentation.num_views is None:
         raise ConfigError(
             "clips.store: features cannot be stored of clips that are another in every epoch; "
             "say how many versions of each there are, clips.augmentation.views=8"

@@ -267,3 +267,12 @@ def test_arithmetic_of_a_frozen_backbone() -> None:
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+
+
+def test_a_frozen_backbone_answers_the_same_under_autocast() -> None:
+    backbone = randomised("mobilenet_v2")
+    backbone.freeze()
+    frames = torch.randn(2, 3, 64, 64)
+    expected = backbone(frames)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(backbone(frames), expected)

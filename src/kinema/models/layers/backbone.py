@@ -84,7 +84,9 @@ class FrameBackbone(nn.Module):
             return body(frames)
         on_cpu = frames.device.type == "cpu"
         chunk = self.micro_batch or (_FROZEN_CHUNK if on_cpu else max(1, len(frames)))
-        with torch.no_grad():
+        # Under autocast, numbers would depend on who asks; a frozen body's arithmetic is its own setting.
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+            frames = frames.float() if frames.dtype in (torch.bfloat16, torch.float16) else frames
             body = self._fast_body(body, frames, of_maps=of_maps)
             parts = torch.split(frames.to(self.arithmetic), chunk)
             return torch.cat([body(part).to(frames.dtype) for part in parts])
