@@ -269,7 +269,7 @@ def test_a_store_that_was_cut_short_is_passed_over_unless_it_was_asked_for(
 
 def test_a_store_that_was_named_gives_what_it_holds_and_videos_the_rest(data: Data, tmp_path: Path) -> None:
     form = preprocessing()
-    some = {"train": data.clips[:2]}
+    some: dict[Split, list[Clip]] = {"train": data.clips[:2]}
     prepare_frames(some, data.videos, settings_of(form), tmp_path / "s", root=data.root)
     source = data.source(section(form, tmp_path / "s"), form)
     assert source.store is not None

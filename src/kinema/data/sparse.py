@@ -62,6 +62,8 @@ def take_by_index(path: Path, index: PacketIndex, wanted: set[int], take: Callab
             decoder.reorder_depth = index.settings.reorder_depth
             for frame in _decoded(decoder, packets(descriptor, index, numbers)):
                 number = frame_of.get(frame.pts)
+                if number is not None and frame.is_corrupt:
+                    return {}  # what a decoder makes up for what is missing depends on frames that are left out here
                 if number is not None and number not in taken:
                     taken[number] = take(frame)
             decoder.flush_buffers()
@@ -129,8 +131,8 @@ def _decoded(decoder: VideoCodecContext, packets: Iterator[Packet[VideoStream]])
     for packet in packets:
         try:
             yield from decode(packet)
-        except av.FFmpegError:  # as a player does: go on; what is missing in the end will be noticed
-            continue
+        except av.FFmpegError:  # what is missing will be noticed, and read as a player does
+            return
     try:
         yield from decode(None)
     except av.FFmpegError:
