@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import kinema.training.finish
 import kinema.training.prepare
 import kinema.training.train
 from kinema.cli.main import main
@@ -38,7 +39,7 @@ PRELOADED = (
 PLACES: dict[str, tuple[Any, str]] = {
     "probing": (kinema.training.prepare, "probe_splits"),
     "setting up": (RecogniserTraining, "configure_optimizers"),
-    "finishing": (kinema.training.train, "content_hash"),
+    "finishing": (kinema.training.finish, "content_hash"),
 }
 """Place -> what is called there."""
 

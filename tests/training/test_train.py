@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tests.training.runs import result, rows, training_json
 
-from kinema.data import loading
+from kinema.data import reading
 from kinema.data.decoding import Video
 from kinema.data.reading import ClipPlan, plan_clip
 from kinema.models.load import load_model
@@ -202,7 +202,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 raise DataError(f"{video.path}: it broke")
             return plan_clip(clip, video, *arguments, **keywords)
 
-        monkeypatch.setattr(loading, "plan_clip", read)
+        monkeypatch.setattr(reading, "plan_clip", read)
 
     return arrange
 
@@ -247,7 +247,7 @@ def test_a_clip_that_was_read_once_was_trained_on(
                 raise DataError(f"{video.path}: the network was away")
         return plan_clip(clip, video, *arguments, **keywords)
 
-    monkeypatch.setattr(loading, "plan_clip", read)
+    monkeypatch.setattr(reading, "plan_clip", read)
     trained = run_of(recipe("trainer.epochs=2"))
     assert training_json(trained.run.folder)["class_counts"] == {"action": [8, 8]}
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from kinema.data.cache import cache_folder
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, clip_loader
-from kinema.data.shards import ShardWriter, Store
+from kinema.data.shards import ShardWriter, Store, is_store
 from kinema.data.sources import known_folders, register
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
@@ -222,9 +222,12 @@ def _complete(
                 job.folder.parent,
             )
             return None
+    what = f"the features of {len(wanted):,} clips"
+    if not is_store(job.folder):  # nothing is left behind where there is no room
+        check_room(job.folder, len(wanted) * job.form.num_bytes, what)
     with _writer(job.folder, job.form, (1, _CACHE_SHARDS) if unasked else (1, 1), others=unasked) as writer:
         pending = [item for item in _part(keys, failures, (1, 1)) if item.key not in writer]
-        check_room(job.folder, len(pending) * job.form.num_bytes, f"the features of {len(pending):,} clips")
+        check_room(job.folder, len(pending) * job.form.num_bytes, what)
         failures.update(job.run(reader, pending, writer, description))
     return Store.open(job.folder, kind=KIND)
 

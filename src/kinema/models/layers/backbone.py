@@ -80,7 +80,7 @@ class FrameBackbone(nn.Module):
     def _run(self, frames: Tensor, *, of_maps: bool) -> Tensor:
         frames = frames.contiguous(memory_format=torch.channels_last)
         body = self._maps_body() if of_maps else self.body
-        if not self.frozen:
+        if not self.frozen or frames.is_meta:
             return body(frames)
         on_cpu = frames.device.type == "cpu"
         chunk = self.micro_batch or (_FROZEN_CHUNK if on_cpu else max(1, len(frames)))
@@ -93,7 +93,7 @@ class FrameBackbone(nn.Module):
 
     def _fast_body(self, body: nn.Module, frames: Tensor, *, of_maps: bool) -> nn.Module:
         """What stands for a frozen body: a copy with folded batch norm, made again when a weight has changed."""
-        if frames.is_meta or (not self.folds and self.arithmetic is torch.float32):
+        if not self.folds and self.arithmetic is torch.float32:
             return body
         tensors, known = [*self.body.parameters(), *self.body.buffers()], self._fast.get(of_maps)
         state = [self.folds, self.arithmetic, tensors[0].device, sum(tensor._version for tensor in tensors)]
