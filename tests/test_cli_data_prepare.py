@@ -49,7 +49,7 @@ def test_frames_are_stored_once(kinema: Kinema, root: Path) -> None:
     command = ("data", "prepare", "folder", root, "--out", "stores/f", "--frames", "--pixels", "rgb", "--size", 32)
     answer = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-")
     assert answer.code == 0
-    assert "6 clips stored, 0.00 GB" in answer.err
+    assert "6 clips stored, 73.7 kB" in answer.err
     assert "warning: 1 clips cannot be read and are not in it:" in answer.err
     record = answer.json
     assert (record["asked"], record["before"], record["new"], record["bytes"]) == (6, 0, 6, 6 * 4 * 3 * 32 * 32)
