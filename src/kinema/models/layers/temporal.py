@@ -47,7 +47,7 @@ class ConvNet1D(nn.Module):
     """Residual convolutions over time, then the mean over frames. Takes any number of frames.
 
     A clip is an image of height 1 here: convolutions of images have a form for tensors whose channels come last in
-    memory, as those of features do, and train 1.5 times as fast on a CPU.
+    memory, as those of features do, which train faster on a CPU than those of sequences.
 
     Args:
         num_inputs: Length of a frame's feature.
