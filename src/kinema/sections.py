@@ -146,8 +146,13 @@ class InitSection(Section):
     weights folders bring their own. null: that of the published weights."""
     std: tuple[float, float, float] | None = None
     """Like `mean`: the standard deviation."""
-    freeze: Literal["none", "backbone"] = "none"
-    """`backbone`: the frame backbone keeps its weights, and its batch norm its statistics."""
+    inflate: bool = False
+    """Weights of an image network are repeated over time where the model has the same layer for clips."""
+    freeze: Literal["none", "backbone", "all"] | PositiveInt = "none"
+    """What keeps its weights, and its batch norm its statistics: the `backbone`, `all` but the heads, or the first so
+    many stages of the backbone (2: what comes before `layer3` of a ResNet)."""
+    train_last: PositiveInt | None = None
+    """All but the last so many blocks of the backbone keep their weights."""
 
     @field_validator("weights")
     @classmethod
@@ -157,8 +162,14 @@ class InitSection(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> InitSection:
-        if self.freeze == "backbone" and self.weights is None:
-            raise ValueError("freeze: backbone needs init.weights; random weights would stay random")
+        if self.freeze != "none" and self.weights is None:
+            raise ValueError(f"freeze: {self.freeze} needs init.weights; random weights would stay random")
+        if self.train_last is not None and self.weights is None:
+            raise ValueError("train_last needs init.weights; random weights would stay random")
+        if self.train_last is not None and self.freeze != "none":
+            raise ValueError("freeze and train_last exclude each other; give one")
+        if self.inflate and self.weights is None:
+            raise ValueError("inflate needs init.weights")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std belong together; give both or neither")
         if self.std is not None and min(self.std) <= 0:

@@ -18,8 +18,9 @@ from tests.models.facts import MEAN, STD, TRAINING
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from kinema.models.build import build_model, initialise, load_matching
+from kinema.models.build import build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.models.matching import load_matching
 from kinema.models.weights import WeightsConfig, read_state_dict, save
 from kinema.sections import InitSection
 from kinema.types import ConfigError, DataError, Inputs, InputShape, Preprocessing
@@ -288,7 +289,7 @@ def test_frozen_without_weights_is_refused() -> None:
 def test_a_model_without_frame_backbone_cannot_be_frozen(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     path = write(tmp_path / "linear.pt", {"weight": torch.eye(2)}, "plain")
-    with pytest.raises(ConfigError, match=r"^init\.freeze: this model has no frame backbone"):
+    with pytest.raises(ConfigError, match=r"^init\.freeze: this model has no backbone"):
         initialise(model, InitSection(weights=str(path), mean=MEAN, std=STD, freeze="backbone"))
     assert torch.equal(model.weight, torch.eye(2))
 
@@ -356,7 +357,7 @@ def test_no_file_of_weights(tmp_path: Path, name: str) -> None:
 def test_a_shape_that_does_not_fit_is_not_loaded() -> None:
     model = nn.Linear(2, 3)
     loaded = load_matching(model, {"weight": torch.ones(3, 2), "bias": torch.ones(4)}, source="a file")
-    assert loaded.summary == "1 of the model's 2 tensors from a file (1 not used, such as a classifier)"
+    assert loaded.summary == "1 of the model's 2 tensors from a file (1 not used; of another size: bias)"
     assert (model.weight == 1).all()
     assert model.bias.shape == (3,)
 

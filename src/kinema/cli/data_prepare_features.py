@@ -123,7 +123,7 @@ def _frozen(recipe: Recipe) -> tuple[FrameModel, dict[str, Preprocessing]]:
     from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
     from kinema.training.prepare import make_preprocessing
 
-    if recipe.init.freeze != "backbone":
+    if recipe.init.freeze not in ("backbone", "all"):
         raise ConfigError("init.freeze: features are stored of a frozen backbone; this recipe trains its own")
     shape = make_preprocessing(recipe.clips, mean=IMAGENET_MEAN, std=IMAGENET_STD).shape
     torch.manual_seed(recipe.trainer.seed)

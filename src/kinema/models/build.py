@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from kinema import registry
-from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, FrameBackbone
+from kinema.models.freezing import Backbone, backbones, freeze
+from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.models.matching import Loaded, load_matching, some_of
 from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
 from kinema.sections import InitSection
 from kinema.types import ConfigError, DataError, Heads, Inputs, UserError
@@ -69,7 +71,8 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         ConfigError: The setting is impossible for this model.
         DataError: A file is missing, unreadable, or fits nothing in the model.
     """
-    part: Any = getattr(model, "backbone", model)
+    parts = backbones(model)
+    part: Any = next(iter(parts.values()), model)
     published = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
     given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
     mean, std = published if init.weights == "published" else given or published
@@ -78,82 +81,71 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     if folder is not None and (folder / "config.json").is_file():
         preprocessing = read_config(folder).preprocessing["rgb"]
         mean, std = preprocessing.mean, preprocessing.std
-        loaded = load_matching(model, read_state_dict(folder / "model.safetensors"), source=str(folder))
+        state = read_state_dict(folder / "model.safetensors")
+        loaded = load_matching(model, state, source=str(folder), inflate=init.inflate)
+    elif init.weights == "published":
+        loaded = _load_published(model, parts, inflate=init.inflate)
     elif init.weights is not None:
-        if init.weights == "published":
-            if not hasattr(part, "published_weights"):
-                raise ConfigError("init.weights: nothing is published for this model; give the path of a file")
-            state = part.published_weights()
-        else:
-            state = read_state_dict(Path(init.weights))
-            if given is None:
-                log.warning(
-                    "init.mean and init.std are not given: %s is taken to expect the normalisation of the published "
-                    "weights, mean %s and std %s",
-                    init.weights,
-                    _numbers(mean),
-                    _numbers(std),
-                )
-        loaded = load_matching(model, state, source=init.weights)
+        state = read_state_dict(Path(init.weights))
+        if given is None:
+            log.warning(
+                "init.mean and init.std are not given: %s is taken to expect the normalisation of the published "
+                "weights, mean %s and std %s",
+                init.weights,
+                _numbers(mean),
+                _numbers(std),
+            )
+        loaded = load_matching(model, state, source=init.weights, inflate=init.inflate)
+    frozen = freeze(model, init.freeze, train_last=init.train_last)
+    if loaded is not None:
+        _check_random(model, loaded, str(init.weights), parts)
     summary = "from scratch" if loaded is None else loaded.summary
-    if init.freeze == "backbone":
-        if not isinstance(part, FrameBackbone):
-            raise ConfigError("init.freeze: this model has no frame backbone to freeze; use none")
-        part.freeze()
-        summary += ", backbone frozen"
-    if loaded is not None and loaded.random:
-        lacking = f"{init.weights}: {len(loaded.random)} tensors of the backbone are not in it: {_some(loaded.random)}"
-        if init.freeze == "backbone":
-            raise DataError(f"{lacking}; a frozen backbone needs all of its weights")
-        log.warning("%s; they stay random", lacking)
-    return Initialisation(mean=mean, std=std, summary=summary)
+    return Initialisation(mean=mean, std=std, summary=f"{summary}, {frozen}" if frozen else summary)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """What `load_matching` did.
-
-    Attributes:
-        summary: One line that says what fitted.
-        random: Names of the frame backbone's tensors that nothing was found for.
-    """
-
-    summary: str
-    random: list[str]
-
-
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Loaded:
-    """Load the tensors whose name and shape fit: into the whole model, or into its backbone.
-
-    Args:
-        model: The model, changed in place.
-        state: Name -> tensor. A prefix shared by all names (`module.`, `model.`, ...) is ignored.
-        source: Where `state` comes from, for messages.
+def _load_published(model: nn.Module, parts: Mapping[str, Backbone], *, inflate: bool) -> Loaded:
+    """Give every backbone the weights that are published for it.
 
     Raises:
-        DataError: Nothing fits.
+        ConfigError: Nothing is published for this model, or its backbones expect different pixels.
     """
-    own = model.state_dict()
-    prefixes = ["", "backbone.body."] if isinstance(getattr(model, "backbone", None), FrameBackbone) else [""]
-    part, found = "", dict[str, Tensor]()
-    for prefix in prefixes:
-        for names in _without_prefixes(state):
-            fitting = {prefix + name: state[source_name] for name, source_name in names.items()}
-            fitting = {n: tensor for n, tensor in fitting.items() if n in own and own[n].shape == tensor.shape}
-            if len(fitting) > len(found):
-                part, found = prefix, fitting
-    if not found:
-        some = ", ".join(list(state)[:3])
-        raise DataError(f"{source}: none of its {len(state)} tensors fits this model (it holds {some}, ...)")
-    model.load_state_dict(found, strict=False)
-    num_wanted = sum(name.startswith(part) for name in own)
-    num_left = len(state) - len(found)
-    summary = f"{len(found)} of the {'backbone' if part else 'model'}'s {num_wanted} tensors from {source}"
-    return Loaded(
-        summary=summary + (f" ({num_left} not used, such as a classifier)" if num_left else ""),
-        # Files from before batch norm counted its batches lack these counts, which nothing depends on.
-        random=[n for n in own if n.startswith("backbone.") and n not in found and "num_batches_tracked" not in n],
-    )
+    if not parts:
+        raise ConfigError("init.weights: nothing is published for this model; give the path of a file")
+    if len({(part.mean, part.std) for part in parts.values()}) > 1:
+        names = ", ".join(part.name for part in parts.values())
+        raise ConfigError(f"init.weights: the published weights of {names} expect pixels of different normalisations")
+    loaded = [
+        load_matching(model, part.published_weights(), source="published", inflate=inflate, part=name)
+        for name, part in parts.items()
+    ]
+    random = [name for name in loaded[0].random if all(name in other.random for other in loaded)]
+    return Loaded(summary="; ".join(one.summary for one in loaded), random=random)
+
+
+def _check_random(model: nn.Module, loaded: Loaded, source: str, parts: Mapping[str, Backbone]) -> None:
+    """Warn of weights of a backbone that stay random.
+
+    Raises:
+        DataError: They would stay so for good, being frozen.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained_modules = {name.rpartition(".")[0] for name in trained}
+    lacking = [name for name in loaded.random if name.rpartition(".")[0] not in trained_modules]
+    if lacking:
+        what = "tensors of the backbone" if all(_is_of(name, parts) for name in lacking) else "frozen tensors"
+        raise DataError(
+            f"{source}: {len(lacking)} {what} are not in it: {some_of(lacking)}; a frozen backbone needs all of its "
+            "weights"
+        )
+    random = [name for name in loaded.random if _is_of(name, parts)]
+    if random:
+        log.warning(
+            "%s: %d tensors of the backbone are not in it: %s; they stay random", source, len(random), some_of(random)
+        )
+
+
+def _is_of(name: str, parts: Mapping[str, Backbone]) -> bool:
+    return any(name.startswith(f"{part}.") for part in parts)
 
 
 def _check_shapes(module: nn.Module, inputs: Inputs) -> None:
@@ -170,23 +162,6 @@ def _check_shapes(module: nn.Module, inputs: Inputs) -> None:
                 for stream, shape in inputs.items()
             }
             functional_call(module, without_memory, (clips,))
-
-
-def _without_prefixes(state: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """Candidate namings: name without the first 0, 1, 2 or 3 parts that all names share -> name in the file."""
-    names = {name: name for name in state}
-    candidates = [names]
-    for _ in range(3):
-        heads = {name.partition(".")[0] for name in names}
-        if len(heads) != 1 or not all("." in name for name in names):
-            break
-        names = {name.partition(".")[2]: original for name, original in names.items()}
-        candidates.append(names)
-    return candidates
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

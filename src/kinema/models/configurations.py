@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.models.freezing import freeze
 from kinema.registry import entries, entry
 from kinema.types import InputShape
 
@@ -85,16 +86,14 @@ def build_without_memory(model_name: str, configuration: Configuration) -> nn.Mo
 
 def measure(model_name: str, configuration: Configuration) -> Measured:
     """Count the parameters of a configuration, and the arithmetic for one clip."""
-    from kinema.models.freezing import freeze
-
     model = build_without_memory(model_name, configuration)
     freeze(model, configuration.freeze)
     parameters = list(model.parameters())
-    return Measured(
-        total=sum(parameter.numel() for parameter in parameters),
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        gflops=_gflops(model.eval(), configuration),
-    )
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    # The counter follows gradients, and takes a view of a parameter for one, where there are none to follow.
+    gflops = _gflops(model.eval().requires_grad_(False), configuration)
+    return Measured(total=total, trainable=trainable, gflops=gflops)
 
 
 def _gflops(model: nn.Module, configuration: Configuration) -> float:

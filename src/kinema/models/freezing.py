@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 from torch import nn
 
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.video import ClipBackbone
 from kinema.types import ConfigError
 
+Backbone = FrameBackbone | ClipBackbone
 
-def freeze(model: nn.Module, how: str | int) -> str:
+
+def backbones(model: nn.Module) -> dict[str, Backbone]:
+    """Name within the model -> backbone, of all that it has."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, Backbone)}
+
+
+def freeze(model: nn.Module, how: str | int, *, train_last: int | None = None) -> str:
     """Keep a part of the weights, and the running statistics of its batch norms, as they are from now on.
 
     Args:
         model: Changed in place.
         how: The recipe's `init.freeze`.
+        train_last: The recipe's `init.train_last`.
 
     Returns:
         What was frozen, in words; empty if nothing was.
@@ -21,10 +33,117 @@ def freeze(model: nn.Module, how: str | int) -> str:
     Raises:
         ConfigError: The model has no such part.
     """
-    if how == "none":
+    if how == "none" and train_last is None:
         return ""
-    part = getattr(model, "backbone", None)
-    if how != "backbone" or not isinstance(part, FrameBackbone):
-        raise ConfigError("init.freeze: this model has no frame backbone to freeze; use none")
-    part.freeze()
-    return "backbone frozen"
+    parts = backbones(model)
+    if not parts:
+        raise ConfigError("init.freeze: this model has no backbone to freeze; use none")
+    if how in ("backbone", "all"):
+        for part in parts.values():
+            part.freeze()
+        if how == "backbone":
+            return "backbone frozen"
+        _freeze_all(model)
+        return "all but the heads frozen"
+    said = []
+    for part in parts.values():
+        if train_last is None:
+            groups, key, num = stages(part.body), "init.freeze", int(how)
+            frozen, what = groups[:num], "stages"
+        else:
+            groups, key, num = blocks(part.body), "init.train_last", train_last
+            frozen, what = groups[: len(groups) - num], "blocks"
+        if num >= len(groups):
+            advice = "use backbone for all of them" if train_last is None else "leave it out to train them all"
+            raise ConfigError(f"{key}: {part.name} has {len(groups)} {what}, got {num}; {advice}")
+        before = {id(parameter) for parameter in part.body.parameters() if not parameter.requires_grad}
+        _freeze_modules(module for group in frozen for _, module in group)
+        held = {id(parameter) for group in groups for _, module in group for parameter in module.parameters()}
+        for parameter in part.body.parameters():
+            if id(parameter) not in held:  # class tokens and positions, which come first
+                parameter.requires_grad_(False)
+        count = sum(p.numel() for p in part.body.parameters() if not p.requires_grad and id(p) not in before)
+        names = [name for group in frozen for name, _ in group]
+        shown = ", ".join(names if len(names) <= 6 else [*names[:2], "...", names[-1]])
+        said.append(f"{shown} of {part.name} frozen ({count:,} parameters)")
+    return "; ".join(said)
+
+
+Group = list[tuple[str, nn.Module]]
+
+
+def stages(body: nn.Module) -> list[Group]:
+    """A network's stages, in order: its lists of layers (`layer1` to `layer4` of a ResNet), or, where
+    it has but one, the items of that (`features` of a MobileNetV2). What comes before the first belongs to it, what
+    comes behind the last to that."""
+    lists = [name for name, child in body.named_children() if _is_list(child)]
+    if len(lists) >= 2:
+        return _grouped(_units(body, depth=0)[0], starts=set(lists))
+    units, items = _units(body, depth=1 if lists else 2)
+    if len(items) > 2 and type(body.get_submodule(items[0])) is not type(body.get_submodule(items[1])):
+        items = items[1:]  # the first is of another kind, a stem, and belongs to the stage behind it
+    return _grouped(units, starts=set(items))
+
+
+def blocks(body: nn.Module) -> list[Group]:
+    """A network's smallest repeated parts, in order."""
+    units, items = _units(body, depth=3)
+    return _grouped(units, starts=set(items or [name for name, _ in units]))
+
+
+def _units(module: nn.Module, *, depth: int, prefix: str = "") -> tuple[Group, list[str]]:
+    """Children with parameters, in order; lists of layers, and what has one inside, are taken apart. And the names of
+    those that come out of a list."""
+    units: Group = []
+    items: list[str] = []
+    for name, child in module.named_children():
+        holds_list = any(_is_list(part) and _is_uniform(part) for part in child.children())
+        if depth and (_is_list(child) or (holds_list and not prefix)):
+            inner, inner_items = _units(child, depth=depth - _is_list(child), prefix=f"{prefix}{name}.")
+            units += inner
+            items += inner_items
+        elif next(child.parameters(), None) is not None:
+            units.append((f"{prefix}{name}", child))
+            items += [f"{prefix}{name}"] if prefix and _is_list(module) else []
+    return units, items
+
+
+def _is_list(module: nn.Module) -> bool:
+    return type(module) in (nn.Sequential, nn.ModuleList) and next(module.parameters(), None) is not None
+
+
+def _is_uniform(module: nn.Module) -> bool:
+    children = list(module.children())
+    return len(children) > 1 and len({type(child) for child in children}) == 1
+
+
+def _grouped(units: Group, *, starts: set[str]) -> list[Group]:
+    groups: list[Group] = [[]]
+    for name, module in units:
+        if name in starts and any(member in starts for member, _ in groups[-1]):
+            groups.append([])
+        groups[-1].append((name, module))
+    return groups
+
+
+def _freeze_all(model: nn.Module) -> None:
+    heads = getattr(model, "heads", None)
+    if not isinstance(heads, nn.Module):
+        raise ConfigError("init.freeze: all is all but the heads, and this model has none of that name; use backbone")
+    trained = {id(parameter) for parameter in heads.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+    _freeze_modules(child for child in model.children() if child is not heads and not isinstance(child, Backbone))
+
+
+def _freeze_modules(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.requires_grad_(False)
+        # Whoever sets the mode of the whole model leaves the statistics of this part as they are. A partial follows
+        # when the model is copied, or sent to another process.
+        module.train = partial(_stay, module)  # type: ignore[method-assign]
+        _stay(module)
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return nn.Module.train(module, False)

@@ -1,0 +1,125 @@
+"""Tensors from elsewhere, put where they fit into a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kinema.models.freezing import backbones
+from kinema.types import DataError
+
+_VIDEO_RESNET = (
+    # An image network's names -> those of torchvision's residual video networks, which pair convolution and norm.
+    (re.compile(r"^conv1\."), "stem.0."),
+    (re.compile(r"^bn1\."), "stem.1."),
+    (re.compile(r"^(layer\d\.\d+)\.conv(\d)\."), r"\1.conv\2.0."),
+    (re.compile(r"^(layer\d\.\d+)\.bn(\d)\."), r"\1.conv\2.1."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What `load_matching` did.
+
+    Attributes:
+        summary: One line that says what fitted.
+        random: Names of the model's tensors that nothing was found for.
+    """
+
+    summary: str
+    random: list[str]
+
+
+def load_matching(
+    model: nn.Module, state: Mapping[str, Tensor], *, source: str, inflate: bool = False, part: str | None = None
+) -> Loaded:
+    """Load the tensors whose name and shape fit: into the whole model, or into a backbone.
+
+    Args:
+        model: The model, changed in place.
+        state: Name -> tensor. A prefix shared by all names (`module.`, `model.`, ...) is ignored.
+        source: Where `state` comes from, for messages.
+        inflate: Repeat weights of image networks over time, divided by how often, so that a clip that stands still is
+            answered as its frame would be (Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017).
+        part: Only into this backbone of the model.
+
+    Raises:
+        DataError: Nothing fits.
+    """
+    own = model.state_dict()
+    prefixes = ["", *(f"{name}.body." for name in backbones(model))] if part is None else [f"{part}.body."]
+    best: tuple[str, dict[str, Tensor], dict[str, str]] = "", {}, {}
+    for prefix in prefixes:
+        for names in _namings(state):
+            found = {}
+            for name, name_in_file in names.items():
+                fitting = _fit(state[name_in_file], own.get(prefix + name), inflate=inflate)
+                if fitting is not None:
+                    found[prefix + name] = fitting
+            if len(found) > len(best[1]):
+                best = prefix, found, {prefix + name: in_file for name, in_file in names.items()}
+    prefix, found, names = best
+    if not found:
+        some = ", ".join(list(state)[:3])
+        hint = "" if inflate or not _would_inflate(model, state) else "; init.inflate=true repeats them over time"
+        raise DataError(f"{source}: none of its {len(state)} tensors fits this model (it holds {some}, ...){hint}")
+    model.load_state_dict(found, strict=False)
+    of_another_size = [name for name in names if name in own and name not in found]
+    num_left = len(state) - len(found)
+    left = f"; of another size: {some_of(of_another_size)}" if of_another_size else ", such as a classifier"
+    num_wanted = sum(name.startswith(prefix) for name in own)
+    summary = f"{len(found)} of the {'backbone' if prefix else 'model'}'s {num_wanted} tensors from {source}"
+    num_inflated = sum(tensor.shape != state[names[name]].shape for name, tensor in found.items())
+    summary += f", {num_inflated} of them inflated" if num_inflated else ""
+    return Loaded(
+        summary=summary + (f" ({num_left} not used{left})" if num_left else ""),
+        # Files from before batch norm counted its batches lack these counts, which nothing depends on.
+        random=[name for name in own if name not in found and "num_batches_tracked" not in name],
+    )
+
+
+def some_of(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _fit(tensor: Tensor, own: Tensor | None, *, inflate: bool) -> Tensor | None:
+    if own is None or own.shape == tensor.shape:
+        return None if own is None else tensor
+    is_flat = own.ndim == 5 and tensor.ndim == 4
+    if not inflate or not is_flat or tensor.shape != (*own.shape[:2], *own.shape[3:]):
+        return None
+    return (tensor / own.shape[2]).unsqueeze(2).expand(own.shape)
+
+
+def _would_inflate(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    own = model.state_dict()
+    return any(
+        _fit(state[in_file], own.get(prefix + name), inflate=True) is not None
+        for prefix in ("", *(f"{name}.body." for name in backbones(model)))
+        for names in _namings(state)
+        for name, in_file in names.items()
+    )
+
+
+def _namings(state: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    """Candidates: name without the first 0, 1, 2 or 3 parts that all names share -> name in the file; and the same with
+    the names of an image network's layers translated."""
+    names = {name: name for name in state}
+    candidates = [names]
+    for _ in range(3):
+        heads = {name.partition(".")[0] for name in names}
+        if len(heads) != 1 or not all("." in name for name in names):
+            break
+        names = {name.partition(".")[2]: original for name, original in names.items()}
+        candidates.append(names)
+    return candidates + [{_translated(name): original for name, original in names.items()} for names in candidates]
+
+
+def _translated(name: str) -> str:
+    for pattern, replacement in _VIDEO_RESNET:
+        if pattern.search(name):
+            return pattern.sub(replacement, name)
+    return name

@@ -1,0 +1,129 @@
+"""R(2+1)D-18: convolutions over space and over time in turn; whole or cut, with or without attention behind it.
+
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018,
+https://arxiv.org/abs/1711.11248. torchvision's implementation and published weights (Kinetics-400).
+`pool: perceiver` is a Perceiver (Jaegle et al., ICML 2021, https://arxiv.org/abs/2103.03206) on the places of the
+last map; its deviations are told in `layers/perceiver.py`. `pool: bert` is Kalfaoglu et al., "Late Temporal Modeling in
+3D CNN Architectures with BERT for Action Recognition", ECCV workshops 2020, https://arxiv.org/abs/2008.01232.
+Deviation: dropout may be put before the classifier.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from kinema.models.clip_model import ClipModel
+from kinema.models.configurations import Configuration
+from kinema.models.layers.bert import BertPool
+from kinema.models.layers.perceiver import PerceiverPool
+from kinema.models.layers.video import MeanMaps, MomentPool, TokenPool
+from kinema.models.layers.video_resnet import video_resnet
+from kinema.registry import register_model
+from kinema.types import Heads, Inputs
+
+_BLOCKS_PER_HALVING = 2
+
+
+def _ablation(name: str, num_blocks: int, num_cross: int, num_self: int) -> Configuration:
+    return Configuration(
+        name=name,
+        arguments={"num_blocks": num_blocks, "pool": "perceiver", "num_cross": num_cross, "num_self": num_self},
+        classes={"action": 51},
+        num_frames=16,
+        size_px=112,
+        summary=f"Project H's ablation: {num_blocks} blocks, {num_cross} cross attentions, {num_self} self-attentions.",
+    )
+
+
+CONFIGURATIONS = (
+    Configuration(
+        name="default",
+        arguments={},
+        classes={"action": 400},
+        num_frames=16,
+        size_px=112,
+        summary="The network that torchvision publishes weights for; project H's baseline as its source counts it.",
+    ),
+    Configuration(
+        name="hmdb51",
+        arguments={},
+        classes={"action": 51},
+        num_frames=16,
+        size_px=112,
+        summary="Project H's baseline on HMDB51.",
+    ),
+    _ablation("perceiver_1c6s", 8, 1, 6),
+    _ablation("perceiver_1c2s", 8, 1, 2),
+    _ablation("perceiver_1c1s", 8, 1, 1),
+    _ablation("perceiver_1c", 8, 1, 0),
+    _ablation("perceiver_6s", 8, 0, 6),
+    _ablation("perceiver_1s", 8, 0, 1),
+    _ablation("perceiver_7_blocks", 7, 1, 6),
+    _ablation("perceiver_6_blocks", 6, 1, 6),
+    _ablation("perceiver_4_blocks", 4, 1, 6),
+    _ablation("perceiver_4_blocks_2c12s", 4, 2, 12),
+    Configuration(
+        name="bert",
+        arguments={"pool": "bert"},
+        classes={"action": 51},
+        num_frames=16,
+        size_px=112,
+        summary="3D CNN + BERT, which project H compares with.",
+    ),
+)
+
+
+@register_model
+def r2plus1d_18(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    num_blocks: int = 8,
+    pool: Literal["mean", "perceiver", "bert"] = "mean",
+    num_cross: int = 1,
+    num_self: int = 6,
+    num_queries: int = 256,
+    attention_size: int = 512,
+    num_layers: int = 1,
+    attention_dropout: float = 0.0,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """R(2+1)D-18, whole or cut, with a mean, a Perceiver or BERT behind it.
+
+    Args:
+        heads: Task -> class names.
+        inputs: Stream -> shape.
+        num_blocks: Residual blocks that are kept, of 8.
+        pool: What makes one feature of the last map: its `mean`, a `perceiver` over its places, or `bert` over time.
+        num_cross: Cross attentions of the perceiver; 0 lets the places attend to each other.
+        num_self: Self-attentions of the perceiver, spread over its cross attentions.
+        num_queries: Learned queries of a cross attention.
+        attention_size: Length of a query.
+        num_layers: Encoder layers of BERT.
+        attention_dropout: Within the perceiver, or BERT.
+        dropout: Before the classifier.
+
+    Raises:
+        ConfigError: An argument is impossible.
+    """
+    clips = video_resnet("r2plus1d_18", num_blocks=num_blocks)
+    if pool == "perceiver":
+        perceiver = PerceiverPool(
+            clips.num_features,
+            num_axes=3,
+            num_cross=num_cross,
+            num_self=num_self,
+            num_queries=num_queries,
+            size=attention_size,
+            dropout=attention_dropout,
+        )
+        return ClipModel(clips, TokenPool(perceiver), heads, dropout=dropout)
+    if pool == "bert":
+        num_moments = inputs["rgb"].num_frames
+        for _ in range((num_blocks - 1) // _BLOCKS_PER_HALVING):  # every layer but the first halves the clip
+            num_moments = (num_moments + 1) // 2
+        bert = BertPool(clips.num_features, num_tokens=num_moments, num_layers=num_layers, dropout=attention_dropout)
+        return ClipModel(clips, MomentPool(bert), heads, dropout=dropout)
+    return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)

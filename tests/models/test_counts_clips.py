@@ -1,0 +1,70 @@
+"""Networks on clips have the parameters that their sources count, to the unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.models.configurations import Configuration, build_without_memory, configurations, measure
+from kinema.models.layers.video_resnet import video_resnet
+
+
+def configuration(model: str, name: str) -> Configuration:
+    (found,) = (one for one in configurations()[model] if one.name == name)
+    return found
+
+
+def num(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("num_blocks", "expected"), [(8, 31_300_125), (7, 17_137_693), (6, 7_804_601), (4, 1_929_865)])
+def test_bodies_of_r2plus1d(num_blocks: int, expected: int) -> None:
+    with torch.device("meta"):
+        assert num(video_resnet("r2plus1d_18", num_blocks=num_blocks)) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("default", 31_505_325), ("hmdb51", 31_326_288)])
+def test_baselines_of_project_h(name: str, expected: int) -> None:
+    assert measure("r2plus1d_18", configuration("r2plus1d_18", name)).total == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "expected"),
+    [
+        ("perceiver_1c6s", 31_300_125, 28_657_665),
+        ("perceiver_1c2s", 31_300_125, 11_851_777),
+        ("perceiver_1c1s", 31_300_125, 7_650_305),
+        ("perceiver_1s", 31_300_125, 4_229_171),
+        ("perceiver_4_blocks_2c12s", 1_929_865, 57_187_791),
+    ],
+)
+def test_attention_of_project_h(name: str, body: int, expected: int) -> None:
+    assert measure("r2plus1d_18", configuration("r2plus1d_18", name)).total == body + expected
+
+
+def test_parts_of_the_attention_of_project_h() -> None:
+    model: Any = build_without_memory("r2plus1d_18", configuration("r2plus1d_18", "perceiver_1c6s"))
+    pool = model.pool.pool
+    assert num(pool.cross) == 3_421_134
+    assert num(pool.blocks) == 6 * 4_201_472
+    assert pool.class_token.numel() + num(pool.norm) + num(model.heads) == 27_699
+
+
+def test_cross_attention_alone() -> None:
+    """The source counts no classifier here."""
+    chosen = configuration("r2plus1d_18", "perceiver_1c")
+    classifier = 2 * 512 + 51 * 512 + 51
+    assert measure("r2plus1d_18", chosen).total - classifier == 31_300_125 + 3_421_134
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "num_tokens"), [(8, (2, 7, 7)), (7, (2, 7, 7)), (6, (4, 14, 14)), (4, (8, 28, 28))]
+)
+def test_tokens_of_project_h(num_blocks: int, num_tokens: tuple[int, int, int]) -> None:
+    with torch.device("meta"):
+        maps = video_resnet("r2plus1d_18", num_blocks=num_blocks)(torch.empty(1, 3, 16, 112, 112))
+    assert tuple(maps.shape[2:]) == num_tokens

@@ -1,0 +1,203 @@
+"""Frozen parts keep their weights and their statistics; what is frozen is said."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.facts import MEAN, STD
+from torch import nn
+from torchvision.models import get_model
+
+from kinema.models.build import build_model, initialise
+from kinema.models.freezing import blocks, freeze, stages
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.video_resnet import video_resnet
+from kinema.sections import InitSection
+from kinema.types import ConfigError, DataError, InputShape
+
+HEADS = {"action": ("open", "close", "push")}
+INPUTS = {"rgb": InputShape(num_frames=2, channels=3, height_px=32, width_px=32)}
+
+
+def build(name: str = "cnn_lstm", **arguments: Any) -> Any:
+    return build_model(name, arguments, heads=HEADS, inputs=INPUTS)
+
+
+def frozen(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
+
+
+def on_meta(name: str) -> Any:
+    with torch.device("meta"):
+        return FrameBackbone(name)
+
+
+def test_two_stages_of_resnet50_are_as_many_parameters_as_project_e_froze() -> None:
+    model = nn.ModuleDict({"backbone": on_meta("resnet50")})
+    said = freeze(model, 2)
+    assert frozen(model) == 1_444_928
+    assert said == "conv1, bn1, layer1, layer2 of resnet50 frozen (1,444,928 parameters)"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "num_stages", "last", "num_blocks"),
+    [
+        ("resnet18", ["conv1", "bn1", "layer1"], 4, ["layer4.1"], 8),
+        ("mobilenet_v2", ["features.0", "features.1"], 18, ["features.18"], 19),
+        ("efficientnet_b0", ["features.0", "features.1"], 8, ["features.8"], 18),
+        ("timm/resnet18", ["conv1", "bn1", "layer1"], 4, ["layer4.1"], 8),
+        ("timm/efficientnet_b0", ["conv_stem", "bn1", "blocks.0"], 7, ["blocks.6.0", "conv_head", "bn2"], 16),
+        ("timm/vit_tiny_patch16_224", ["patch_embed", "blocks.0"], 12, ["blocks.11", "norm"], 12),
+        (
+            "vit_b_16",
+            ["conv_proj", "encoder.layers.encoder_layer_0"],
+            12,
+            ["encoder.layers.encoder_layer_11", "encoder.ln"],
+            12,
+        ),
+    ],
+)
+def test_stages_and_blocks(name: str, first: list[str], num_stages: int, last: list[str], num_blocks: int) -> None:
+    body = on_meta(name).body
+    found = stages(body), blocks(body)
+    assert [member for member, _ in found[0][0]] == first
+    assert len(found[0]) == num_stages
+    assert len(found[1]) == num_blocks
+    assert [member for member, _ in found[1][-1]] == last
+    for groups in found:
+        modules = [module for group in groups for _, module in group]
+        held = {id(parameter) for module in modules for parameter in module.parameters()}
+        held |= {id(parameter) for parameter in body.parameters(recurse=False)}
+        left = [n for n, p in body.named_parameters() if id(p) not in held]
+        assert left in ([], ["encoder.pos_embedding"])
+
+
+def test_stages_and_blocks_of_a_clip_network() -> None:
+    with torch.device("meta"):
+        body = video_resnet("r2plus1d_18").body
+    assert [[name for name, _ in group] for group in stages(body)] == [
+        ["stem", "layer1"],
+        ["layer2"],
+        ["layer3"],
+        ["layer4"],
+    ]
+    assert [name for name, _ in blocks(body)[-1]] == ["layer4.1"]
+    assert len(blocks(body)) == 8
+
+
+@pytest.mark.parametrize("settings", [{"how": 2}, {"how": "none", "train_last": 3}, {"how": "all"}])
+def test_frozen_parts_stay_as_they_are(settings: dict[str, Any]) -> None:
+    model = build(backbone="resnet18")
+    said = freeze(model, **settings)
+    assert said
+    copied = copy.deepcopy(model)
+    sent = pickle.loads(pickle.dumps(model))
+    for one in (model, copied, sent):
+        one.eval()
+        one.train()
+        before = {name: value.clone() for name, value in one.state_dict().items()}
+        trained = {name for name, parameter in one.named_parameters() if parameter.requires_grad}
+        assert trained
+        optimiser = torch.optim.SGD([p for p in one.parameters() if p.requires_grad], lr=0.1)
+        one({"rgb": torch.randn(3, 2, 3, 32, 32)})["action"].square().sum().backward()
+        optimiser.step()
+        owners = {name.rpartition(".")[0] for name in trained}
+        changed = {name for name, value in one.state_dict().items() if not torch.equal(value, before[name])}
+        assert {name.rpartition(".")[0] for name in changed} <= owners
+        assert {name for name in changed if name in trained} == trained
+        assert any("running_mean" in name for name in changed) == (settings["how"] != "all")
+
+
+def test_all_but_the_heads() -> None:
+    model = build(backbone="tiny")
+    assert freeze(model, "all") == "all but the heads frozen"
+    assert {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"heads"}
+    assert model.backbone.frozen
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"how": 4}, "init.freeze: resnet18 has 4 stages, got 4; use backbone for all of them"),
+        ({"how": 9}, "init.freeze: resnet18 has 4 stages, got 9; use backbone for all of them"),
+        ({"how": "none", "train_last": 8}, "init.train_last: resnet18 has 8 blocks, got 8; leave it out to train them"),
+    ],
+)
+def test_more_than_there_is_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        freeze(build(backbone="resnet18"), **settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_frozen_stage_needs_its_weights_and_a_trained_one_does_not(tmp_path: Path) -> None:
+    whole = dict(get_model("resnet18", weights=None).state_dict())
+    for lacking, refused in (("layer1.0", True), ("layer4.0", False)):
+        path = tmp_path / f"{lacking}.pt"
+        torch.save({name: value for name, value in whole.items() if not name.startswith(lacking)}, path)
+        init = InitSection(weights=str(path), mean=MEAN, std=STD, freeze=2)
+        if refused:
+            with pytest.raises(DataError, match=r"10 tensors of the backbone are not in it: backbone\.body\.layer1"):
+                initialise(build(backbone="resnet18"), init)
+        else:
+            done = initialise(build(backbone="resnet18"), init)
+            assert done.summary.endswith("conv1, bn1, layer1, layer2 of resnet18 frozen (683,072 parameters)")
+
+
+def test_an_attention_that_is_in_no_file_cannot_be_frozen(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pt"
+    torch.save(get_model("resnet18", weights=None).state_dict(), path)
+    with pytest.raises(DataError, match=r"4 frozen tensors are not in it: temporal\.lstm"):
+        initialise(build(backbone="resnet18"), InitSection(weights=str(path), mean=MEAN, std=STD, freeze="all"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"freeze": 2}, "freeze: 2 needs init.weights"),
+        ({"train_last": 2}, "train_last needs init.weights"),
+        ({"freeze": 1, "train_last": 2, "weights": "published"}, "freeze and train_last exclude each other"),
+        ({"inflate": True}, "inflate needs init.weights"),
+        ({"freeze": 0, "weights": "published"}, "freeze"),
+        ({"freeze": True, "weights": "published"}, "freeze"),
+        ({"freeze": "some", "weights": "published"}, "freeze"),
+    ],
+)
+def test_settings_that_make_no_sense(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InitSection(**values)
+
+
+def test_an_image_network_is_inflated(tmp_path: Path) -> None:
+    flat: Any = get_model("resnet18", weights=None)
+    path = tmp_path / "resnet18.pt"
+    torch.save(flat.state_dict(), path)
+    init = {"weights": str(path), "mean": MEAN, "std": STD}
+    model = build("r3d_18")
+    done = initialise(model, InitSection(**init, inflate=True))
+    assert done.summary.startswith("120 of the backbone's 120 tensors from ")
+    assert "20 of them inflated (2 not used" in done.summary
+    stem = model.backbone.body.stem[0].weight
+    assert torch.equal(stem[:, :, 1], flat.conv1.weight / 3)
+    block = model.backbone.body.layer2[0].conv2[0].weight
+    torch.testing.assert_close(block.sum(dim=2), flat.layer2[0].conv2.weight)
+    assert torch.equal(model.backbone.body.layer3[1].conv1[1].weight, flat.layer3[1].bn1.weight)
+
+
+def test_without_inflation_what_would_help_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "convolution.pt"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    with pytest.raises(DataError, match=r"none of its 1 tensors fits .*; init\.inflate=true repeats them over time"):
+        initialise(build("r3d_18"), InitSection(weights=str(path), mean=MEAN, std=STD))
+
+
+def test_the_reference_layout_of_r2plus1d_loads_unchanged(tmp_path: Path) -> None:
+    state = get_model("r2plus1d_18", weights=None).state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "model.pt")
+    model = build("r2plus1d_18", num_blocks=3)
+    initialise(model, InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD, freeze="backbone"))
+    assert all(torch.equal(value, state[name]) for name, value in model.backbone.body.state_dict().items())
