@@ -21,6 +21,27 @@ NAMES = list(entries("model"))
 ONE: Heads = {"action": ("open", "close", "push")}
 TWO: Heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar", "lid")}
 TINY = {"backbone": "tiny"}
+SMALL: dict[str, dict[str, Any]] = {
+    "c3d": {"num_hidden": 16},
+    "r2plus1d_18": {"num_blocks": 3, "pool": "perceiver", "num_self": 1, "num_queries": 4, "attention_size": 32},
+    "video_transformer": {"hidden_size": 32, "num_layers": 2, "num_heads": 2},
+}
+"""Arguments that make a network on clips small."""
+FRAME_NAMES = [
+    name
+    for name, model in entries("model").items()
+    if any(argument.name == "backbone" for argument in model.parameters)
+]
+LARGE = ("mvit", "swin3d", "r3d_18", "mc3_18", "s3d", "resnext101_3d")
+"""Have no small form yet: that they answer as references do is tested, this contract is not."""
+NAMES = [name for name in NAMES if name not in LARGE]
+SHORTEST = {"video_transformer": 2}
+"""Frames, where one is too few."""
+
+
+def small(name: str) -> dict[str, Any]:
+    return SMALL.get(name, {}) if name not in FRAME_NAMES else TINY
+
 
 # Parameters with the backbone tiny, 128 features and the default arguments, and one task of three classes, by hand.
 _TINY = (
@@ -42,7 +63,7 @@ def shape(num_frames: int, size_px: int) -> Inputs:
 
 def build(name: str, *, heads: Heads = ONE, num_frames: int = 4, size_px: int = 32, **arguments: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(name, {**TINY, **arguments}, heads=heads, inputs=shape(num_frames, size_px))
+    return build_model(name, {**small(name), **arguments}, heads=heads, inputs=shape(num_frames, size_px))
 
 
 def clips(num: int, num_frames: int = 4, size_px: int = 32) -> dict[str, Tensor]:
@@ -61,6 +82,7 @@ def backward(logits: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("num_frames", "size_px"), [(1, 32), (4, 32), (9, 32), (4, 64)])
 def test_lengths_and_sizes(name: str, num_frames: int, size_px: int) -> None:
+    num_frames = max(num_frames, SHORTEST.get(name, 1))
     model = build(name, num_frames=num_frames, size_px=size_px).eval()
     logits = model(clips(2, num_frames, size_px))
     assert {task: tuple(values.shape) for task, values in logits.items()} == {"action": (2, 3)}
@@ -104,7 +126,7 @@ def test_forward_makes_no_parameter_and_changes_none(name: str) -> None:
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FRAME_NAMES)
 def test_parameters_are_as_many_as_the_paper_says(name: str) -> None:
     assert sum(parameter.numel() for parameter in build(name).parameters()) == PARAMETERS[name]
 
@@ -131,7 +153,7 @@ def test_dropout_is_on_in_training_alone(name: str) -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FRAME_NAMES)
 def test_order_of_frames_matters_where_it_should(name: str) -> None:
     model = build(name).eval()
     batch = clips(3)
@@ -147,7 +169,7 @@ def test_saved_and_loaded_it_says_the_same(name: str, heads: Heads, tmp_path: Pa
     model = build(name, heads=heads)
     model(clips(4))  # so that batch norm's statistics are not those of a new model
     preprocessing = Preprocessing(num_frames=4, size_px=32, resize_px=32, fit="crop", mean=MEAN, std=STD)
-    config = WeightsConfig(model=name, arguments=TINY, heads=heads, preprocessing={"rgb": preprocessing})
+    config = WeightsConfig(model=name, arguments=small(name), heads=heads, preprocessing={"rgb": preprocessing})
     save(tmp_path / "weights", model.state_dict(), config, TRAINING, card="# A model\n")
     loaded, loaded_config = load_model(tmp_path / "weights")
     assert loaded_config == config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from kinema.models.configurations import Configuration, build_without_memory, configurations, measure
 from kinema.models.layers.video_resnet import video_resnet
+from kinema.types import ConfigError
 
 
 def configuration(model: str, name: str) -> Configuration:
@@ -68,3 +70,44 @@ def test_tokens_of_project_h(num_blocks: int, num_tokens: tuple[int, int, int]) 
     with torch.device("meta"):
         maps = video_resnet("r2plus1d_18", num_blocks=num_blocks)(torch.empty(1, 3, 16, 112, 112))
     assert tuple(maps.shape[2:]) == num_tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "expected"),
+    [
+        ("c3d", "default", 65_773_912),
+        ("conv3d", "valid", 20_196_453),
+        ("resnext101_3d", "default", 48_819_544),
+    ],
+)
+def test_networks_of_projects_k_and_u(model: str, name: str, expected: int) -> None:
+    found = measure(model, configuration(model, name))
+    assert (found.total, found.trainable) == (expected, expected)
+
+
+def test_project_k_counts_running_statistics_of_its_resnext() -> None:
+    model = build_without_memory("resnext101_3d", configuration("resnext101_3d", "default"))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d)]
+    statistics = sum(2 * norm.num_features for norm in norms)
+    assert num(model) + statistics == 48_957_400
+
+
+def test_the_padded_c3d_has_wider_input_of_its_first_linear_layer() -> None:
+    model: Any = build_without_memory("c3d", configuration("c3d", "padded"))
+    assert model.backbone.body.fc6.in_features == 8192
+    plain: Any = build_without_memory("c3d", configuration("c3d", "default"))
+    assert plain.backbone.body.fc6.in_features == 4608
+    assert round(num(model) / 1e6, 1) == 78.4
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 16, 45, 46])
+@pytest.mark.parametrize("model", ["conv3d", "c3d"])
+def test_any_clip_length_can_be_built(model: str, num_frames: int) -> None:
+    chosen = replace(configuration(model, "default"), num_frames=num_frames, size_px=64)
+    assert measure(model, chosen).gflops > 0
+
+
+@pytest.mark.parametrize("num_frames", [5, 45])
+def test_project_us_own_conv3d_cannot_be_built_for_short_clips(num_frames: int) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.padding: with valid, conv3d takes clips of at least 46 frames"):
+        build_without_memory("conv3d", replace(configuration("conv3d", "valid"), num_frames=num_frames))

@@ -97,8 +97,9 @@ def _units(module: nn.Module, *, depth: int, prefix: str = "") -> tuple[Group, l
     units: Group = []
     items: list[str] = []
     for name, child in module.named_children():
-        holds_list = any(_is_list(part) and _is_uniform(part) for part in child.children())
-        if depth and (_is_list(child) or (holds_list and not prefix)):
+        holds_list = any(_is_list(part) and _is_uniform(part) for part in child.children()) and not prefix
+        leads_to_list = any(type(part) is nn.ModuleList and _is_uniform(part) for part in child.modules())
+        if depth and (_is_list(child) or holds_list or leads_to_list):
             inner, inner_items = _units(child, depth=depth - _is_list(child), prefix=f"{prefix}{name}.")
             units += inner
             items += inner_items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from jaxtyping import Float
@@ -28,6 +29,7 @@ class ClipBackbone(nn.Module):
         fetch: Gets the state dictionary that is published. None: there is none.
         mean: Normalisation that the published weights expect, per channel, of pixels in 0..1.
         std: Like `mean`.
+        call: How `body` is called with clips, where it takes them in another form.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ClipBackbone(nn.Module):
         fetch: Callable[[], dict[str, Tensor]] | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        call: Callable[[nn.Module, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -48,9 +51,10 @@ class ClipBackbone(nn.Module):
         self.std = std
         self.frozen = False
         self._fetch = fetch
+        self._call = call
 
     def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B _D *_maps"]:
-        return self.body(clips)
+        return self.body(clips) if self._call is None else self._call(self.body, clips)
 
     def freeze(self) -> None:
         """Keep all weights, and batch norm's running statistics, as they are from now on."""
@@ -144,12 +148,12 @@ def torchvision_body(name: str, **arguments: Any) -> nn.Module:
 
 def torchvision_fetch(name: str) -> Callable[[], dict[str, Tensor]]:
     """Gets what torchvision publishes for a video network (trained on Kinetics-400)."""
+    return partial(_fetch_torchvision, name)  # which, unlike a function inside this one, follows into other processes
 
-    def fetch() -> dict[str, Tensor]:
-        import torchvision
 
-        # A file in the download folder may have been put there by anybody: no code in it is run.
-        weights = torchvision.models.get_model_weights(name).DEFAULT
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+def _fetch_torchvision(name: str) -> dict[str, Tensor]:
+    import torchvision
 
-    return fetch
+    # A file in the download folder may have been put there by anybody: no code in it is run.
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
