@@ -22,6 +22,7 @@ from kinema.data.decoding import Video, probe
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.shards import Store
+from kinema.models.cnn_conv_lstm import cnn_conv_lstm
 from kinema.models.frame_average import frame_average
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
@@ -105,6 +106,23 @@ def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augm
                 seen.append(short.features[short.indices.tolist().index(0)].float().clone())
     assert torch.equal(seen[0], seen[3])  # epochs take turns: the fourth has the first one's version again
     assert torch.equal(seen[0], seen[1]) == (augmentation is None)
+
+
+def test_a_module_that_takes_maps_gets_stored_maps(cache: Path, videos: list[Video]) -> None:
+    torch.manual_seed(0)
+    model = cnn_conv_lstm({"action": ("a", "b")}, {"rgb": SMALL.shape}, backbone="tiny", channels=4).eval()
+    assert isinstance(model, FrameModel)
+    model.backbone.freeze()
+    clips = reader(videos)
+    features = stored(model, clips, maps=model.takes_maps)
+    assert features.form.shape[1:] == model.feature_shape(SMALL.size_px)
+    order = EpochOrder(len(clips), batch_size=3, seed=None)
+    (short, *_), (long, *_) = clip_loader(features, order, workers=0), clip_loader(clips, order, workers=0)
+    assert short.features is not None
+    with torch.inference_mode():
+        expected = model(to_model_input(long.streams, clips.preprocessing))["action"]
+        found = model.classify(short.features.float())["action"]
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_second_time_nothing_is_read(cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:

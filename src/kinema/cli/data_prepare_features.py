@@ -106,7 +106,7 @@ def store_features(
         folder,
         root=recipe.data.root,
         stored_as=stored_as,
-        maps=maps,
+        maps=maps or model.takes_maps,
         batch_size=section.batch_size,
         workers=workers,
         shard=shard,

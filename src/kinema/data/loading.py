@@ -69,7 +69,7 @@ class Batch:
     failures: dict[int, str]
     colour: Float32[Tensor, "B 3"] | None = None
     flip: Bool[Tensor, "B"] | None = None
-    features: Float[Tensor, "B T D"] | None = None
+    features: Float[Tensor, "B T D *map"] | None = None
     lease: Lease | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:

@@ -8,43 +8,49 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.models.layers.heads import LinearHeads
-from kinema.types import ConfigError, Heads
 
 
 class FrameModel(nn.Module):
-    """A backbone sees each frame alone, a temporal module sees the frames' features, heads see the clip's feature.
+    """A backbone sees each frame alone, a temporal module sees the frames' features, heads see what it makes of them.
 
     Whatever stores features or streams frame by frame works on this type and needs to know nothing else.
 
     Args:
-        backbone: Frames to features.
-        temporal: A module with `num_features`: (B, T, D) -> (B, num_features).
-        heads: Task -> class names.
-        dropout: Before the heads.
+        backbone: Frames to features; for a temporal module that takes maps, made with `maps=True`.
+        temporal: (B, T, D) -> what the heads take, mostly (B, num_features); or (B, T, D, h, w) -> that, if it says
+            `takes_maps = True`.
+        heads: Gives {task: (B, K)}.
         feature_norm: `batch`: batch norm over the frames' features. Features of a frozen backbone differ in scale by
             orders of magnitude, which makes what is trained on them learn slowly. `clip`: the clip's mean is taken
             away first. What is left is what changes within the clip; the scene, which does not, cannot be learnt by
             heart. No use in front of an average over frames, which is then zero.
+
+    Attributes:
+        takes_maps: The temporal module sees features before they are averaged over the frame.
     """
 
-    def __init__(
-        self, backbone: FrameBackbone, temporal: nn.Module, heads: Heads, *, dropout: float, feature_norm: str
-    ) -> None:
+    def __init__(self, backbone: FrameBackbone, temporal: nn.Module, heads: nn.Module, *, feature_norm: str) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout: has to be at least 0 and less than 1, got {dropout}")
         self.backbone = backbone
+        self.takes_maps = bool(getattr(temporal, "takes_maps", False))
         self.centred = feature_norm == "clip"
-        self.norm = nn.Identity() if feature_norm == "none" else nn.BatchNorm1d(backbone.num_features)
+        self.norm: nn.Module = nn.Identity()
+        if feature_norm != "none":
+            norm = nn.BatchNorm2d if self.takes_maps else nn.BatchNorm1d
+            self.norm = norm(backbone.num_features)
         self.temporal = temporal
-        self.heads = LinearHeads(temporal.num_features, heads, dropout=dropout)  # type: ignore[arg-type]
+        self.heads = heads
 
-    def features(self, frames: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T D"]:
-        """Feature of every frame."""
-        return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    def features(self, frames: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T D *map"]:
+        """Feature of every frame: (B, T, D), or maps (B, T, D, h, w)."""
+        run = self.backbone.maps if self.takes_maps else self.backbone
+        return run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
-    def classify(self, features: Float[Tensor, "B T D"]) -> dict[str, Float[Tensor, "B _K"]]:
+    def feature_shape(self, size_px: int) -> tuple[int, ...]:
+        """Of one frame: (D,), or (D, h, w) where the temporal module takes maps."""
+        return self.backbone.map_shape(size_px) if self.takes_maps else (self.backbone.num_features,)
+
+    def classify(self, features: Float[Tensor, "B T D *map"]) -> dict[str, Float[Tensor, "B _K"]]:
         """Logits from the frames' features."""
         if self.centred:
             features = features - features.mean(dim=1, keepdim=True)

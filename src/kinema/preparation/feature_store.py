@@ -66,11 +66,7 @@ class FeatureFormat:
             ConfigError: Maps are asked for, and the backbone has none.
         """
         preprocessing = reader.preprocessing["rgb"]
-        shape: tuple[int, ...] = (backbone.num_features,)
-        if maps:
-            example = next(backbone.parameters()).new_zeros(1, 3, preprocessing.size_px, preprocessing.size_px)
-            with torch.no_grad():
-                shape = tuple(backbone.maps(example).shape[1:])
+        shape = backbone.map_shape(preprocessing.size_px) if maps else (backbone.num_features,)
         return cls(
             backbone=backbone.name,
             weights=weights_digest(backbone),

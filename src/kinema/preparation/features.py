@@ -110,6 +110,7 @@ def frozen_features(
     root: Path | None = None,
     folder: Path | None = None,
     stored_as: StoredAs | None = None,
+    maps: bool = False,
     description: str = "computing features",
     reporter: Reporter = SILENT,
 ) -> FeatureReader | None:
@@ -124,6 +125,7 @@ def frozen_features(
         root: Folder of the data set.
         folder: A store; by default one that was prepared, or else one in the cache, in fp16.
         stored_as: Take no store of other numbers: those that a run was begun with.
+        maps: Features before they are averaged over the frame.
         description: What the reporter shows.
         reporter: Where to show progress.
 
@@ -135,7 +137,7 @@ def frozen_features(
         DataError: The store in `folder` is of something else, or what it lacks cannot be written there.
     """
     assert backbone.frozen
-    form = FeatureFormat.of(backbone, reader)
+    form = FeatureFormat.of(backbone, reader, maps=maps)
     if folder is not None:
         form = _agreed(folder, form)
     keys, failures = clip_keys(reader, root=root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -68,8 +69,9 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
     trained = _rate(lambda num: step(lambda n: model(model_input(n)), num), len(clips), share_s, device)
     backbone = trained_on_features = None
     if isinstance(model, FrameModel) and frozen:
-        num_frames, num_features = prepared.preprocessing["rgb"].num_frames, model.backbone.num_features
-        features = torch.randn(len(clips), num_frames, num_features, device=device)
+        preprocessing = prepared.preprocessing["rgb"]
+        shape = model.feature_shape(preprocessing.size_px)
+        features = torch.randn(len(clips), preprocessing.num_frames, *shape, device=device)
         trained_on_features = _rate(
             lambda num: step(lambda n: model.classify(features[:n]), num), len(clips), share_s, device
         )
@@ -167,7 +169,7 @@ def job_of(prepared: Prepared) -> Job:
     preprocessing = prepared.preprocessing["rgb"]
     clips = [clip for of_split in prepared.clips.values() for clip in of_split]
     videos = list(prepared.videos.values())
-    backbone = model.backbone if isinstance(model, FrameModel) else None
+    frames = model if isinstance(model, FrameModel) else None
     lengths = [stop_s - start_s for start_s, stop_s in (clip_interval_s(c, prepared.videos[c.video]) for c in clips)]
     rates = [prepared.videos[clip.video].fps for clip in clips]
     return Job(
@@ -177,8 +179,8 @@ def job_of(prepared: Prepared) -> Job:
         views=recipe.clips.augmentation.num_views,
         num_frames=preprocessing.num_frames,
         frame_bytes=int(np.prod(preprocessing.frame_shape)),
-        num_features=None if backbone is None else backbone.num_features,
-        frozen=backbone is not None and backbone.frozen,
+        num_features=None if frames is None else math.prod(frames.feature_shape(preprocessing.size_px)),
+        frozen=frames is not None and frames.backbone.frozen,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         workers=recipe.clips.workers,
         on_gpu=compute_device(recipe.trainer).type == "cuda",

@@ -57,6 +57,7 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
         features = frozen_features(
             backbone,
             reader,
+            maps=isinstance(prepared.model, FrameModel) and prepared.model.takes_maps,
             batch_size=section.batch_size,
             workers=section.workers,
             root=prepared.recipe.data.root,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
+from kinema.models.layers.cut import LeavesTracer, cut_after, drop_uncalled, shape_of
 from kinema.models.layers.fold import NOT_TRACEABLE, channels_last, fold, same
+from kinema.models.layers.plain import PlainCNN
 from kinema.models.layers.tiny import Tiny
 from kinema.models.weights import UNREADABLE, reason
 from kinema.registry import suggest
@@ -32,41 +35,72 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     for name in ("googlenet", "inception_v3")
 }
 
+_OURS: dict[str, Callable[[], Tiny | PlainCNN]] = {
+    "tiny": Tiny,
+    "basic_cnn": lambda: PlainCNN((32, 64, 128, 128), grid=12, hidden=512),
+    "flat_cnn": lambda: PlainCNN((32, 64, 128), grid=26),
+    "wide_cnn": lambda: PlainCNN((64, 128, 256), grid=1),
+}
+
 
 class FrameBackbone(nn.Module):
     """An image network without its classifier, applied to single frames.
 
     Args:
-        name: `tiny`, a torchvision model, or a timm model; `torchvision/NAME` and `timm/NAME` where both have it.
-            Without prefix torchvision comes first, because its layout of keys is the older one.
+        name: One of ours (`tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`), a torchvision model, or a timm model;
+            `torchvision/NAME` and `timm/NAME` where both have it. Without prefix torchvision comes first, because its
+            layout of keys is the older one.
+        cut: Name of the module after which the network ends, such as `layer3` or `features.13`: its maps are the
+            features. None: the whole network.
+        maps: For use of its maps alone: without what comes behind them, and the features are their averages.
 
     Attributes:
+        name: Of the network, and where it is cut.
         num_features: Length D of a frame's feature.
         mean: Normalisation that the published weights expect, per channel, of pixels in 0..1.
         std: Like `mean`.
 
     Raises:
-        ConfigError: No library has a model of that name, or it is no image classifier.
+        ConfigError: No library has a model of that name, it is no image classifier, or it cannot be cut there.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, cut: str | None = None, maps: bool = False) -> None:
         super().__init__()
-        self.name = name
+        self.name = name if cut is None else f"{name} up to {cut}"
         self.library, self.body, self.num_features = _build(name)
+        self._bare_name = name.removeprefix("torchvision/").removeprefix("timm/")
         self.mean, self.std = _published_normalisation(self.library, self._bare_name)
+        self.is_cut = cut is not None
+        if cut is not None:
+            self.body, self.num_features = cut_after(self.body, cut, name=name)
         self.frozen = False
         self.folds = True
         self.arithmetic = torch.float32
         self.micro_batch: int | None = None
         self._maps: list[nn.Module] = []  # not parts of their own: their parts are those of the body
         self._fast: dict[bool, tuple[Any, nn.Module]] = {}
+        self.ends_in_maps = maps
+        if maps:
+            drop_uncalled(self.body, self._maps_body())
+            self.num_features = self.num_map_channels
         channels_last(self)
 
     @property
-    def _bare_name(self) -> str:
-        return self.name.removeprefix("torchvision/").removeprefix("timm/")
+    def num_map_channels(self) -> int:
+        """Channels of `maps`, which may be fewer than there are features."""
+        return self.map_shape(224)[0]
+
+    def map_shape(self, size_px: int) -> tuple[int, ...]:
+        """(D, h, w) of the maps of frames of a size.
+
+        Raises:
+            ConfigError: The network has no such maps.
+        """
+        return tuple(shape_of(self._maps_body(), size_px)[1:])
 
     def forward(self, frames: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        if self.ends_in_maps:
+            return self.maps(frames).mean(dim=(2, 3))
         return self._run(frames, of_maps=False)
 
     def maps(self, frames: Float[Tensor, "N C H W"]) -> Float[Tensor, "N _D h w"]:
@@ -109,7 +143,7 @@ class FrameBackbone(nn.Module):
 
     def _maps_body(self) -> nn.Module:
         if not self._maps:
-            self._maps.append(_without_pooling(self.body, self.library, self.name))
+            self._maps.append(_without_pooling(self.body, self.library, self.name, is_cut=self.is_cut))
         return self._maps[0]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -156,8 +190,9 @@ class FrameBackbone(nn.Module):
 
 
 def _build(name: str) -> tuple[str, nn.Module, int]:
-    if name == "tiny":
-        return "kinema", Tiny(), Tiny.num_features
+    if name in _OURS:
+        ours = _OURS[name]()
+        return "kinema", ours, ours.num_features
     import timm
     import torchvision
 
@@ -177,7 +212,7 @@ def _nearest(name: str, zoo: list[str]) -> str:
     """Only the nearest name: the libraries have over a thousand."""
     import timm
 
-    return suggest(name, ["tiny", *zoo, *timm.list_models()]).split(" (known")[0]
+    return suggest(name, [*_OURS, *zoo, *timm.list_models()]).split(" (known")[0]
 
 
 def _remove_classifier(body: nn.Module, name: str) -> int:
@@ -206,20 +241,20 @@ class _TimmMaps(nn.Module):
         return maps
 
 
-def _without_pooling(body: nn.Module, library: str, name: str) -> nn.Module:
+def _without_pooling(body: nn.Module, library: str, name: str, *, is_cut: bool) -> nn.Module:
     """The same network up to where it averages over the frame; it shares the weights of `body`."""
     refusal = ConfigError(f"model.backbone: {name!r} has no feature maps; take a convolutional network")
-    if isinstance(body, Tiny):
+    if isinstance(body, Tiny | PlainCNN):
         return body.convolutions
-    if library == "timm":
+    if library == "timm" and not is_cut:
         channels = getattr(body, "num_features", None)
         network = _TimmMaps(body)
-        shape = _shape_of(network)
+        shape = shape_of(network)
         if len(shape) != 4 or shape[1] != channels:
             raise refusal
         return network
     try:
-        maps = fx.GraphModule(body, fx.Tracer().trace(body))
+        maps = fx.GraphModule(body, LeavesTracer().trace(body))
     except NOT_TRACEABLE:
         raise refusal from None
     modules = dict(body.named_modules())
@@ -230,15 +265,9 @@ def _without_pooling(body: nn.Module, library: str, name: str) -> nn.Module:
             output.args = (node.args[0],)
             maps.graph.eliminate_dead_code()
             maps.recompile()
-            if len(_shape_of(maps)) == 4:
+            if len(shape_of(maps)) == 4:
                 return maps
     raise refusal
-
-
-def _shape_of(network: nn.Module) -> torch.Size:
-    with torch.no_grad():
-        answer: Tensor = copy.deepcopy(network).eval()(next(network.parameters()).new_zeros(1, 3, 224, 224))
-    return answer.shape
 
 
 def _published_normalisation(library: str, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

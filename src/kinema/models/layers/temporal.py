@@ -6,6 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinema.models.layers.checks import at_least
+from kinema.models.layers.recurrent import RecurrentPool
+from kinema.models.layers.transformer import TransformerPool
+from kinema.types import ConfigError
+
 
 class MeanPool(nn.Module):
     """The mean over frames. It cannot see their order."""
@@ -18,29 +23,26 @@ class MeanPool(nn.Module):
         return features.mean(dim=1)
 
 
-class LSTMPool(nn.Module):
-    """An LSTM over the frames; its output, averaged over time or taken at the end.
+class MaxPool(nn.Module):
+    """The largest value of every feature over frames. It cannot see their order."""
 
-    Args:
-        num_inputs: Length of a frame's feature.
-        hidden_size: Units per direction.
-        num_layers: Stacked layers.
-        bidirectional: Read the clip in both directions.
-        pool: `last`: the final state of each direction. `mean`: the mean of all outputs.
-    """
-
-    def __init__(self, num_inputs: int, *, hidden_size: int, num_layers: int, bidirectional: bool, pool: str) -> None:
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(num_inputs, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
-        self.pool = pool
-        self.num_features = hidden_size * (2 if bidirectional else 1)
+        self.num_features = num_features
 
-    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
-        outputs, (final, _) = self.lstm(features)
-        if self.pool == "mean":
-            return outputs.mean(dim=1)
-        directions = 2 if self.lstm.bidirectional else 1
-        return final[-directions:].transpose(0, 1).flatten(1)
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
+        return features.amax(dim=1)
+
+
+class EachFrame(nn.Module):
+    """Nothing over time: the answer are the frames' own features."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return features
 
 
 class ConvNet1D(nn.Module):
@@ -54,10 +56,17 @@ class ConvNet1D(nn.Module):
         channels: Filters of every convolution.
         num_blocks: Blocks of two convolutions.
         kernel_size: Frames that one convolution sees; odd.
+
+    Raises:
+        ConfigError: An argument is impossible.
     """
 
     def __init__(self, num_inputs: int, *, channels: int, num_blocks: int, kernel_size: int) -> None:
         super().__init__()
+        at_least(1, channels=channels)
+        at_least(0, num_blocks=num_blocks)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ConfigError(f"model.kernel_size: has to be odd and at least 1, got {kernel_size}")
         self.project = nn.Sequential(nn.Conv2d(num_inputs, channels, 1), nn.BatchNorm2d(channels))
         self.blocks = nn.ModuleList(_Block(channels, kernel_size) for _ in range(num_blocks))
         self.num_features = channels
@@ -84,3 +93,122 @@ class _Block(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B E 1 T"]) -> Float[Tensor, "B E 1 T"]:
         return self.activation(hidden + self.layers(hidden))
+
+
+class ConvStack1D(nn.Module):
+    """Convolutions over time without padding, until one step is left.
+
+    Each block is two of them with batch norm, and a leaky ReLU; the last convolution takes all steps that are left.
+
+    Args:
+        num_inputs: Length of a frame's feature.
+        num_steps: A clip of another number of frames is averaged, or its frames repeated, to so many steps.
+        channels: Filters in the blocks.
+        num_blocks: Each takes away twice `kernel_size - 1` steps.
+        kernel_size: Of the convolutions in the blocks.
+        out_channels: Filters of the last convolution.
+
+    Raises:
+        ConfigError: An argument is impossible.
+    """
+
+    def __init__(
+        self, num_inputs: int, *, num_steps: int, channels: int, num_blocks: int, kernel_size: int, out_channels: int
+    ) -> None:
+        super().__init__()
+        at_least(1, num_steps=num_steps, channels=channels, kernel_size=kernel_size, out_channels=out_channels)
+        at_least(0, num_blocks=num_blocks)
+        left = num_steps - 2 * num_blocks * (kernel_size - 1)
+        if left < 1:
+            raise ConfigError(
+                f"model.num_steps: {num_blocks} blocks take away {num_steps - left} steps, so it has to be at least "
+                f"{num_steps - left + 1}, got {num_steps}"
+            )
+        self.resample = nn.AdaptiveAvgPool1d(num_steps)
+        layers: list[nn.Module] = []
+        width = num_inputs
+        for _ in range(num_blocks):
+            for num_in in (width, channels):
+                layers += [nn.Conv1d(num_in, channels, kernel_size), nn.BatchNorm1d(channels)]
+            layers.append(nn.LeakyReLU(0.01))
+            width = channels
+        layers += [nn.Conv1d(width, out_channels, left), nn.BatchNorm1d(out_channels), nn.LeakyReLU(0.01)]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = out_channels
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
+        return self.layers(self.resample(features.transpose(1, 2))).flatten(1)
+
+
+class StatisticsPool(nn.Module):
+    """Statistics over time, side by side: cheap, and hard to beat on little data.
+
+    Args:
+        num_inputs: Length of a frame's feature.
+        deviation: The standard deviation over frames.
+        difference: The mean absolute difference of neighbouring frames: how much changes, not in which direction.
+        segments: Into how many equal parts the clip is cut, of each of which there is the mean. With 1, which is the
+            mean over all frames, order cannot be seen.
+
+    Raises:
+        ConfigError: An argument is impossible.
+    """
+
+    def __init__(self, num_inputs: int, *, deviation: bool, difference: bool, segments: int) -> None:
+        super().__init__()
+        at_least(1, segments=segments)
+        self.deviation, self.difference = deviation, difference
+        self.segments = nn.AdaptiveAvgPool1d(segments)
+        self.num_features = num_inputs * (segments + deviation + difference)
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
+        found = [self.segments(features.transpose(1, 2)).transpose(1, 2).flatten(1)]
+        if self.deviation:
+            # The gradient of a root is infinite at 0, which a clip of one frame has.
+            found.append((features.var(dim=1, correction=0) + 1e-6).sqrt())
+        if self.difference:
+            steps = features.diff(dim=1).abs()
+            found.append(steps.sum(dim=1) / max(1, steps.shape[1]))
+        return torch.cat(found, dim=1)
+
+
+class Projected(nn.Module):
+    """A temporal module over features that are projected first.
+
+    Args:
+        num_inputs: Length of a frame's feature.
+        pool: Takes the projected features.
+        width: To which they are projected; None: they are not.
+    """
+
+    def __init__(self, num_inputs: int, pool: nn.Module, *, width: int | None) -> None:
+        super().__init__()
+        at_least(1, width=width)
+        self.project = nn.Identity() if width is None else nn.Linear(num_inputs, width)
+        self.pool = pool
+        self.num_features = pool.num_features
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
+        return self.pool(self.project(features))
+
+
+class HybridPool(nn.Module):
+    """A bidirectional LSTM beside a Transformer; a linear layer joins what they answer.
+
+    Args:
+        num_inputs: Length of a frame's feature.
+        lstm: Takes the projected features.
+        transformer: Takes them too.
+        width: To which features are projected, and of what comes out.
+    """
+
+    def __init__(self, num_inputs: int, *, lstm: RecurrentPool, transformer: TransformerPool, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(num_inputs, width)
+        self.lstm, self.transformer = lstm, transformer
+        self.join = nn.Linear(lstm.num_features + transformer.num_features, width)
+        self.num_features = width
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
+        projected = self.project(features)
+        return self.join(torch.cat([self.lstm(projected), self.transformer(projected)], dim=1))

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from collections import OrderedDict
+
+from torch import nn
 
 
-class Tiny(nn.Module):
-    """Four strided convolutions, then a linear layer over a coarse grid.
+class Tiny(nn.Sequential):
+    """Four strided convolutions, then a linear layer over a coarse grid: (N, C, H, W) -> (N, D).
 
     The grid, instead of a global average, keeps where things are: without it a shape that moves from left to right
     looks the same in every frame.
     """
 
     num_features = 128
+    convolutions: nn.Sequential
 
     def __init__(self) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
+        convolutions = nn.Sequential(
             _convolution(3, 16), _convolution(16, 32), _convolution(32, 64), _convolution(64, 64)
         )
-        self.grid = nn.AdaptiveAvgPool2d(4)
-        self.project = nn.Sequential(
+        project = nn.Sequential(
             nn.Flatten(), nn.Linear(64 * 4 * 4, self.num_features), nn.BatchNorm1d(self.num_features), nn.ReLU()
         )
-
-    def forward(self, frames: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-        return self.project(self.grid(self.convolutions(frames)))
+        super().__init__(OrderedDict(convolutions=convolutions, grid=nn.AdaptiveAvgPool2d(4), project=project))
 
 
 def _convolution(num_in: int, num_out: int) -> nn.Sequential:

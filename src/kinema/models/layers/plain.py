@@ -1,0 +1,38 @@
+"""The small convolutional networks of the UCF101 framework that kinema rebuilds, as frame backbones."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+class PlainCNN(nn.Sequential):
+    """3x3 convolutions without padding, each with ReLU and a maximum over 2x2; then a grid of their features:
+    (N, C, H, W) -> (N, D).
+
+    Deviation: the grid has the size that frames of 224 px give; from frames of another size it is averaged to it, so
+    that weights fit frames of any size.
+
+    Args:
+        channels: Filters of every convolution.
+        grid: Height and width of the grid; 1 is the average over the frame.
+        hidden: Units of a linear layer over the grid, with dropout of 0.5 before it; None: no such layer.
+    """
+
+    convolutions: nn.Sequential
+
+    def __init__(self, channels: Sequence[int], *, grid: int, hidden: int | None = None) -> None:
+        layers: list[nn.Module] = []
+        for num_in, num_out in pairwise([3, *channels]):
+            layers += [nn.Conv2d(num_in, num_out, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        num_features = channels[-1] * grid * grid
+        project = nn.Sequential(nn.Flatten())
+        if hidden is not None:
+            project.extend([nn.Dropout(0.5), nn.Linear(num_features, hidden), nn.ReLU()])
+        super().__init__(
+            OrderedDict(convolutions=nn.Sequential(*layers), grid=nn.AdaptiveAvgPool2d(grid), project=project)
+        )
+        self.num_features = hidden or num_features

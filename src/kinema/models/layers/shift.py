@@ -1,0 +1,72 @@
+"""Temporal shift: a part of a map's channels comes from the frame before, another from the frame behind.
+
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019: a residual shift, in front
+of the first convolution of every block with a way around it, which keeps what the frame itself shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+from torch.nn.functional import pad
+
+from kinema.types import ConfigError
+
+_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv")
+
+
+class Shift:
+    """A hook in front of a convolution. The convolution, and with it the network, keeps the names of its weights.
+
+    Args:
+        num_frames: Of a clip; frames come clip after clip.
+        share: One in so many channels comes from the next frame, and as many from the one before.
+    """
+
+    def __init__(self, num_frames: int, share: int) -> None:
+        self.num_frames = num_frames
+        self.share = share
+
+    def __call__(self, _: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+        return shift(arguments[0], self.num_frames, self.share)
+
+
+def shift(maps: Float[Tensor, "N D h w"], num_frames: int, share: int) -> Float[Tensor, "N D h w"]:
+    """Move channels by one frame, within each clip; where there is no frame to come from, there is zero."""
+    clips = maps.unflatten(0, (-1, num_frames))
+    num = maps.shape[1] // share
+    later = pad(clips[:, 1:, :num], (0, 0, 0, 0, 0, 0, 0, 1))
+    earlier = pad(clips[:, :-1, num : 2 * num], (0, 0, 0, 0, 0, 0, 1, 0))
+    return cat([later, earlier, clips[:, :, 2 * num :]], dim=2).flatten(0, 1)
+
+
+def insert_shifts(network: nn.Module, *, num_frames: int, share: int, name: str) -> int:
+    """Put a shift into every block that has a way around it.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        ConfigError: The network has no such blocks, or the setting is impossible.
+    """
+    if share < 2:
+        raise ConfigError(f"model.shift_share: has to be at least 2, got {share}: there are two directions")
+    num = 0
+    for block in network.modules():
+        if type(block).__name__ not in _BLOCKS or not _has_skip(block):
+            continue
+        convolution = next(part for part in block.modules() if isinstance(part, nn.Conv2d))
+        convolution.register_forward_pre_hook(Shift(num_frames, share))
+        num += 1
+    if not num:
+        raise ConfigError(
+            f"model.backbone: {name!r} has no residual blocks to shift in; take a ResNet, MobileNet or EfficientNet"
+        )
+    return num
+
+
+def _has_skip(block: nn.Module) -> bool:
+    said = [getattr(block, name) for name in ("use_res_connect", "has_skip") if hasattr(block, name)]
+    return bool(said[0]) if said else True

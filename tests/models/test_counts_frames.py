@@ -1,0 +1,132 @@
+"""Parameters of frame backbones with temporal modules are those that the rebuilt projects have, to the unit.
+
+Where a project's framework counts otherwise, the difference is computed from the module and nothing else is allowed:
+running statistics that count as parameters in Keras, the second bias of PyTorch's LSTM, and the scale of batch norm
+that Keras leaves out of Inception-ResNet-v2.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.models.configurations import Configuration, build_without_memory, configurations
+
+# Model, configuration, parameters, and of which part: `all`, or `trained` on top of a frozen backbone. Differences that
+# the source's framework makes are named behind it.
+TO_THE_UNIT = [
+    ("cnn_lstm", "epic_categories", 266_963, "trained", "second bias"),
+    ("cnn_conv_lstm", "epic_categories", 446_909, "trained", ""),
+    ("cnn_conv_lstm", "epic_categories_text", 659_621, "trained", ""),
+    ("cnn_conv1d_stack", "epic", 85_137, "trained", ""),
+    ("cnn_conv1d_stack", "epic_categories", 46_353, "trained", ""),
+    ("cnn_conv1d_stack", "epic_categories_1000", 96_753, "trained", ""),
+    ("frame_average", "epic_resnet50", 25_809_869, "all", ""),
+    ("cnn_lstm", "epic_resnet50", 31_220_941, "all", ""),
+    ("cnn_lstm", "epic_resnet50_projected", 27_023_053, "all", ""),
+    ("cnn_lstm", "epic_efficientnet_b3", 17_360_565, "all", ""),
+    ("cnn_transformer", "epic_efficientnet_b3", 24_457_397, "all", ""),
+    ("frame_average", "ucf_basic_cnn", 9_730_341, "all", ""),
+    ("frame_average", "ucf_vgg", 134_674_341, "all", ""),
+    ("frame_average", "ucf_mobilenet", 707_685, "trained", ""),
+    ("frame_average", "ucf_mobilenet", 2_965_669, "all", "statistics"),
+    ("frame_average", "ucf_efficientnet", 710_245, "trained", ""),
+    ("cnn_lstm", "ucf_cnn_lstm", 89_217_189, "all", "second bias"),
+    ("cnn_lstm", "ucf_pretrained_cnn_lstm", 1_829_989, "trained", "second bias"),
+    ("frame_class_conv", "stanford40", 14_197_800, "trained", ""),
+    ("frame_class_conv", "stanford40", 68_534_536, "all", "statistics, no scale"),
+]
+
+# Counts that the sources give in millions, rounded.
+ROUNDED = [
+    ("cnn_lstm", "epic_resnet50_256", 26.6),
+    ("cnn_lstm", "epic_efficientnet_b3_bi", 26.0),
+    ("cnn_lstm", "epic_efficientnet_b3_bi_1", 19.7),
+    ("cnn_transformer", "epic_resnet50", 43.8),
+    ("cnn_transformer", "epic_resnet50_ff1024", 37.5),
+    ("cnn_transformer", "epic_resnet50_2", 31.2),
+    ("cnn_transformer", "epic_resnet50_2048", 126.6),
+    ("cnn_transformer", "epic_efficientnet_b3_1536", 75.5),
+    ("cnn_transformer", "epic_improved", 128.8),
+    ("cross_task_attention", "epic", 146.5),
+    ("cross_task_attention", "epic_three_scales", 348.0),
+]
+
+
+def shipped(model: str, name: str) -> Configuration:
+    return next(found for found in configurations()[model] if found.name == name)
+
+
+@cache
+def built(model: str, name: str) -> nn.Module:
+    return build_without_memory(model, shipped(model, name))
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def statistics(module: nn.Module) -> int:
+    """Numbers that batch norm keeps and does not train."""
+    return sum(
+        buffer.numel() for name, buffer in module.named_buffers() if name.endswith(("running_mean", "running_var"))
+    )
+
+
+def scales(module: nn.Module) -> int:
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.BatchNorm2d))
+
+
+def second_biases(module: nn.Module) -> int:
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if "bias_hh" in name)
+
+
+@pytest.mark.parametrize(("model", "name", "count", "part", "differences"), TO_THE_UNIT)
+def test_to_the_unit(model: str, name: str, count: int, part: str, differences: str) -> None:
+    module = built(model, name)
+    backbone = module.get_submodule("backbone")
+    found = parameters(module) - (parameters(backbone) if part == "trained" else 0)
+    if "second bias" in differences:
+        assert second_biases(module) > 0
+        found -= second_biases(module)
+    if "statistics" in differences:
+        found += statistics(backbone)
+    if "no scale" in differences:
+        found -= scales(backbone)
+    assert found == count
+
+
+@pytest.mark.parametrize(("model", "name", "millions"), ROUNDED)
+def test_as_rounded(model: str, name: str, millions: float) -> None:
+    assert round(parameters(built(model, name)) / 1e6, 1) == millions
+
+
+def test_the_first_two_stages_of_resnet50() -> None:
+    body = built("frame_average", "epic_resnet50").get_submodule("backbone.body")
+    assert sum(parameters(body.get_submodule(name)) for name in ("conv1", "bn1", "layer1", "layer2")) == 1_444_928
+
+
+def test_attention_between_tasks() -> None:
+    assert parameters(built("cross_task_attention", "epic").get_submodule("heads.attention")) == 16_795_648
+
+
+def test_fifty_filters_beside_fifty_units() -> None:
+    """The report's discussion: the same output size, sixteen times the parameters."""
+    conv_lstm = parameters(built("cnn_conv_lstm", "epic_50_filters").get_submodule("temporal"))
+    lstm = built("cnn_lstm", "epic_categories").get_submodule("temporal")
+    assert conv_lstm == 4_256_200
+    assert round(conv_lstm / (parameters(lstm) - second_biases(lstm))) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "name"), sorted({(model, name) for model, name, *_ in TO_THE_UNIT}))
+def test_a_shipped_configuration_takes_its_clips(model: str, name: str) -> None:
+    configuration = shipped(model, name)
+    size_px = configuration.size_px
+    clips = torch.empty(2, configuration.num_frames, 3, size_px, size_px, device="meta")
+    with torch.device("meta"):
+        logits = built(model, name)({"rgb": clips})
+    assert {task: values.shape[1] for task, values in logits.items()} == configuration.classes
