@@ -35,7 +35,8 @@ def test_it_answers_as_the_library_does(architecture: str, tmp_path: Any) -> Non
     config = model.backbone.body.config
     config.num_labels = 3
     torch.manual_seed(9)
-    reference: Any = transformers.AutoModelForVideoClassification.from_config(config).eval()
+    classifier: Any = transformers.AutoModelForVideoClassification
+    reference = classifier.from_config(config).eval()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -73,8 +73,8 @@ class C3D(nn.Module):
             num_in = channels
             if is_pooled:
                 first, last = number == 0, number == len(_LAYERS) - 1
-                window = [1 if first or places[0] < 2 else 2, 2, 2]  # a short clip stays as long as it is
-                padding = [0, int(padded and last), int(padded and last)]
+                window = (1 if first or places[0] < 2 else 2, 2, 2)  # a short clip stays as long as it is
+                padding = (0, int(padded and last), int(padded and last))
                 pools.append(nn.MaxPool3d(window, window, padding))
                 places = [(n + 2 * p - w) // w + 1 for n, p, w in zip(places, padding, window, strict=True)]
         if min(places) < 1:

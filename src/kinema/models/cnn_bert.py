@@ -81,6 +81,6 @@ def cnn_bert(
     )
     temporal = Projected(frames.num_features, pool, width=width)
     classifiers = LinearHeads(
-        temporal.num_features, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout, norm=head_norm
+        pool.num_features, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout, norm=head_norm
     )
     return FrameModel(frames, temporal, classifiers, feature_norm=feature_norm)

@@ -64,7 +64,7 @@ class ShiftModel(nn.Module):
         frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         # Not through the backbone itself, which takes frames apart when it is frozen.
         features: Tensor = self.backbone.body(frames)
-        return self.heads(features.unflatten(0, clips.shape[:2]).mean(dim=1))
+        return self.heads(features.reshape(*clips.shape[:2], -1).mean(dim=1))
 
 
 @register_model

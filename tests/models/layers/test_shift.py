@@ -73,7 +73,7 @@ def test_a_shifted_network_written_out() -> None:
     plain.load_state_dict(shifted.backbone.body.state_dict(), strict=False)
     clips = torch.randn(2, 4, 3, 64, 64)
     with torch.no_grad():
-        features = _resnet18_with_shifts(plain, clips.flatten(0, 1)).unflatten(0, (2, 4))
+        features = _resnet18_with_shifts(plain, clips.flatten(0, 1)).reshape(2, 4, -1)
         expected = shifted.heads(features.mean(dim=1))["action"]
         torch.testing.assert_close(shifted({"rgb": clips})["action"], expected, rtol=0, atol=1e-5)
 

@@ -35,7 +35,7 @@ class Shift:
 
 def shift(maps: Float[Tensor, "N D h w"], num_frames: int, share: int) -> Float[Tensor, "N D h w"]:
     """Move channels by one frame, within each clip; where there is no frame to come from, there is zero."""
-    clips = maps.unflatten(0, (-1, num_frames))
+    clips = maps.reshape(-1, num_frames, *maps.shape[1:])
     num = maps.shape[1] // share
     later = pad(clips[:, 1:, :num], (0, 0, 0, 0, 0, 0, 0, 1))
     earlier = pad(clips[:, :-1, num : 2 * num], (0, 0, 0, 0, 0, 0, 1, 0))
