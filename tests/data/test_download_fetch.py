@@ -195,7 +195,7 @@ def test_a_server_that_promises_too_much(site: Site, tmp_path: Path) -> None:
 
 def test_a_server_that_promises_too_little(site: Site, tmp_path: Path) -> None:
     site.pages["/a"] = whole(CONTENT, length=10_000)
-    with pytest.raises(DataError, match=r"the server has 10,000 bytes where 10,240 are published$"):
+    with pytest.raises(DataError, match=r"the server has 10,000 bytes where 10,240 are published, so"):
         fetch(f"{site.url}/a", tmp_path / "a", num_bytes=len(CONTENT))
     with pytest.raises(DataError, match=r"its checksum is sha256:\w+, published is sha256:\w+; it was removed$"):
         fetch(f"{site.url}/a", tmp_path / "a", checksum=sha256(CONTENT))
@@ -378,7 +378,8 @@ def test_no_more_is_taken_than_is_published(site: Site, tmp_path: Path, monkeypa
     with pytest.raises(DataError) as error:
         fetch(f"{site.url}/a", tmp_path / "a", num_bytes=len(CONTENT))
     assert str(error.value) == (
-        f"{site.url}/a: the server sends more than the 10,240 bytes that are published; it was removed"
+        f"{site.url}/a: the server sends more than the 10,240 bytes that are published, so it is another file; it was "
+        "removed; name another place with --mirror"
     )
     assert sum(written) == len(CONTENT) + 1
     assert left(tmp_path) == []
