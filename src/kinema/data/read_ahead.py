@@ -89,6 +89,12 @@ class Reader(Protocol):
         ...
 
 
+class Lost(str):
+    """Why a clip was not read, where that is not the clip's: its process died. Another time it may be read."""
+
+    __slots__ = ()
+
+
 Answer = Drawn | str | Exception
 """To a clip: it was read; why it cannot be read; something is wrong that has nothing to do with the clip."""
 
@@ -269,7 +275,9 @@ class ReadAhead:
                     clip = self._reader.clips[job.items[row][0]]
                     log.warning("the process that read %s died, another one goes on", clip.clip_id)
                     self._start_again(number, given)
-                    self._answer(task, [f"{clip.video}: the process that read it died; out of memory, or a crash"])
+                    self._answer(
+                        task, [Lost(f"{clip.video}: the process that read it died; out of memory, or a crash")]
+                    )
                 else:
                     self._answer(given.popleft(), [answer])
         finally:
