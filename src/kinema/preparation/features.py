@@ -192,6 +192,8 @@ def _agreed(folder: Path, form: FeatureFormat) -> Store:
     """A store that is named, whose settings but for the type of numbers have to be these."""
     store = Store.open(folder, kind=KIND)
     store.check_lengths()
+    if len(store.settings.get("shape", ())) == len(form.shape) + 2:
+        raise DataError(f"clips.store: {folder} holds feature maps, which no model reads; prepare it without --maps")
     difference = replace(form, stored_as=_stored_as(store)).difference(store.settings)
     if difference is not None:
         raise DataError(f"clips.store: {folder} holds features of something else: {difference}")
