@@ -145,8 +145,8 @@ class Loader:
 
     def __init__(self, task: Task, *, pixels: Pixels, batch_size: int, workers: int, store: Path | None = None) -> None:
         wanted = replace(task.preprocessing, pixels=pixels)
-        source = None if store is None else opened(store)
-        reader = ClipReader(task.clips, task.videos, {"rgb": wanted}, augmentation=None, seed=0, store=source)
+        ready = None if store is None else opened(store, replace(task, preprocessing=wanted))
+        reader = ClipReader(task.clips, task.videos, {"rgb": wanted}, augmentation=None, seed=0, store=ready)
         order = EpochOrder(len(task.clips), batch_size=batch_size, seed=None if store is None else 0)
         self.loader = clip_loader(reader, order, workers=workers)
         self.num_clips = len(task.clips)
@@ -179,24 +179,23 @@ def write_frames(folder: Path, task: Task, num: int, pixels: Pixels = "i420") ->
     assert not done.failures, done.failures
 
 
-def opened(folder: Path) -> FrameStore:
-    """A frame store that holds all that is going to be asked for."""
-    return FrameStore([Store.open(folder, kind=KIND)], Files(None), whole=True)
+def opened(folder: Path, task: Task) -> FrameStore:
+    """The clips of a task that lie ready in a frame store."""
+    reader = ClipReader(task.clips, task.videos, {"rgb": task.preprocessing}, augmentation=None, seed=0)
+    return FrameStore(reader, [Store.open(folder, kind=KIND)], Files(None))
 
 
 def stored_batches(folder: Path, task: Task, num: int, *, batch_size: int) -> Iterator[Frames]:
     """Every clip of a frame store once, in batches; the memory of a batch is used again for the next."""
-    store = opened(folder)
+    store = opened(folder, task)
     batch = np.empty((batch_size, task.preprocessing.num_frames, *task.preprocessing.frame_shape), dtype=np.uint8)
     for start in range(0, num, batch_size):
         numbers = range(start, min(start + batch_size, num))
         for row, number in enumerate(numbers):
-            read_stored(store, task, number, batch[row])
+            read_stored(store, number, batch[row])
         yield batch[: len(numbers)]
 
 
-def read_stored(store: FrameStore, task: Task, number: int, out: Frames) -> None:
+def read_stored(store: FrameStore, number: int, out: Frames) -> None:
     """One clip out of a frame store."""
-    clip = task.clips[number]
-    found = store.read(clip, task.videos[clip.video], task.plans[number], task.preprocessing, out)
-    assert found, f"{clip.clip_id} is not in the store"
+    assert store.read(number, 0, out) is not None, f"clip {number} is not in the store"

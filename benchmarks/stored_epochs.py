@@ -16,6 +16,7 @@ import pipeline
 from kinema import recipes
 from kinema.config import resolve
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
+from kinema.data.places import Places
 from kinema.data.shards import ShardWriter, Store
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader
@@ -96,7 +97,7 @@ def random_features(
             key = number.to_bytes(16, "big")
             keys[0, number] = np.frombuffer(key, dtype=np.uint8)
             writer.append(key, drawn[number % len(drawn)], {})
-    return FeatureReader(Store.open(folder, kind=KIND), form, keys, reader, {})
+    return FeatureReader(Places([Store.open(folder, kind=KIND)], keys), form, clips)
 
 
 class _EpochClock(Callback):

@@ -64,7 +64,7 @@ def one_thread(task: Task, folder: Path, rgb: NDArray[np.uint8], given: Options,
     rng = np.random.default_rng(0)
     num = len(task.clips)
     few = rng.permutation(num)[: max(2, num // 8)]  # JPEG takes a hundred times as long
-    store = pipeline.opened(folder / "store")
+    store = pipeline.opened(folder / "store", task)
     planes = np.empty((task.preprocessing.num_frames, *task.preprocessing.frame_shape), dtype=np.uint8)
     pixels = np.empty(rgb.shape[1:], dtype=np.uint8)
 
@@ -73,7 +73,7 @@ def one_thread(task: Task, folder: Path, rgb: NDArray[np.uint8], given: Options,
 
         def read() -> None:
             for i in order:
-                pipeline.read_stored(store, task, int(i), planes)
+                pipeline.read_stored(store, int(i), planes)
 
         return [timed(read) / num]
 

@@ -86,7 +86,13 @@ while place < len(content):
             print(f"{{letter}}rw-r--r--  0 0      0 {{length:11}} Nov 30  2023 {{name}}")
         elif mode >> 12 == 0o10:
             sys.stdout.buffer.write(data)
+        elif mode >> 12 == 0o04:  # as libarchive 3.6 does with folders of RAR 5
+            sys.stderr.write(f"{{name}}: Can't decompress an entry marked as a directory: Invalid argument\\n")
+            status = 1
     place += size + length
+if status:
+    sys.stderr.write("bsdtar: Error exit delayed from previous errors.\\n")
+sys.exit(status)
 '''
 
 

@@ -118,6 +118,16 @@ def test_what_needs_no_torch_does_not_load_it(arguments: list[str], code: int) -
     assert done.stderr.splitlines()[-1] == f"{code} []"
 
 
+@pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_sleep(kinema: Kinema, monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "to be put back after the test")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert kinema("recipes", "ls").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == kept
+
+
 # What there is
 
 

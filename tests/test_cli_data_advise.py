@@ -9,7 +9,7 @@ import pytest
 from tests.commands import Kinema
 
 from kinema import recipes
-from kinema.cli.data_advise import prepare_command, store_place
+from kinema.cli.data_advise import commands_of, store_place
 from kinema.config import resolve
 from kinema.data.shards import Store
 from kinema.preparation.advice import Way, WayName
@@ -42,7 +42,7 @@ def test_what_is_measured_and_what_is_derived(kinema: Kinema, root: Path) -> Non
 def test_the_same_facts_as_json(kinema: Kinema, root: Path) -> None:
     settings = [*SMALL, f"data.root={root}", "clips.augmentation.views=2", "trainer.epochs=1000000"]
     facts = kinema("data", "advise", "motion/cnn_conv1d", *settings, "--seconds", "1", "--json", "-").json
-    assert facts.keys() == {"measured", "job", "derived", "advice", "command"}
+    assert facts.keys() == {"measured", "job", "derived", "advice", "commands"}
     assert facts["measured"]["decoded"] > 0
     assert facts["job"]["num_train"] == 10
     ways = {way["name"]: way for way in facts["derived"]}
@@ -50,29 +50,38 @@ def test_the_same_facts_as_json(kinema: Kinema, root: Path) -> None:
     assert "init.freeze=backbone" in ways["features"]["refused"]
     assert ways["frames"]["num_bytes"] == (2 * 10 + 10) * 4 * facts["job"]["frame_bytes"]
     if facts["advice"] == "frames":  # copying is faster than decoding on any machine; how much, is the machine's
-        words = shlex.split(facts["command"])
+        prepare, train = facts["commands"]
+        words = shlex.split(prepare)
         assert words[:5] == ["kinema", "data", "prepare", "motion", str(root)]
         assert "data.num_train_backgrounds=1" in words
         assert "clips.augmentation.views=2" in words
         assert words[-5:-3] == ["--out", str(root / "kinema-stores" / "frames")]
         assert words[-3:] == ["--frames", "--recipe", "motion/cnn_conv1d"]
+        assert shlex.split(train) == ["kinema", "train", "motion/cnn_conv1d", *settings]
     else:
-        assert facts["command"] is None
+        assert facts["commands"] is None
 
 
 @pytest.mark.parametrize("name", ["frames", "transcode"])
-def test_the_command_that_is_printed_makes_the_store(kinema: Kinema, root: Path, name: WayName) -> None:
-    overrides = [*SMALL, f"data.root={root}", "clips.augmentation.views=2", "clips.size_px=32"]
+def test_the_commands_that_are_printed_make_the_store_and_train_from_it(
+    kinema: Kinema, root: Path, name: WayName
+) -> None:
+    overrides = [*SMALL, f"data.root={root}", "clips.augmentation.views=2", "clips.size_px=32", "trainer.epochs=1"]
     recipe = resolve(recipes.read("motion/cnn_conv1d"), overrides)
     way = Way(name=name, num_bytes=1, build_s=1.0, epoch_s=1.0, total_s=1.0, pays_after=1, arithmetic=())
-    command = prepare_command(way, recipe, "motion/cnn_conv1d", overrides, store_place(recipe))
-    assert command is not None
-    words = shlex.split(command)
-    assert words[0] == "kinema"
-    answer = kinema(*words[1:], "--workers", 0)
+    commands = commands_of(way, recipe, "motion/cnn_conv1d", overrides, store_place(recipe))
+    assert commands is not None
+    prepare, train = (shlex.split(command) for command in commands)
+    answer = kinema(*prepare[1:], "--workers", 0)
     assert answer.code == 0, answer
-    kind = {"frames": "frames", "transcode": "transcode"}[name]
-    assert len(Store.open(root / "kinema-stores" / name, kind=kind)) > 0
+    store = Store.open(root / "kinema-stores" / name, kind=name)
+    assert len(store) > 0
+    answer = kinema(*train[1:])
+    assert answer.code == 0, answer
+    said = {"frames": "train: all read from frames stored in", "transcode": "are read as transcoded in"}[name]
+    assert f"{said} {store.folder}" in answer.out
+    if name == "transcode":
+        assert store.settings["short_side_px"] == recipe.clips.resize_px
 
 
 def test_a_recipe_whose_data_are_not_there(kinema: Kinema, tmp_path: Path) -> None:

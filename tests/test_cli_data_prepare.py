@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_frames_are_stored_once(kinema: Kinema, root: Path) -> None:
     answer = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-")
     assert answer.code == 0
     assert "6 clips stored, 73.7 kB" in answer.err
-    assert "warning: 1 clips cannot be read and are not in it:" in answer.err
+    assert answer.err.index("stores/f: 6 clips will take about 73.7 kB; ") < answer.err.index("clips stored")
+    assert "warning: 1 clips cannot be read and are left out:" in answer.err
     record = answer.json
     assert (record["asked"], record["before"], record["new"], record["bytes"]) == (6, 0, 6, 6 * 4 * 3 * 32 * 32)
     ((name, reason),) = record["failed"].items()
@@ -69,6 +71,54 @@ def test_frames_are_stored_once(kinema: Kinema, root: Path) -> None:
     assert (again["before"], again["new"]) == (6, 0)
     other = kinema(*command, "--num-frames", 5, "--workers", 0)
     assert "was made with num_frames = 4, not 5" in other.error()
+
+
+@pytest.fixture
+def damage(kinema: Kinema, tmp_path: Path) -> Callable[..., Path]:
+    """A data set of three videos that have been probed; damages what is in some of them, unnoticed by the index."""
+    root = tmp_path / "mp4"
+    (root / "a").mkdir(parents=True)
+    for number in range(3):
+        write_video(root / "a" / f"{number}.mp4", numbered_frames(8, first=10 * number), fps=10)
+    prepare = ("data", "prepare", "folder", root, "--workers", 0)
+    assert kinema(*prepare, "--out", "probed", "--frames", "--size", 32).code == 0
+
+    def wipe(*numbers: int) -> Path:
+        for number in numbers:
+            path = root / "a" / f"{number}.mp4"
+            stat, content = path.stat(), bytearray(path.read_bytes())
+            start = content.index(b"mdat") + 4
+            stop = start - 8 + int.from_bytes(content[start - 8 : start - 4])
+            content[start:stop] = bytes(stop - start)
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return root
+
+    return wipe
+
+
+@pytest.mark.parametrize("kind", ["--frames", "--transcode"])
+def test_what_does_not_decode_is_stored_as_such(kinema: Kinema, damage: Callable[..., Path], kind: str) -> None:
+    root = damage(1)
+    command = ("data", "prepare", "folder", root, "--out", "s", kind, "--short-side", 32, "--workers", 0, "--json", "-")
+    answer = kinema(*command)
+    assert (answer.code, answer.json["new"], len(answer.json["failed"])) == (0, 2, 1)
+    assert "cannot be read and are left out:" in answer.err
+    size = Path("s/1-of-1.idx").stat().st_size
+    again = kinema(*command)
+    assert (again.code, again.json["before"], again.json["new"]) == (0, 2, 0)
+    assert again.json["failed"] == answer.json["failed"]
+    assert Path("s/1-of-1.idx").stat().st_size == size == 3 * 64
+    checked = kinema("data", "check", "s", "--json", "-")
+    assert (checked.code, len(checked.json["failed"]), checked.json["damaged"]) == (0, 1, [])
+
+
+@pytest.mark.parametrize("kind", ["--frames", "--transcode"])
+def test_a_store_of_nothing_is_an_error(kinema: Kinema, damage: Callable[..., Path], kind: str) -> None:
+    root = damage(0, 1, 2)
+    command = ("data", "prepare", "folder", root, "--out", "s", kind, "--short-side", 32, "--workers", 0)
+    for _ in range(2):
+        assert "s: nothing is stored: none of the " in kinema(*command).error()
 
 
 def test_a_recipe_says_what_is_stored(kinema: Kinema, root: Path, recipe: Path) -> None:

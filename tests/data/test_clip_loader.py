@@ -48,6 +48,14 @@ def children() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
+def num_begun(batches: ClipLoader) -> int:
+    """Clips that processes have begun to read, since they were started."""
+    assert batches._started is not None
+    engine = batches._started[0]
+    assert isinstance(engine, read_ahead.ReadAhead)
+    return sum(process._num_begun.value for process in engine._processes)
+
+
 def num_threads() -> int:
     return sum(thread.name.startswith("kinema-reader") for thread in threading.enumerate())
 
@@ -247,6 +255,7 @@ def test_one_slow_clip_does_not_stop_the_other_workers() -> None:
         thread = threading.Thread(target=lambda: list(batches), daemon=True)
         thread.start()
         assert until(lambda: counter.value == 6)  # all but the endless one and the one behind it
+        assert until(lambda: num_begun(batches) == 7)  # killed before it begins, its clip would be read by another
         for child in children():  # one of them is at the endless clip; killing the other costs nothing
             os.kill(child, signal.SIGKILL)
         thread.join(20)
@@ -310,6 +319,29 @@ def test_processes_that_are_killed_while_they_have_nothing_to_do_cost_no_clip() 
             os.kill(pid, signal.SIGKILL)
         assert until(lambda: not children())
         assert [batch.failures for batch in batches] == [{}] * 6
+
+
+def test_a_process_that_dies_just_before_it_is_given_a_clip_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = read_ahead._Process.send
+    killed: list[int] = []
+
+    def late(self: read_ahead._Process, task: Any) -> None:
+        if len(killed) < 3 and task[0].items[0][1] == 1:  # in the second epoch: they have read before
+            assert self._process.pid is not None
+            killed.append(self._process.pid)
+            self._process.kill()
+            self._process.join()
+        send(self, task)
+
+    monkeypatch.setattr(read_ahead._Process, "send", late)
+    with loader(MadeUpReader()) as batches:
+        list(batches)
+        at(batches).set_position(epoch=1, first_batch=0)
+        found = list(batches)
+    assert len(killed) == 3
+    assert [batch.failures for batch in found] == [{}] * 6
+    for batch in found:
+        assert_right(batch, epoch=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

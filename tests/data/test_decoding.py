@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -16,15 +16,12 @@ from typing import cast
 import av
 import numpy as np
 import pytest
-from av.packet import Packet
-from av.video.stream import VideoStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.videos import Image, numbered_frame, numbered_frames, read_number, write_video
 
 from kinema.data import decoding, frame_table
-from kinema.data.containers import Reading
 from kinema.data.decoding import Video, probe, read_frames, take_frames
 from kinema.data.pictures import Picture
 from kinema.types import DataError
@@ -319,42 +316,12 @@ def long_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return path
 
 
-def test_seeking_is_exact(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_videos_are_exact(long_file: Path) -> None:
     truth = decode_all(long_file)
-    video = replace(probe(long_file), packets=None)
-    seeks: list[int] = []
-    frames_from_key = decoding._frames_from_key
-
-    def counted(*args: object) -> Iterator[av.VideoFrame]:
-        num = 0
-        for frame in frames_from_key(*args):  # type: ignore[arg-type]
-            num += 1
-            yield frame
-        seeks.append(num)
-
-    monkeypatch.setattr(decoding, "_frames_from_key", counted)
     rng = random.Random(1)
     around_keys = [[i] for i in range(995, 1045)]
     anywhere = [sorted(rng.sample(range(260, 1500), 4)) for _ in range(10)]
-    check(video, truth, [*around_keys, *anywhere, [1499], [0, 1499], [250, 251]])
-    assert seeks == [0] * len(seeks)  # each was closed at the last wanted frame, or gave nothing
-    assert (len(seeks) > 0) == long_file.name.endswith("_keys.mp4")
-
-
-def test_seeking_does_not_decode_from_the_start(long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = replace(probe(long_file), packets=None)
-    decoded = 0
-    decode = Reading.decode
-
-    def counted(self: Reading, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
-        nonlocal decoded
-        decoded += 1
-        return decode(self, packet)
-
-    monkeypatch.setattr(Reading, "decode", counted)
-    assert read_number(read_frames(video, [1400])[0]) == 1400
-    # A picture that builds up gradually has no frame to start at, except the first.
-    assert (decoded < 100) == (not long_file.name.endswith("_keys.mp4")), decoded
+    check(probe(long_file), truth, [*around_keys, *anywhere, [1499], [0, 1499], [250, 251]])
 
 
 def test_real_sample_equals_full_decode(data_root: Path) -> None:

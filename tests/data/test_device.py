@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from kinema.data import device
 from kinema.data.device import change_colour, to_model_input, to_rgb
 from kinema.types import Preprocessing
 
@@ -134,6 +135,18 @@ def test_colours_of_i420_change_as_those_of_its_rgb(rows: Tensor) -> None:
     found = to_model_input({"rgb": rows}, I420, colour=FACTORS)["rgb"]
     expected = normalised(change_colour(plain_rgb(rows).float(), FACTORS))
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_it_does_not_matter_how_many_clips_are_converted_at_once(
+    rows: Tensor, frames: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for streams, preprocessing in (({"rgb": rows}, I420), ({"rgb": frames}, RGB)):
+        found = []
+        for numbers in (1, 2 * 2 * 3 * 8 * 8, 2**20):  # one clip, two, all
+            monkeypatch.setattr(device, "_CACHE_NUMBERS", numbers)
+            found.append(to_model_input(streams, preprocessing, colour=FACTORS)["rgb"])
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-6)
+        torch.testing.assert_close(found[0], found[2], rtol=0, atol=2e-6)
 
 
 def test_pictures_of_model_input(rows: Tensor, frames: Tensor) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema.data.decoding import Video, probe
+from kinema.data.decoding import probe
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
-from kinema.data.reading import ClipPlan
+from kinema.data.read_ahead import Drawn
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
@@ -204,23 +204,20 @@ def test_clips_are_mirrored_later_and_all_else_is_the_same(clips: list[Clip]) ->
 class Lies:
     """A store of some clips, which are grey."""
 
-    def __init__(self, *clip_ids: str, whole: bool) -> None:
-        self.clip_ids = clip_ids
+    def __init__(self, *indices: int, whole: bool) -> None:
+        self.indices = indices
         self.whole = whole
 
-    def read(
-        self, clip: Clip, video: Video, plan: ClipPlan, preprocessing: Preprocessing, out: NDArray[np.uint8]
-    ) -> bool:
-        assert len(plan.indices) == preprocessing.num_frames
-        assert video.path == clip.video
-        if clip.clip_id in self.clip_ids:
-            out[...] = 128
-        return clip.clip_id in self.clip_ids
+    def read(self, index: int, epoch: int, out: NDArray[np.uint8]) -> Drawn | None:
+        if index not in self.indices:
+            return None
+        out[...] = 128
+        return Drawn(flip=True)
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_clips_that_lie_ready_are_taken_from_where_they_lie(clips: list[Clip], whole: bool) -> None:
-    stored = [clip.clip_id for clip in clips if whole or clip.labels["noun"]]
+    stored = [index for index, clip in enumerate(clips) if whole or clip.labels["noun"]]
     videos = {clip.video: probe(clip.video) for clip in clips}
     source = ClipReader(clips, videos, {"rgb": SMALL}, augmentation=None, seed=0, store=Lies(*stored, whole=whole))
     assert source.in_processes != whole
@@ -228,8 +225,10 @@ def test_clips_that_lie_ready_are_taken_from_where_they_lie(clips: list[Clip], w
         plain = clip_loader(reader(clips), positioned(None, epoch=0), workers=0)
         for batch, frames in zip(loader, plain, strict=True):
             for row, index in enumerate(batch.indices.tolist()):
-                if clips[index].clip_id in stored:
+                if index in stored:
                     assert (batch.streams["rgb"][row] == 128).all()
+                    assert batch.flip is not None
+                    assert bool(batch.flip[row])
                 else:
                     assert torch.equal(batch.streams["rgb"][row], frames.streams["rgb"][row])
 

@@ -85,8 +85,10 @@ def test_a_store_larger_than_memory(tmp_path: Path) -> None:
         assert store.damaged() == []
 
     def load() -> None:
-        source = FrameStore([Store.open(folder)], files, whole=True)
-        reader = ClipReader(clips, {path: video}, {"rgb": FORM}, augmentation=None, seed=0, store=source)
+        plain = ClipReader(clips, {path: video}, {"rgb": FORM}, augmentation=None, seed=0)
+        ready = FrameStore(plain, [Store.open(folder)], files)
+        assert ready.whole
+        reader = ClipReader(clips, {path: video}, {"rgb": FORM}, augmentation=None, seed=0, store=ready)
         for workers in (0, 2):
             num_read = 0
             with clip_loader(reader, EpochOrder(NUM, batch_size=8, seed=0), workers=workers) as loader:

@@ -99,6 +99,13 @@ def test_a_file_of_which_much_was_never_written(tmp_path: Path, name: str, codec
         probe(path)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_video_that_begins_late_is_whole(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name, numbered_frames(20), fps=10, times_s=[9 + i / 10 for i in range(20)])
+    video = probe(path)
+    assert (len(video.times_s), video.damaged) == (20, False)
+
+
 def test_real_files_are_whole(data_root: Path) -> None:
     paths = [path for path in sorted(data_root.rglob("*")) if path.suffix in (".avi", ".mp4", ".mkv", ".webm", ".mpg")]
     assert len(paths) > 200

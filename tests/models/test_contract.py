@@ -131,7 +131,7 @@ def test_forward_makes_no_parameter_and_changes_none(name: str) -> None:
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 
-@pytest.mark.parametrize("name", FRAME_NAMES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_as_many_as_the_paper_says(name: str) -> None:
     assert sum(parameter.numel() for parameter in build(name).parameters()) == PARAMETERS[name]
 

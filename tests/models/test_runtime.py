@@ -217,12 +217,15 @@ def test_agreement_of_predictions() -> None:
     assert predictions_agree(exact, exact.roll(1, dims=0), labels) < 0.1
 
 
-def test_what_is_done_is_said() -> None:
+def test_what_is_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     model = small_model()
     assert "batch norm folded in evaluation; channels last" in describe(model, RuntimeSection(), CPU)
     model.backbone.freeze()
     said = describe(model, RuntimeSection(fold=False, channels_last="off", keep_memory=False), CPU)
     assert said == "freed memory given back; features in fp32; not compiled"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert "; threads that wait sleep; not compiled" in describe(small_model(), RuntimeSection(), CPU)
     assert micro_batch(RuntimeSection(), CPU, num_clips=16) == 1
     assert micro_batch(RuntimeSection(micro_batch=4), CPU, num_clips=16) == 4
     assert micro_batch(RuntimeSection(), torch.device("cuda"), num_clips=16) == 16

@@ -209,7 +209,7 @@ def test_no_room_falls_back_to_frames(
     model = frozen_model()
     assert frozen_features(model.backbone, reader(videos), batch_size=3, workers=0) is None
     assert "features are not kept" in caplog.text
-    assert "the features of 12 clips take about 9.22 kB and 1 kB are free there" in caplog.text
+    assert "12 clips take about 9.22 kB and 1 kB are free there" in caplog.text
 
 
 def test_too_much_is_not_written_unasked(
@@ -264,9 +264,11 @@ def test_a_prepared_store_is_found(cache: Path, videos: list[Video], tmp_path: P
     prepare_features(frozen_model().backbone, [clips], tmp_path / "store", stored_as="fp32", **settings)  # type: ignore[arg-type]
     seen = count_computed(monkeypatch)
     features = stored(frozen_model(), clips)
-    assert (features.store.folder, features.form.stored_as, seen) == (tmp_path / "store", "fp32", [])
+    assert (features.folders, features.form.stored_as, seen) == ([tmp_path / "store"], "fp32", [])
     assert not cache.exists()
-    assert stored(frozen_model(seed=1), clips).store.folder.parent == cache  # of something else: not taken
+    assert [folder.parent for folder in stored(frozen_model(seed=1), clips).folders] == [
+        cache
+    ]  # of something else: not taken
 
 
 def test_jobs_share_the_work(videos: list[Video], tmp_path: Path) -> None:

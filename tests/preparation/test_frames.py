@@ -14,14 +14,15 @@ import pytest
 from tests.videos import numbered_frame, numbered_frames, read_number, write_video
 
 from kinema.data.decoding import Video, probe, read_frames
-from kinema.data.frame_store import Files, FrameFormat, FrameStore
+from kinema.data.frame_store import FrameFormat
 from kinema.data.loading import ClipReader
 from kinema.data.reading import plan_clip, read_plan
 from kinema.data.shards import Store
-from kinema.data.sources import FOLDER, Source, find_source, register, registered
+from kinema.data.sources import FOLDER, clip_reader, register, registered
 from kinema.data.stored_video import stored_videos
 from kinema.preparation import room
-from kinema.preparation.frames import FrameSettings, Stored, prepare_frames
+from kinema.preparation.frames import FrameSettings, prepare_frames
+from kinema.preparation.storing import Stored
 from kinema.sections import Augmentation, ClipsSection
 from kinema.types import Clip, DataError, Preprocessing, Split
 
@@ -56,8 +57,8 @@ class Data:
     def store(self, folder: Path, settings: FrameSettings, split: Split = "train", **more: Any) -> Stored:
         return prepare_frames({split: self.clips}, self.videos, settings, folder, root=self.root, **more)
 
-    def source(self, section: ClipsSection, form: Preprocessing, **more: Any) -> Source:
-        return find_source(section, self.clips, self.videos, form, root=self.root, **more)
+    def source(self, section: ClipsSection, form: Preprocessing, **more: Any) -> ClipReader:
+        return clip_reader(section, self.clips, self.videos, {"rgb": form}, root=self.root, **more)
 
 
 @pytest.fixture
@@ -78,12 +79,18 @@ def section(form: Preprocessing, store: Any = "auto") -> ClipsSection:
     return ClipsSection(**given, store=store)
 
 
-def read(store: FrameStore | None, clip: Clip, video: Video, form: Preprocessing, **more: Any) -> np.ndarray:
-    assert store is not None
-    plan = plan_clip(clip, video, form, **more)
+def read(reader: ClipReader, index: int, epoch: int = 0) -> np.ndarray:
+    """What lies ready of a clip."""
+    form = reader.preprocessing["rgb"]
     out = np.zeros((form.num_frames, *form.frame_shape), dtype=np.uint8)
-    assert store.read(clip, video, plan, form, out)
+    assert reader.store is not None
+    assert reader.store.read(index, epoch, out) is not None
     return out
+
+
+def decoded(data: Data, clip: Clip, form: Preprocessing) -> np.ndarray:
+    video = data.videos[clip.video]
+    return read_plan(video, plan_clip(clip, video, form), form)
 
 
 # What is stored is what would be decoded
@@ -107,11 +114,8 @@ def test_stored_frames_are_those_that_would_be_decoded(data: Data, tmp_path: Pat
     assert source.store is not None
     assert source.store.whole
     assert source.clips == data.clips
-    for clip in data.clips:
-        video = data.videos[clip.video]
-        assert np.array_equal(
-            read(source.store, clip, video, form), read_plan(video, plan_clip(clip, video, form), form)
-        )
+    for index, clip in enumerate(data.clips):
+        assert np.array_equal(read(source, index), decoded(data, clip, form))
     assert Store.open(tmp_path / "s").damaged() == []
 
 
@@ -125,10 +129,8 @@ def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Pat
     source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, seed=5)
     assert source.store is not None
     assert source.store.whole
-    readers = [
-        ClipReader(data.clips, data.videos, {"rgb": form}, augmentation=augmentation, seed=5, store=store)
-        for store in (None, source.store)
-    ]
+    plain = ClipReader(data.clips, data.videos, {"rgb": form}, augmentation=augmentation, seed=5)
+    readers = [plain, source]
     assert [reader.in_processes for reader in readers] == [True, False]
     for index in range(len(data.clips)):
         for epoch in range(7):
@@ -176,11 +178,10 @@ def test_in_processes_too(tmp_path: Path) -> None:
     form = preprocessing(num_frames=1, fit="squash", resize_px=32)
     stored = prepare_frames({"test": clips}, videos, settings_of(form), tmp_path / "s", root=root, workers=2)
     assert (stored.num_asked, stored.num_new, list(stored.failures)) == (18, 17, ["7"])
-    store = FrameStore([Store.open(tmp_path / "s")], Files(root))
-    for clip in clips:
+    reader = clip_reader(section(form, tmp_path / "s"), clips, videos, {"rgb": form}, root=root)
+    for index, clip in enumerate(clips):
         if clip.clip_id != "7":
-            frame = read(store, clip, videos[clip.video], form)[0]
-            assert read_number(frame.transpose(1, 2, 0)) == int(clip.clip_id)
+            assert read_number(read(reader, index)[0].transpose(1, 2, 0)) == int(clip.clip_id)
 
 
 def probe_as(path: Path, video: Video) -> Video:
@@ -203,9 +204,8 @@ def test_a_file_that_has_changed_is_read_itself(data: Data, tmp_path: Path) -> N
     assert source.store is not None
     assert not source.store.whole
     out = np.zeros((NUM, *form.frame_shape), dtype=np.uint8)
-    for clip in data.clips:
-        video = data.videos[clip.video]
-        held = source.store.read(clip, video, plan_clip(clip, video, form), form, out)
+    for index, clip in enumerate(data.clips):
+        held = source.store.read(index, 0, out) is not None
         assert held == (clip.clip_id != "b")
     assert data.store(tmp_path / "s", settings_of(form)).num_new == 1
 
@@ -274,10 +274,8 @@ def test_a_store_that_was_named_gives_what_it_holds_and_videos_the_rest(data: Da
     source = data.source(section(form, tmp_path / "s"), form)
     assert source.store is not None
     assert not source.store.whole
-    for clip in data.clips[:2]:
-        video = data.videos[clip.video]
-        expected = read_plan(video, plan_clip(clip, video, form), form)
-        assert np.array_equal(read(source.store, clip, video, form), expected)
+    for index, clip in enumerate(data.clips[:2]):
+        assert np.array_equal(read(source, index), decoded(data, clip, form))
 
 
 def test_squares_of_another_cut_are_refused(data: Data, tmp_path: Path) -> None:
@@ -393,10 +391,10 @@ def test_what_will_not_fit_is_refused_with_the_figures(
 
 
 def test_the_estimate_is_what_it_takes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kinema.preparation import frames
+    from kinema.preparation import storing
 
     said: list[int] = []
-    monkeypatch.setattr(frames, "check_room", lambda _folder, num_bytes, _what: said.append(num_bytes))
+    monkeypatch.setattr(storing, "check_room", lambda _folder, num_bytes, _what: said.append(num_bytes))
     for pixels in ("rgb", "i420", "jpeg"):
         form = FrameFormat(pixels=pixels, short_side_px=40, quality=90 if pixels == "jpeg" else None)
         data.store(tmp_path / pixels, FrameSettings(form=form, num_frames=4))

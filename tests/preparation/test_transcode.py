@@ -12,7 +12,7 @@ from tests.videos import numbered_frames, read_number, write_video
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import Files
 from kinema.data.shards import Store
-from kinema.data.sources import find_source
+from kinema.data.sources import clip_reader
 from kinema.data.transcoded import damaged, videos
 from kinema.preparation import transcode
 from kinema.preparation.transcode import TranscodeSettings, transcode_videos
@@ -47,7 +47,7 @@ def test_the_same_frames_at_the_same_times(tmp_path: Path) -> None:
     done = transcode_videos(found, TranscodeSettings(key_every=8), tmp_path / "s", root=tmp_path / "data")
     assert (done.num_new, done.failures) == (5, {})
     store = Store.open(tmp_path / "s", kind="transcode")
-    made = videos(store, found, Files(tmp_path / "data"))
+    made, _ = videos(store, found, Files(tmp_path / "data"))
     for path, before in found.items():
         after = made[path]
         assert after.path.parent == tmp_path / "s" / "videos"
@@ -76,7 +76,7 @@ def test_colours_stay(tmp_path: Path, colourspace: int) -> None:
     write_video(path, [image] * 3, fps=25, options=options)
     found = {path: probe(path)}
     transcode_videos(found, TranscodeSettings(crf=5), tmp_path / "s", root=tmp_path)
-    after = videos(Store.open(tmp_path / "s"), found, Files(tmp_path))[path]
+    after = videos(Store.open(tmp_path / "s"), found, Files(tmp_path))[0][path]
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).colorspace == colourspace
     (shown,), (stored,) = read_frames(found[path], [1]), read_frames(after, [1])
@@ -92,7 +92,7 @@ def test_smaller_and_in_parts_and_again(tmp_path: Path) -> None:
         for number in (1, 2, 1)
     ]
     assert num_new == [2, 3, 0]
-    made = videos(Store.open(tmp_path / "s"), found, Files(tmp_path / "data"))
+    made, _ = videos(Store.open(tmp_path / "s"), found, Files(tmp_path / "data"))
     assert {(video.width_px, video.height_px) for video in made.values()} == {(42, 32), (32, 54)}
     assert not list((tmp_path / "s" / "videos").glob(".*"))
     with pytest.raises(DataError, match="was made with short_side_px = 32, not 40"):
@@ -131,7 +131,7 @@ def test_clips_are_read_from_transcoded_videos(tmp_path: Path) -> None:
     transcode_videos(found, TranscodeSettings(), tmp_path / "s", root=tmp_path / "data")
     clips = [Clip(clip_id=path.stem, video=path) for path in found]
     section = ClipsSection(num_frames=4, size_px=32, store=tmp_path / "s")
-    source = find_source(section, clips, found, FORM, root=tmp_path / "data")
+    source = clip_reader(section, clips, found, {"rgb": FORM}, root=tmp_path / "data")
     assert source.clips == clips
     assert source.store is None
     assert all(source.videos[path].codec == "h264" for path in found)

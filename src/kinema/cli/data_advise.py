@@ -47,9 +47,9 @@ def advise(
     output.say(f"measuring for about {seconds:g} s ...")
     measured = measure(prepared, seconds=seconds, store=place)
     advice = compare(measured, job)
-    command = prepare_command(advice.best, chosen, recipe, overrides or [], place)
-    _print(advice, measured, job, command, output)
-    output.finish(_record(advice, measured, job, command))
+    commands = commands_of(advice.best, chosen, recipe, overrides or [], place)
+    _print(advice, measured, job, commands, output)
+    output.finish(_record(advice, measured, job, commands))
 
 
 def store_place(recipe: Recipe) -> Path:
@@ -64,20 +64,33 @@ def _root(recipe: Recipe) -> Path:
     return recipe.data.root or cache_folder() / recipe.data.name  # where `motion` is written unless it is told
 
 
-def prepare_command(way: Way, recipe: Recipe, name: str, overrides: list[str], place: Path) -> str | None:
-    """The command that makes the store, or None where none is to be made."""
-    kind = {"frames": ["--frames", "--recipe"], "transcode": ["--transcode"], "features": ["--features"]}.get(way.name)
+def commands_of(way: Way, recipe: Recipe, name: str, overrides: list[str], place: Path) -> tuple[str, str] | None:
+    """The command that makes a store, and the one that trains from it; None where none is to be made.
+
+    Args:
+        way: What is to be stored.
+        recipe: What is to be trained.
+        name: Of the recipe.
+        overrides: That were given with it.
+        place: Folder of stores.
+    """
+    store, root = place / way.name, str(_root(recipe))
+    kind = {
+        "frames": ["--frames", "--recipe", name],
+        "features": ["--features", name],
+        "transcode": ["--transcode", "--short-side", str(recipe.clips.resize_px or recipe.clips.size_px)],
+    }.get(way.name)
     if kind is None:
         return None
-    data = recipe.data
     settings = [f"data.{key}={_yaml(value)}" for key, value in _changed(recipe).items()]
-    start = ["kinema", "data", "prepare", data.name, str(_root(recipe)), *settings]
-    where = ["--out", str(place / way.name)]
-    if way.name == "transcode":
-        return shlex.join([*start, *where, *kind])
-    # Frames and features depend on how a recipe reads clips, which its own file and settings say.
-    others = [given for given in overrides if not given.startswith("data.")]
-    return shlex.join([*start, *others, *where, *kind, name])
+    train = ["kinema", "train", name, *overrides]
+    if way.name == "transcode":  # not the same to the bit, and so never taken without being asked
+        train.append(f"clips.store={_yaml(str(store))}")
+    else:
+        # Frames and features depend on how a recipe reads clips, which its own file and settings say.
+        settings += [given for given in overrides if not given.startswith("data.")]
+    prepare = ["kinema", "data", "prepare", recipe.data.name, root, *settings, "--out", str(store), *kind]
+    return shlex.join(prepare), shlex.join(train)
 
 
 def _changed(recipe: Recipe) -> dict[str, Any]:
@@ -95,8 +108,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _print(advice: Advice, measured: Measured, job: Job, command: str | None, output: Output) -> None:
-
+def _print(advice: Advice, measured: Measured, job: Job, commands: tuple[str, str] | None, output: Output) -> None:
     rows: list[list[object]] = [
         ["disk", f"{byte_size(measured.disk_bytes)}/s", "videos of this data set, read past the memory"],
         ["decoding", f"{measured.decoded:.3g} clips/s", f"{job.workers} workers, model at rest"],
@@ -122,16 +134,17 @@ def _print(advice: Advice, measured: Measured, job: Job, command: str | None, ou
         output.say(f"{way.name}:")
         for line in (*way.arithmetic, *([f"not possible: {way.refused}"] if way.refused else [])):
             output.say(f"  {line}")
-    if command is None:
+    if commands is None:
         output.say("advice: nothing: no store would pay")
-    else:
-        best, plain = advice.best, advice.ways[0]
-        output.say(f"advice: {best.name}: {duration(best.total_s)} instead of {duration(plain.total_s)} in all")
-        output.say(f"  {command}")
+        return
+    best, plain = advice.best, advice.ways[0]
+    output.say(f"advice: {best.name}: {duration(best.total_s)} instead of {duration(plain.total_s)} in all")
+    output.say(f"  {commands[0]}")
+    output.say("and then" if best.name == "transcode" else "and then, as training takes what lies there by itself")
+    output.say(f"  {commands[1]}")
 
 
 def _row(way: Way) -> list[object]:
-
     if not way.arithmetic:
         return [way.name, "-", "-", "-", "-", "not possible"]
     pays = "-" if way.name == "no store" else "never" if way.pays_after is None else f"{way.pays_after:,} epochs"
@@ -149,11 +162,11 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
-def _record(advice: Advice, measured: Measured, job: Job, command: str | None) -> dict[str, Any]:
+def _record(advice: Advice, measured: Measured, job: Job, commands: tuple[str, str] | None) -> dict[str, Any]:
     return {
         "measured": asdict(measured),
         "job": asdict(job),
         "derived": [asdict(way) for way in advice.ways],
         "advice": advice.best.name,
-        "command": command,
+        "commands": commands,
     }

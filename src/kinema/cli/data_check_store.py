@@ -39,6 +39,8 @@ def check_store(folder: Path, output: Output) -> None:
             names.append(str(meta.get("clip") or meta.get("video", {}).get("path") or key.hex()))
         except (DataError, ValueError, AttributeError):
             names.append(key.hex())
+    # What could not be read when it was to be stored is no damage: the store says so of it.
+    failed = {str(store.meta(key).get("clip")): why for key, why in store.failures().items() if key not in damaged}
     output.finish(
         {
             "store": folder,
@@ -47,17 +49,23 @@ def check_store(folder: Path, output: Output) -> None:
             "entries": len(store),
             "bytes": num_bytes,
             "damaged": names,
+            "failed": failed,
         }
     )
+    _list(output, [f"could not be read when it was to be stored: {name}: {why}" for name, why in failed.items()])
+    _list(output, [f"damaged: {name}" for name in names])
     if not names:
         output.say("nothing is wrong")
         return
-    for name in names[:_SHOWN]:
-        output.say(f"damaged: {name}")
-    if len(names) > _SHOWN:
-        output.say(f"and {len(names) - _SHOWN:,} more")
     output.say(f"{len(names):,} of {len(store):,} entries are damaged; delete the store and prepare it again")
     raise typer.Exit(2)
+
+
+def _list(output: Output, lines: list[str]) -> None:
+    for line in lines[:_SHOWN]:
+        output.say(line)
+    if len(lines) > _SHOWN:
+        output.say(f"and {len(lines) - _SHOWN:,} more")
 
 
 def store_folder(name: str) -> Path:

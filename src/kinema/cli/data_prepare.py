@@ -25,6 +25,7 @@ from kinema.wording import byte_size
 if TYPE_CHECKING:
     from kinema.data.video import Video
     from kinema.preparation.frames import FrameSettings
+    from kinema.preparation.storing import Stored
     from kinema.sections import ClipsSection, DataSection, Recipe
     from kinema.types import Clip, Split
 
@@ -73,7 +74,12 @@ def prepare(
         str | None, typer.Option(metavar="FILE|published", help="--features BACKBONE: its weights.")
     ] = None,
     dtype: Annotated[TypeName, typer.Option(help="--features: type of the numbers.")] = TypeName.fp16,
-    maps: Annotated[bool, typer.Option("--maps", help="--features: before they are averaged over the frame.")] = False,
+    maps: Annotated[
+        bool,
+        typer.Option(
+            "--maps", help="--features: before they are averaged over the frame, as cnn_conv_lstm takes them."
+        ),
+    ] = False,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="RECIPE", help="--frames: what this recipe reads, exactly.")
     ] = None,
@@ -177,7 +183,14 @@ def prepare(
     _finish(output, record, section, folder, "clips", stored)
 
 
-def _finish(output: Output, record: dict[str, Any], section: DataSection, folder: Path, unit: str, done: Any) -> None:
+def _finish(
+    output: Output, record: dict[str, Any], section: DataSection, folder: Path, unit: str, done: Stored
+) -> None:
+    """Say what became of it.
+
+    Raises:
+        UserError: There is nothing in the store of what was to be stored.
+    """
     failures: dict[str, str] = {**record.pop("skipped"), **done.failures}
     output.say(
         f"{folder}: {done.num_new:,} {unit} stored, {byte_size(done.num_bytes)}"
@@ -185,8 +198,8 @@ def _finish(output: Output, record: dict[str, Any], section: DataSection, folder
     )
     if failures:
         shown = [f"\n  {name}: {reason}" for name, reason in list(failures.items())[:_SHOWN]]
-        more = f"\n  and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
-        output.say(f"warning: {len(failures):,} {unit} cannot be read and are not in it:{''.join(shown)}{more}")
+        more = f"\n  and {len(failures) - _SHOWN:,} more; --json FILE has them all" if len(failures) > _SHOWN else ""
+        output.say(f"warning: {len(failures):,} {unit} cannot be read and are left out:{''.join(shown)}{more}")
     output.finish(
         {
             "store": str(folder),
@@ -199,6 +212,8 @@ def _finish(output: Output, record: dict[str, Any], section: DataSection, folder
             "failed": failures,
         }
     )
+    if done.failures and not done.num_new + done.num_before:
+        raise UserError(f"{folder}: nothing is stored: none of the {unit} can be read")
 
 
 def _clips(

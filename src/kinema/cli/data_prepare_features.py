@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kinema.data.video import Video
     from kinema.models.frame_model import FrameModel
     from kinema.preparation.feature_store import StoredAs
-    from kinema.preparation.frames import Stored
+    from kinema.preparation.storing import Stored
     from kinema.sections import Recipe
     from kinema.types import Clip, Preprocessing, Split
 

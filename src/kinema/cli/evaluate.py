@@ -24,7 +24,10 @@ def evaluate(
     weights: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run, or a weights folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[section.key=value]...", help="Other data: data.*; clips.batch_size, clips.workers."),
+        typer.Argument(
+            metavar="[section.key=value]...",
+            help="Other data: data.*; how it is read: clips.batch_size, workers, decoder, store.",
+        ),
     ] = None,
     split: Annotated[
         _Split | None, typer.Option(help="By default test, or validation where there is no test split.")

@@ -44,6 +44,9 @@ _INTERRUPTED, _TERMINATED = 130, 143  # 128 + the signal's number, as shells hav
 
 def main() -> None:
     """Run the command line and exit."""
+    # Read when torch is loaded. By default OpenMP's threads compute on while they wait for one another, for up to some
+    # ten milliseconds at every operation, on cores that the processes that read clips need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names of files need not be text

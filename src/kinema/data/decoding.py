@@ -6,7 +6,8 @@ Truth is the order in which frames come out of a full sequential decode. Everyth
   do not exist. There frame `i` is the `i`-th that decodes, on display from `i / frame rate`.
 - Elsewhere a frame is on display from its timestamp, counted from that of the first displayed frame. Timestamps
   that are missing, doubled or not ascending are not trusted: the file is then treated like MPEG-4 in AVI.
-- In MP4, MOV, Matroska and WebM, timestamps of packets say all that, and `probe` decodes one frame only.
+- In MP4, MOV, Matroska and WebM, packets say all that, and `probe` decodes a few frames only: where the pictures' own
+  headers prove that they are displayed in the order of their timestamps. Else it decodes the file once in full.
 
 Still images and folders of frames are in `kinema.data.images`.
 """
@@ -15,16 +16,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -32,7 +31,7 @@ from kinema.data.containers import Reading, check_file, opened
 from kinema.data.frame_table import probe_file
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
 from kinema.data.pictures import Picture, take_rgb
-from kinema.data.sparse import take_by_index
+from kinema.data.sparse import DamagedError, take_by_index
 from kinema.data.truncation import check_complete
 from kinema.data.video import STORE, Video
 from kinema.types import DataError
@@ -40,9 +39,6 @@ from kinema.types import DataError
 _LOG = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-# Before this it is cheaper to decode from the start than to seek.
-_SEEK_FROM_S = 10.0
 
 
 def probe(path: Path, *, fps: float | None = None) -> Video:
@@ -187,7 +183,7 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
         taken = take_by_index(video.path, index, wanted, take)
     except OSError as error:
         raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
-    except (av.FFmpegError, ValueError) as error:
+    except (DamagedError, av.FFmpegError, ValueError) as error:
         _LOG.debug("%s: not read by the packet index: %s", video.path, error)
         return {}
     if len(taken) < len(wanted):
@@ -198,64 +194,15 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
 
 
 def _take_by_container(video: Video, wanted: set[int], take: Callable[[VideoFrame], R]) -> dict[int, R]:
-    """Index -> what was taken, in the order of the container: from a key frame far in, or from the beginning."""
-    taken: dict[int, R] = {}
-    if video.first_pts is not None and video.times_s[min(wanted)] > _SEEK_FROM_S:
-        with opened(video.path) as (container, stream):
-            keys = _numbers(video, wanted, stream)
-            taken = _take(video, _frames_from_key(container, stream, min(keys)), wanted, keys, take)
-    if len(taken) < len(wanted):  # nothing to seek by, or seeking did not find them all
-        with opened(video.path) as (container, stream):
-            frames = Reading(container, stream).frames()
-            taken = _take(video, frames, wanted, _numbers(video, wanted, stream), take)
-    return taken
-
-
-def _take(
-    video: Video,
-    frames: Iterator[VideoFrame],
-    wanted: set[int],
-    numbers: dict[int, int],
-    take: Callable[[VideoFrame], R],
-) -> dict[int, R]:
-    """Index -> what was taken of the wanted frames among those given."""
-    taken: dict[int, R] = {}
-    for position, frame in enumerate(frames):
-        number = position if video.first_pts is None else frame.pts
-        index = None if number is None else numbers.get(number)
-        if index is not None and index not in taken:
-            taken[index] = take(frame)
-            if len(taken) == len(wanted):
-                break
-    return taken
-
-
-def _frames_from_key(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[VideoFrame]:
-    """Frames from a key frame at or before `pts` on, or none where there is no key frame that is sure to do."""
-    reading = Reading(container, stream)
-    target = pts
-    for _ in range(3):
-        try:
-            container.seek(target, stream=stream)
-        except av.FFmpegError:
-            return
-        packets = reading.packets()
-        key = next(packets)
-        if key.pts is None or not key.is_keyframe:
-            return
-        if key.pts <= pts:
-            break
-        # Seeking may go by decode time: in an open group that can lead to the key frame behind.
-        target = min(pts, pts if key.dts is None else key.dts) - 1
-    else:
-        return
-    started = False
-    for frame in reading.frames(chain([key], packets)):
-        if not started:
-            if frame.pts is None or frame.pts < key.pts:
-                continue  # displayed before the key frame: made from frames that have not been decoded
-            # Containers also flag frames from which a picture builds up only gradually.
-            if frame.pts != key.pts or not frame.key_frame or frame.pict_type != PictureType.I:
-                return
-            started = True
-        yield frame
+    """Index -> what was taken, in the order of the container, from the beginning."""
+    with opened(video.path) as (container, stream):
+        numbers = _numbers(video, wanted, stream)
+        taken: dict[int, R] = {}
+        for position, frame in enumerate(Reading(container, stream).frames()):
+            number = position if video.first_pts is None else frame.pts
+            index = None if number is None else numbers.get(number)
+            if index is not None and index not in taken:
+                taken[index] = take(frame)
+                if len(taken) == len(wanted):
+                    break
+        return taken

@@ -9,6 +9,7 @@ the same planes would give it (swscale works in whole numbers and rounds down).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -24,6 +25,9 @@ _BLACK, _NO_COLOUR = 16, 128
 _FROM_U = (0.0, -0.344136 * 255 / 224, 1.772 * 255 / 224)
 _FROM_V = (1.402 * 255 / 224, -0.714136 * 255 / 224, 0.0)
 """BT.601: how much of Y, U and V is in red, green and blue, all in 0..255."""
+
+_CACHE_NUMBERS = 2**20
+"""Numbers that a processor's caches hold beside what else is at work."""
 
 
 def to_model_input(
@@ -64,7 +68,7 @@ def _normalised(
 ) -> Float[Tensor, "B T C H W"]:
     inputs = torch.empty((*frames.shape[:2], *_square(preprocessing)), dtype=torch.float32, device=frames.device)
     mean, std = preprocessing.mean, preprocessing.std
-    for rows in _parts(frames):
+    for rows in _parts(frames, preprocessing):
         part = frames[rows] if flip is None else _flipped(frames[rows], flip[rows], preprocessing)
         if preprocessing.pixels == "i420" and colour is None:
             _convert(part, inputs[rows], mean=mean, std=std)
@@ -76,13 +80,16 @@ def _normalised(
         if colour is not None:
             inputs[rows] = change_colour(inputs[rows], colour[rows])
         values = inputs[rows]
-        values.sub_(values.new_tensor(mean).view(-1, 1, 1)).div_(values.new_tensor(std).view(-1, 1, 1))
+        values.sub_(values.new_tensor(mean).view(-1, 1, 1)).mul_(1 / values.new_tensor(std).view(-1, 1, 1))
     return inputs
 
 
-def _parts(frames: Tensor) -> Iterator[slice]:
-    """Clips that are converted at once. On a CPU one: what it computes stays in its cache."""
-    at_once = 1 if frames.device.type == "cpu" else max(len(frames), 1)
+def _parts(frames: Tensor, preprocessing: Preprocessing) -> Iterator[slice]:
+    """Clips that are converted at once. On a CPU as many as its caches hold, at least one: less, such as a frame, would
+    be so many calls that they take longer than the arithmetic."""
+    on_cpu = frames.device.type == "cpu"
+    clip_size = frames.shape[1] * math.prod(_square(preprocessing))
+    at_once = max(1, _CACHE_NUMBERS // max(1, clip_size)) if on_cpu else max(len(frames), 1)
     return (slice(start, start + at_once) for start in range(0, len(frames), at_once))
 
 
@@ -127,17 +134,12 @@ def _convert(
         colours = (blue * from_u).add_(red, alpha=from_v).add_(constant)
         # A complex number of twice the same is the fastest way of doubling columns.
         wide.append(torch.view_as_real(torch.complex(colours, colours)).flatten(-2).unsqueeze(-2))
-    # On a CPU frame by frame: a frame in RGB has the size of its cache.
-    num_frames = y.shape[1]
-    at_once = 1 if frames.device.type == "cpu" else max(num_frames, 1)
-    for start in range(0, num_frames, at_once):
-        rows = slice(start, start + at_once)
-        in_pairs = (*u[:, rows].shape[:-1], 2, y.shape[-1])  # of rows, which share their colours
-        luma = y[:, rows].float().view(in_pairs)
-        for channel, scale in enumerate(scales):
-            target = out[:, rows, channel].view(in_pairs)
-            torch.add(wide[channel][:, rows], luma, alpha=_LUMA * scale, out=target)
-            target.clamp_(-mean[channel] / std[channel], (1 - mean[channel]) / std[channel])
+    in_pairs = (*u.shape[:-1], 2, y.shape[-1])  # of rows, which share their colours
+    luma = y.float().view(in_pairs)
+    for channel, scale in enumerate(scales):
+        target = out[:, :, channel].view(in_pairs)
+        torch.add(wide[channel], luma, alpha=_LUMA * scale, out=target)
+        target.clamp_(-mean[channel] / std[channel], (1 - mean[channel]) / std[channel])
 
 
 def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 3"]) -> Float[Tensor, "B T C H W"]:
@@ -149,9 +151,13 @@ def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 
         factors: Of brightness, contrast and saturation, per clip; 1 changes nothing.
     """
     brightness, contrast, saturation = factors.to(values).T.reshape(3, -1, 1, 1, 1, 1)
-    grey_weights = values.new_tensor(_GREY).view(-1, 1, 1)
-    values = (values * brightness).clamp(0, 1)
-    level = (values * grey_weights).sum(dim=2, keepdim=True).mean(dim=(1, 3, 4), keepdim=True)
-    values = (level + (values - level) * contrast).clamp(0, 1)
-    grey = (values * grey_weights).sum(dim=2, keepdim=True)
-    return (grey + (values - grey) * saturation).clamp(0, 1)
+    values = (values * brightness).clamp_(0, 1)
+    level = _grey(values).mean(dim=(1, 2, 3, 4), keepdim=True)
+    values.mul_(contrast).add_(level * (1 - contrast)).clamp_(0, 1)
+    grey = _grey(values)  # before they are changed
+    return values.mul_(saturation).add_(grey.mul_(1 - saturation)).clamp_(0, 1)
+
+
+def _grey(values: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 1 H W"]:
+    red, green, blue = values.split(1, dim=2)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])

@@ -6,8 +6,9 @@ changed since, cut and scaled in the same way. The key of an entry is made of al
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +16,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kinema.data.loading import ClipReader
+from kinema.data.places import Places
+from kinema.data.read_ahead import Drawn
 from kinema.data.reading import ClipPlan
+from kinema.data.shard_index import KEY_BYTES
 from kinema.data.shards import Store, entry_key, file_state
-from kinema.data.video import Video
-from kinema.types import Clip, DataError, Preprocessing
-
-log = logging.getLogger(__name__)
+from kinema.types import DataError, Preprocessing
 
 KIND: Final = "frames"
 
@@ -112,58 +114,85 @@ def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> b
 
 
 class FrameStore:
-    """Clips that lie ready, in one store or several.
+    """Clips of a reader that lie ready. Where, and what is drawn for them, is looked up once.
 
     Args:
+        reader: Whose clips; of a number of versions that is known, or of which only flip and colours are drawn anew in
+            every epoch.
         stores: Of frames.
         files: The data set's.
-        whole: They hold everything that the reader may ask for.
     """
 
-    def __init__(self, stores: Sequence[Store], files: Files, *, whole: bool = False) -> None:
-        self.stores = stores
-        self.files = files
-        self.whole = whole
+    def __init__(self, reader: ClipReader, stores: Sequence[Store], files: Files) -> None:
+        self._plan = None if reader.num_views is not None else reader.plan
+        self._num_views = reader.num_views or 1
+        # Not a list of `Drawn`: there may be hundreds of thousands.
+        self._flip = np.zeros((self._num_views, len(reader)), dtype=np.bool_)
+        self._colour = np.full((self._num_views, len(reader), 3), np.nan)
+        self._repeated: dict[tuple[int, int], NDArray[np.intp]] = {}
+        self._frame_shape = reader.preprocessing["rgb"].frame_shape
+        keys = np.zeros((self._num_views, len(reader), KEY_BYTES), dtype=np.uint8)
+        form = FrameFormat.of(reader.preprocessing["rgb"])
+        for view, index in np.ndindex(self._num_views, len(reader)):
+            # Where there is no plan, or no file, reading the video will say so.
+            with suppress(DataError):
+                plans, drawn = reader.plan(index, view)
+                state = files.state(reader.clips[index].video)
+                keys[view, index] = np.frombuffer(frames_key(state, plans["rgb"], form), dtype=np.uint8)
+                self._remember(view, index, plans["rgb"], drawn)
+        self._places = Places(stores, keys)
 
-    def holds(self, clip: Clip, plan: ClipPlan, preprocessing: Preprocessing) -> bool:
-        """Whether the frames of a plan are there, of the file as it is now."""
-        return self._find(clip, plan, preprocessing) is not None
+    def _remember(self, view: int, index: int, plan: ClipPlan, drawn: Drawn) -> None:
+        self._flip[view, index] = drawn.flip
+        if drawn.colour is not None:
+            self._colour[view, index] = drawn.colour
+        unique, place = np.unique(plan.indices, return_inverse=True)
+        if len(unique) < len(place):
+            self._repeated[view, index] = place
 
-    def read(
-        self, clip: Clip, video: Video, plan: ClipPlan, preprocessing: Preprocessing, out: NDArray[np.uint8]
-    ) -> bool:
-        """Write what `read_plan` would write.
+    @property
+    def stores(self) -> list[Store]:
+        """Those that clips are read from."""
+        return self._places.stores
+
+    @property
+    def num_held(self) -> int:
+        """Clips that lie ready, every version counted."""
+        return int(self._places.held.sum())
+
+    @property
+    def whole(self) -> bool:
+        """Every clip lies ready."""
+        return bool(self._places.held.all())
+
+    def read(self, index: int, epoch: int, out: NDArray[np.uint8]) -> Drawn | None:
+        """Write what would be decoded.
 
         Args:
-            clip: The clip.
-            video: What probing its video found.
-            plan: Which of its frames.
-            preprocessing: What frames have to be.
+            index: Of a clip of the reader.
+            epoch: Which epoch's version.
             out: (T, *preprocessing.frame_shape), C-contiguous.
 
         Returns:
-            Whether it is there. If not, nothing was written.
+            What is drawn for the clip and done later; None where it does not lie ready: nothing was written.
 
         Raises:
-            DataError: The store cannot be read.
+            DataError: The store cannot be read; or the clip could not be when it was to be stored.
         """
-        found = self._find(clip, plan, preprocessing)
-        if found is None:
-            return False
-        store, key = found
-        unique = sorted(set(plan.indices))
-        if len(unique) == len(plan.indices):
-            store.read_into(key, out)
-            return True
-        frames = np.empty((len(unique), *preprocessing.frame_shape), dtype=np.uint8)
-        store.read_into(key, frames)
-        out[...] = frames[np.searchsorted(unique, plan.indices)]
-        return True
-
-    def _find(self, clip: Clip, plan: ClipPlan, preprocessing: Preprocessing) -> tuple[Store, bytes] | None:
-        try:
-            state = self.files.state(clip.video)
-        except DataError:  # reading the video will say so
+        place = epoch % self._num_views, index
+        repeated = self._repeated.get(place)
+        if repeated is None:
+            found = self._places.read(place, out)
+        else:
+            frames = np.empty((int(repeated.max()) + 1, *self._frame_shape), dtype=np.uint8)
+            found = self._places.read(place, frames)
+            if found:
+                out[...] = frames[repeated]
+        if not found:
             return None
-        key = frames_key(state, plan, FrameFormat.of(preprocessing))
-        return next(((store, key) for store in self.stores if key in store), None)
+        return self._drawn(place) if self._plan is None else self._plan(index, epoch)[1]
+
+    def _drawn(self, place: tuple[int, int]) -> Drawn:
+        brightness, contrast, saturation = self._colour[place].tolist()
+        colour = None if math.isnan(brightness) else (brightness, contrast, saturation)
+        return Drawn(flip=bool(self._flip[place]), colour=colour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,8 @@ from kinema.data.packet_index import PacketIndex
 from kinema.data.truncation import is_short
 from kinema.data.video import Orientation, Video
 from kinema.types import DataError
+
+_LOG = logging.getLogger(__name__)
 
 # Where one packet is one displayed frame and carries its time. VP8 (packets that are never displayed) and MPEG-4
 # (packets of several frames and of none) are not among them, in whatever container.
@@ -71,29 +74,35 @@ def _table_from_packets(container: InputContainer, stream: VideoStream, collecto
     durations: dict[int, int] = {}  # by timestamp, of packets that are displayed
     num_packets = num_displayed = 0
     frames: list[VideoFrame] = []
+    doubt: str | None = None
     for packet in reading.packets():
         if len(frames) < CHECKED_FRAMES:
             frames += reading.decode(packet)
         if packet.size == 0 and packet.pts is None and packet.dts is None:
             continue  # the end
         if packet.size == 0 or packet.pts is None:
-            return None
+            doubt = "packets without content or timestamp"
+            break
         num_packets += 1
         if not packet.is_discard:
             num_displayed += 1
             durations[packet.pts] = packet.duration or 0
-        collector.add(packet)
-    claimed = stream.frames or num_packets
-    if reading.damaged or not frames or stream.time_base is None or num_packets != claimed:
-        return None
+        if not collector.add(packet):
+            break
     pts = np.array(sorted(durations), dtype=np.int64)
-    # Frames at the start that need what was cut away are packets, but never come out of the decoder.
-    if len(pts) != num_displayed or frames[0].pts != pts[0]:
+    doubt = doubt or collector.doubt()
+    if doubt is None and (reading.damaged or num_packets != (stream.frames or num_packets)):
+        doubt = "it is damaged"
+    if doubt is None and (stream.time_base is None or len(pts) != num_displayed):
+        doubt = "timestamps are missing"
+    if doubt is None and (not frames or [frame.pts for frame in frames] != pts[: len(frames)].tolist()):
+        doubt = "frames come out in another order than their times say"
+    if doubt is not None or stream.time_base is None:
+        _LOG.debug("%s: decoded in full, as its packets leave a doubt: %s", collector.path, doubt)
         return None
     first_pts, last_ticks = int(pts[0]), durations[int(pts[-1])]
-    ticks = pts - first_pts
     return _Table(
-        ticks=ticks,
+        ticks=pts - first_pts,
         last_ticks=last_ticks,
         tick_s=stream.time_base,
         first=frames[0],

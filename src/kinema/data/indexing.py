@@ -23,12 +23,13 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from kinema.data.bitstreams import Parser, UnsureError, parser
+from kinema.data.bits import UnsureError
+from kinema.data.bitstreams import Parser, parser, reorder_depth
 from kinema.data.containers import Reading, codec_name, opened
 from kinema.data.packet_headers import complete, outside_headers
 from kinema.data.packet_index import DecoderSettings, PacketIndex
 from kinema.data.packet_places import Places
-from kinema.data.sparse import labelled, take_by_index
+from kinema.data.sparse import DamagedError, labelled, take_by_index
 from kinema.types import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _SAMPLED_FRAMES = 12
 
 _BY_FRAMES = frozenset({"mpeg4", "mpeg2video", "mjpeg", "vp8", "h264", "hevc", "vp9", "av1"})
 
+_NEW_HEADERS = frozenset({"new_extradata", "param_change", "palette"})
+
 
 class PacketCollector:
     """Is shown the packets of a stream and notes where they lie in the file and what is in them.
@@ -51,15 +54,16 @@ class PacketCollector:
     """
 
     def __init__(self, path: Path, stream: VideoStream) -> None:
-        self._path = path
+        self.path = path
         self._stream = stream
         self._pts: list[int] = []
-        self._discarded: list[bool] = []
-        self._unsure: str | None = None
+        self._shown: list[bool] = []
+        self._no_places: str | None = None
+        self._doubt: str | None = None
         try:
             self._parser: Parser | None = parser(codec_name(stream), stream.codec_context.extradata or b"")
         except UnsureError as error:
-            self._unsure = str(error)
+            self._parser, self._doubt = None, str(error)
         self._places = Places(path)
 
     def __enter__(self) -> Self:
@@ -70,37 +74,63 @@ class PacketCollector:
     ) -> None:
         self._places.close()
 
-    def add(self, packet: Packet[VideoStream]) -> None:
-        """Note one packet that has a timestamp."""
-        if self._unsure is not None:
-            return
+    def add(self, packet: Packet[VideoStream]) -> bool:
+        """Note one packet that has a timestamp, and whether it makes sense to go on."""
         assert packet.pts is not None
-        assert self._parser is not None
+        if self._parser is None:
+            return False
+        data = bytes(packet)
         try:
             _refuse_side_data(packet)
-            self._places.add(packet)
-            self._parser.add(bytes(packet))
-        except (UnsureError, IndexError, OSError) as error:
-            self._unsure = str(error) or type(error).__name__
+            self._parser.add(data)
+        except (UnsureError, IndexError) as error:
+            self._doubt = str(error) or type(error).__name__
+            return False
         self._pts.append(packet.pts)
-        self._discarded.append(packet.is_discard)
+        self._shown.append(not packet.is_discard)
+        if self._no_places is None:
+            try:
+                self._places.add(packet, data)
+            except (UnsureError, OSError) as error:
+                self._no_places = str(error)
+        return True
+
+    def doubt(self) -> str | None:
+        """Why packets do not tell which frames come out of a decoder in which order, or None where they do: each of
+        them has one picture, and their timestamps ascend in the order that the pictures' own headers say."""
+        if self._doubt is not None or self._parser is None:
+            return self._doubt
+        try:
+            ranks = self._parser.ranks()
+        except UnsureError as error:
+            return str(error)
+        limit = self._parser.max_reorder
+        if reorder_depth(ranks) > (self._stream.codec_context.reorder_depth if limit is None else limit):
+            return "pictures further out of order than a decoder expects"
+        pts, shown = np.array(self._pts, dtype=np.int64), np.array(self._shown, dtype=np.bool_)
+        order = np.argsort(ranks)
+        displayed = pts[order][shown[order]]
+        if not len(displayed):
+            return "nothing is displayed"
+        return None if np.all(np.diff(displayed) > 0) else "timestamps are not in the order of its pictures"
 
     def index(self, first_frames: Iterable[VideoFrame]) -> PacketIndex | None:
-        """The index, or None where it would not be exact.
+        """The index, or None where it would not be exact. There must be no doubt.
 
         Args:
             first_frames: The first that are displayed, from a plain decode.
         """
         try:
             return self._index(list(first_frames))
-        except (UnsureError, OSError) as error:
-            _say_why_not(self._path, error)
+        except (UnsureError, av.FFmpegError, OSError) as error:
+            _say_why_not(self.path, error)
             return None
 
     def _index(self, first_frames: list[VideoFrame]) -> PacketIndex:
-        if self._unsure is not None or self._parser is None:
-            raise UnsureError(self._unsure)
-        pts, shown = np.array(self._pts), ~np.array(self._discarded)
+        if self._no_places is not None:
+            raise UnsureError(self._no_places)
+        assert self._parser is not None
+        pts, shown = np.array(self._pts), np.array(self._shown)
         keys = self._parser.keys()
         if not keys[0]:
             raise UnsureError("it does not start with a key frame")
@@ -111,9 +141,7 @@ class PacketCollector:
             starts=np.where(keys, ranks, -1),
             droppable=self._parser.droppable(),
         )
-        if [frame.pts for frame in first_frames] != np.sort(pts[shown])[: len(first_frames)].tolist():
-            raise UnsureError("frames come out in another order than their times say")
-        _check(self._path, index, dict(enumerate(first_frames)))
+        _check(self.path, index, dict(enumerate(first_frames)))
         return index
 
 
@@ -215,7 +243,7 @@ class Shadow:
             if packet.size == 0:
                 continue
             _refuse_side_data(packet)
-            self._places.add(packet, whole=unpack is None)
+            self._places.add(packet, bytes(packet), whole=unpack is None)
             if unpack is None:
                 yield packet
                 continue
@@ -277,7 +305,10 @@ def same_picture(one: VideoFrame, other: VideoFrame) -> bool:
 
 
 def _check(path: Path, index: PacketIndex, frames: Mapping[int, VideoFrame]) -> None:
-    found = take_by_index(path, index, set(frames), lambda frame: frame)
+    try:
+        found = take_by_index(path, index, set(frames), lambda frame: frame)
+    except DamagedError as error:
+        raise UnsureError(str(error)) from None
     for number, frame in frames.items():
         if number not in found or not same_picture(frame, found[number]):
             raise UnsureError(f"frame {number} read by the index is another")
@@ -305,5 +336,5 @@ def _say_why_not(path: Path, error: Exception) -> None:
 
 
 def _refuse_side_data(packet: Packet[VideoStream]) -> None:
-    if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change") or packet.has_sidedata("palette"):
+    if any(data.data_type in _NEW_HEADERS for data in packet.iter_sidedata()):
         raise UnsureError("headers that change on the way")

@@ -138,20 +138,18 @@ class Order(Protocol):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]: ...
 
 
-class ClipSource(Protocol):
-    """Where clips may lie ready.
+class ReadyClips(Protocol):
+    """Where clips of one reader lie ready.
 
     Attributes:
-        whole: It holds every clip that its reader may be asked for.
+        whole: It holds every clip that the reader may be asked for.
     """
 
     @property
     def whole(self) -> bool: ...
 
-    def read(
-        self, clip: Clip, video: Video, plan: ClipPlan, preprocessing: Preprocessing, out: NDArray[np.uint8]
-    ) -> bool:
-        """Write what `read_plan` would; or say, by False, that it is not there."""
+    def read(self, index: int, epoch: int, out: NDArray[np.uint8]) -> Drawn | None:
+        """Write what would be decoded, and say what is drawn for it; or say, by None, that it is not there."""
         ...
 
 
@@ -164,8 +162,9 @@ class ClipReader:
         preprocessing: Stream -> preprocessing.
         augmentation: For training; None elsewhere.
         seed: Of the augmentation.
-        store: Where clips may lie ready.
+        store: Where its clips may lie ready.
         decoder: Of the videos.
+        source: Differs with the content of what stands for videos; None where clips are what would be decoded.
     """
 
     def __init__(
@@ -176,8 +175,9 @@ class ClipReader:
         *,
         augmentation: Augmentation | None,
         seed: int,
-        store: ClipSource | None = None,
+        store: ReadyClips | None = None,
         decoder: str = "pyav",
+        source: str | None = None,
     ) -> None:
         self.clips = clips
         self.videos = videos
@@ -186,6 +186,7 @@ class ClipReader:
         self.seed = seed
         self.store = store
         self.decoder = decoder
+        self.source = source
 
     @property
     def num_views(self) -> int | None:
@@ -210,13 +211,12 @@ class ClipReader:
         Raises:
             DataError: It cannot be read.
         """
-        clip = self.clips[index]
-        video = self.videos[clip.video]
+        if self.store is not None and (ready := self.store.read(index, epoch, out["rgb"])) is not None:
+            return ready
+        video = self.videos[self.clips[index].video]
         plans, drawn = self.plan(index, epoch)
         for stream, plan in plans.items():
-            preprocessing = self.preprocessing[stream]
-            if self.store is None or not self.store.read(clip, video, plan, preprocessing, out[stream]):
-                read_plan(video, plan, preprocessing, decoder=self.decoder, out=out[stream])
+            read_plan(video, plan, self.preprocessing[stream], decoder=self.decoder, out=out[stream])
         return drawn
 
     def plan(self, index: int, epoch: int) -> tuple[dict[str, ClipPlan], Drawn]:

@@ -10,7 +10,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from kinema.data.bitstreams import UnsureError
+from kinema.data.bits import UnsureError
 from kinema.data.packet_index import DecoderSettings, PacketIndex
 
 # In front of a packet's data containers may have this much of their own.
@@ -39,15 +39,14 @@ class Places:
         """Close the file."""
         self._file.close()
 
-    def add(self, packet: Packet[VideoStream], *, whole: bool = True) -> None:
-        """Find a packet of the container.
+    def add(self, packet: Packet[VideoStream], data: bytes, *, whole: bool = True) -> None:
+        """Find a packet of the container, of which the content is given.
 
         Raises:
             UnsureError: It is not in the file as it is in the packet.
         """
         if packet.pos is None or packet.pos < 0:
             raise UnsureError("a packet whose place in the file is not known")
-        data = bytes(packet)
         position = packet.pos + self._offset
         if self._at(position, len(data)) != data:
             found = self._at(packet.pos, len(data) + _HEADER_BYTES).find(data)

@@ -44,7 +44,7 @@ _SAVE_EVERY = 64
 _SAVE_EVERY_S = 2.0
 
 # To be counted up whenever `probe` would find something else in the same file.
-_VERSION = f"3 packets {PACKETS_VERSION} av {av.__version__}"
+_VERSION = f"4 packets {PACKETS_VERSION} av {av.__version__}"
 
 _PACKETS = "packets_1"
 _TABLE = Table(

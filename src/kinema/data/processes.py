@@ -25,7 +25,7 @@ class Died:
 
 
 def results(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, apart: bool = False
 ) -> Generator[tuple[Item, Result | Died]]:
     """The result of every item: as they come from several processes where there are many, else one after the other.
 
@@ -33,9 +33,12 @@ def results(
         function: Of a module, so that another process finds it. What it raises is raised here.
         items: What to call it with.
         workers: Processes to use. Below 2 the work is done in this one, where nothing stops it from dying.
+        apart: Use at least one process, however few items there are.
     """
+    workers = max(workers, 1) if apart else workers
     # A daemonic process, such as a worker of a data loader, may not have children.
-    if workers > 1 and len(items) >= _POOL_FROM and not multiprocessing.current_process().daemon:
+    many = apart or (workers > 1 and len(items) >= _POOL_FROM)
+    if items and many and not multiprocessing.current_process().daemon:
         yield from _in_processes(function, items, workers=min(workers, len(items)))
     else:
         for item in items:

@@ -3,12 +3,13 @@
 Threads of this process take one clip after the other from a queue. Where reading takes a processor (decoding), each
 has a process of its own that does it, and hands it a second clip before the first is done, so that the process never
 waits. Only where to write and some small facts go through pipes: frames are written into memory that is shared. A
-thread whose process dies, or could not be heard any more, says so of the clip that was being read, starts another
-one and goes on.
+thread whose process dies, or could not be heard any more, says so of the clip that was being read, if there was one,
+starts another process and goes on.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import multiprocessing
@@ -87,6 +88,12 @@ class Reader(Protocol):
             DataError: It cannot be read.
         """
         ...
+
+
+class Lost(str):
+    """Why a clip was not read, where that is not the clip's: its process died. Another time it may be read."""
+
+    __slots__ = ()
 
 
 Answer = Drawn | str | Exception
@@ -254,8 +261,6 @@ class ReadAhead:
         try:
             while not self._closed:
                 while len(given) < _QUEUED and (task := self._take(wait=not given)) is not None:
-                    if not given and not self._processes[number].is_alive():
-                        self._start_again(number, given)  # somebody killed it while it had nothing to do
                     given.append(task)
                     self._processes[number].send(task)
                 if not given:
@@ -265,15 +270,20 @@ class ReadAhead:
                 except (EOFError, OSError):
                     if self._closed:
                         return
-                    job, (row,) = task = given.popleft()
-                    clip = self._reader.clips[job.items[row][0]]
-                    log.warning("the process that read %s died, another one goes on", clip.clip_id)
+                    was_reading = self._processes[number].is_reading
+                    lost = given.popleft() if was_reading else None  # else somebody killed it between two clips
                     self._start_again(number, given)
-                    self._answer(task, [f"{clip.video}: the process that read it died; out of memory, or a crash"])
+                    if lost is not None:
+                        self._answer(lost, [self._lost(*lost)])
                 else:
                     self._answer(given.popleft(), [answer])
         finally:
             self._processes[number].stop()
+
+    def _lost(self, job: Job, rows: range) -> Lost:
+        clip = self._reader.clips[job.items[rows.start][0]]
+        log.warning("the process that read %s died, another one goes on", clip.clip_id)
+        return Lost(f"{clip.video}: the process that read it died; out of memory, or a crash")
 
     def _start_again(self, number: int, given: Sequence[Task]) -> None:
         self._processes[number].stop()
@@ -287,12 +297,16 @@ class _Process:
 
     def __init__(self, reader: Reader, slots: Slots, others: Sequence[_Process]) -> None:
         context: Any = multiprocessing.get_context(start_method())
+        self._num_begun = context.RawValue("q", 0)
+        self._num_answered = -1  # the first is that it has started
         for _ in range(_ATTEMPTS):
             self._connection, theirs = context.Pipe()
             ours = [self._connection, *(other._connection for other in others)]
             forked = start_method() == "fork"
             self._process = context.Process(
-                target=_serve, args=(reader, slots, theirs, ours if forked else []), daemon=True
+                target=_serve,
+                args=(reader, slots, theirs, ours if forked else [], self._num_begun),
+                daemon=True,
             )
             with warnings.catch_warnings():
                 # From Python 3.12 on, of forking beside threads. `_serve` takes none of their locks.
@@ -305,8 +319,10 @@ class _Process:
             self.stop()
         raise RuntimeError("the processes that read clips end as soon as they are started")
 
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
+    @property
+    def is_reading(self) -> bool:
+        """Whether it is at a clip, or was when it died: has begun one more than it has answered."""
+        return self._num_begun.value > self._num_answered
 
     def send(self, task: Task) -> None:
         job, (row,) = task
@@ -323,7 +339,9 @@ class _Process:
         while not self._connection.poll(1.0):
             if not self._process.is_alive():
                 raise EOFError
-        return self._connection.recv()
+        answer = self._connection.recv()
+        self._num_answered += 1
+        return answer
 
     def kill(self) -> None:
         """End it at once; it has nothing to lose. The thread that waits for it sees that."""
@@ -356,7 +374,9 @@ def read_one(reader: Reader, slots: Slots, slot: int, row: int, index: int, epoc
         return error
 
 
-def _serve(reader: Reader, slots: Slots, ours: Connection, theirs: Sequence[Connection]) -> None:
+def _serve(
+    reader: Reader, slots: Slots, ours: Connection, theirs: Sequence[Connection], num_begun: ctypes.c_longlong
+) -> None:
     """Read what is asked for through the pipe until its other end closes, even by a kill."""
     # Ctrl-C, and the end that a batch system sends, reach the whole group: what follows is for the parent to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -368,7 +388,9 @@ def _serve(reader: Reader, slots: Slots, ours: Connection, theirs: Sequence[Conn
     with suppress(EOFError, OSError):
         ours.send(None)
         while True:
-            answer = read_one(reader, slots, *ours.recv())
+            asked = ours.recv()
+            num_begun.value += 1
+            answer = read_one(reader, slots, *asked)
             ours.send(_portable(answer) if isinstance(answer, Exception) else answer)
 
 

@@ -23,6 +23,9 @@ VERSION: Final = 1
 
 KEY_BYTES: Final = 16
 
+FAILED: Final = "failed"
+"""In the meta of an entry without data: why there are none."""
+
 _SHARD = re.compile(r"(\d+)-of-(\d+)\.idx")
 _HASHED_WORDS = 15
 # Odd, so that a change of any one word changes the sum.
@@ -58,20 +61,35 @@ def entry_key(facts: Any) -> bytes:
 
 def file_state(path: Path, root: Path | None = None) -> dict[str, Any]:
     """What tells a file from another, and from itself before it was changed: its path, from `root` where it lies below
-    it (a data set can be moved together with its stores), its size and its time of change.
+    it (a data set can be moved together with its stores), its size and its time of change. Of a folder of frames, how
+    many files are in it, and a digest of their names, sizes and times: a file that is written again changes nothing
+    about its folder.
 
     Raises:
         DataError: There is no such file, or it cannot be looked at.
     """
     try:
         stat = path.stat()
+        is_folder = path.is_dir()
+        state = _folder_state(path) if is_folder else {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     place = path.absolute()
     with suppress(ValueError):
         place = place if root is None else place.relative_to(root.absolute())
-    name = os.fsencode(place.as_posix()).decode("utf-8", errors="backslashreplace")
-    return {"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"path": _text(place.as_posix()), **state}
+
+
+def _folder_state(folder: Path) -> dict[str, Any]:
+    with os.scandir(folder) as entries:
+        files = [entry for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        stats = sorted((_text(entry.name), (stat := entry.stat()).st_size, stat.st_mtime_ns) for entry in files)
+    digest = hashlib.blake2b(json.dumps(stats).encode(), digest_size=16).hexdigest()
+    return {"files": len(stats), "digest": digest}
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def is_store(folder: Path) -> bool:
@@ -101,14 +119,23 @@ def description(folder: Path) -> dict[str, Any]:
 
 
 def agree(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
-    """See to it that a store is of a kind and of settings.
+    """See to it that a folder is a store of a kind and of settings.
+
+    Raises:
+        DataError: It is one of others.
+    """
+    if not is_store(folder):
+        _write_once(folder / "store.json", {"version": VERSION, "kind": kind, "settings": _plain(settings)})
+    check_agreement(folder, kind, settings)
+
+
+def check_agreement(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    """See that a store is of a kind and of settings.
 
     Raises:
         DataError: It is of others.
     """
-    plain = json.loads(json.dumps(dict(settings)))
-    if not is_store(folder):
-        _write_once(folder / "store.json", {"version": VERSION, "kind": kind, "settings": plain})
+    plain = _plain(settings)
     found = description(folder)
     if found["kind"] != kind:
         raise DataError(f"{folder}: is a store of {found['kind']}, not of {kind}; give another folder")
@@ -119,6 +146,11 @@ def agree(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
                 f"{folder}: was made with {name} = {before.get(name)!r}, not {plain.get(name)!r}; "
                 "a store has one of each setting: give another folder"
             )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+    return plain
 
 
 def _write_once(path: Path, value: Mapping[str, Any]) -> None:

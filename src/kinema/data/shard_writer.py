@@ -17,7 +17,17 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.data.shard_index import KEY_BYTES, RECORD, agree, index_files, joined, read_index, record_checksums, rows
+from kinema.data.shard_index import (
+    FAILED,
+    KEY_BYTES,
+    RECORD,
+    agree,
+    index_files,
+    joined,
+    read_index,
+    record_checksums,
+    rows,
+)
 from kinema.types import DataError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
@@ -25,6 +35,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 _ALIGNMENT = 64
 # A kill costs at most this much work, which is then done again; and this is how often the disk has to be waited for.
 _COMMIT_EVERY_S = 1.0
+
+
+class BusyError(DataError):
+    """Another process is writing the same shard."""
 
 
 class ShardWriter:
@@ -120,6 +134,14 @@ class ShardWriter:
         if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
             self.commit()
 
+    def append_failure(self, key: bytes, reason: str, meta: Mapping[str, Any]) -> None:
+        """Store that there is nothing to store under a key, and why: it need not be tried again.
+
+        Raises:
+            DataError: As `append`.
+        """
+        self.append(key, b"", {**meta, FAILED: reason})
+
     def commit(self) -> None:
         """See to it that everything up to here survives whatever happens.
 
@@ -171,7 +193,7 @@ class ShardWriter:
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise
-                raise DataError(
+                raise BusyError(
                     f"{self.folder}: another process is writing shard {self._name.replace('-of-', '/')} of this store; "
                     "wait for it, or give every job a shard of its own"
                 ) from None

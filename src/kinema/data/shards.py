@@ -9,6 +9,9 @@
 Data and meta are on the disk before the record that names them is written: whatever kills a writer, every record is of
 an entry that is whole. What lies behind the last record is dropped when the job goes on. Readers take the records of
 all jobs; of a key that two jobs stored, the first.
+
+An entry may say that there is nothing to store, and why: a clip that cannot be decoded is not tried again, and a store
+that lacks nothing else is complete.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.data.shard_index import (
+    FAILED,
+    check_agreement,
     description,
     entry_key,
     file_state,
@@ -38,7 +44,7 @@ from kinema.data.shard_index import (
 from kinema.data.shard_writer import Buffer, ShardWriter
 from kinema.types import DataError
 
-__all__ = ["Buffer", "ShardWriter", "Store", "entry_key", "file_state", "is_store"]
+__all__ = ["Buffer", "ShardWriter", "Store", "check_agreement", "entry_key", "file_state", "is_store"]
 
 _CHUNK = 4 * 2**20
 
@@ -58,9 +64,10 @@ class Store:
         self.settings = settings
         self._names = list(shards)
         self._records = joined(list(shards.values()))
-        self._starts = np.cumsum([0, *(len(records) for records in shards.values())])
+        self._offsets, self._lengths = self._records["offset"], self._records["length"]
+        self._starts: list[int] = np.cumsum([0, *(len(records) for records in shards.values())]).tolist()
         self._where = rows(self._records)
-        self._files: dict[str, int] = {}
+        self._files: dict[tuple[int, str], int] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
 
     @classmethod
@@ -124,7 +131,7 @@ class Store:
     @property
     def num_bytes(self) -> int:
         """Bytes of data, without meta."""
-        return int(self._records["length"].sum())
+        return int(self._lengths.sum())
 
     def num_bytes_of(self, key: bytes) -> int:
         """Bytes of data of one entry.
@@ -132,7 +139,22 @@ class Store:
         Raises:
             KeyError: There is no such entry.
         """
-        return int(self._record(key)[1]["length"])
+        return int(self._lengths[self._where[key]])
+
+    def failure(self, key: bytes) -> str | None:
+        """Why there is nothing under a key: what is said where it was to be stored. None where there is something.
+
+        Raises:
+            KeyError: There is no such entry.
+            DataError: It is damaged.
+        """
+        reason = None if self.num_bytes_of(key) else self.meta(key).get(FAILED)
+        return None if reason is None else str(reason)
+
+    def failures(self) -> dict[bytes, str]:
+        """Keys under which there is nothing, and why."""
+        empty = [key for key, row in self._where.items() if not self._lengths[row]]
+        return {key: reason for key in empty if (reason := self.failure(key)) is not None}
 
     def get(self, key: bytes) -> NDArray[np.uint8]:
         """Data of an entry: memory-mapped, read-only. Where the process may not map that much memory, a copy.
@@ -141,12 +163,12 @@ class Store:
             KeyError: There is no such entry.
             DataError: Its file is not as long as it was, or cannot be read.
         """
-        number, record = self._record(key)
-        offset, length = int(record["offset"]), int(record["length"])
+        row = self._where[key]
+        number, offset, length = self._place(row)
         mapped = self._mapped(number)
         if mapped is None:
             out = np.empty(length, dtype=np.uint8)
-            self.read_into(key, out)
+            self.read_row(row, out)
             return out
         if offset + length > len(mapped):
             raise self._short(number)
@@ -162,12 +184,27 @@ class Store:
 
         Raises:
             KeyError: There is no such entry.
-            DataError: Its file is not as long as it was, or cannot be read.
+            DataError: Its file is not as long as it was, or cannot be read; or there is nothing to be read, for the
+                reason that `failure` gives.
         """
-        number, record = self._record(key)
+        self.read_row(self._where[key], out, start=start)
+
+    def read_row(self, row: int, out: NDArray[Any], *, start: int = 0) -> None:
+        """As `read_into`, of the entry that is in this row: see `kinema.data.places`."""
+        number, offset, length = self._place(row)
         view = out.data.cast("B") if out.size else memoryview(b"")
-        assert 0 <= start <= start + view.nbytes <= int(record["length"]), (start, view.nbytes, record["length"])
-        self._read(number, "bin", int(record["offset"]) + start, view)
+        if not length and view.nbytes:
+            raise DataError(str(self._meta(row).get(FAILED)))
+        assert 0 <= start <= start + view.nbytes <= length, (start, view.nbytes, length)
+        self._read(number, "bin", offset + start, view)
+
+    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """Rows of entries; -1 where there is none."""
+        return np.fromiter((self._where.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
+
+    def contents(self, found: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Length and checksum of the data of the entries in some rows: (..., 2)."""
+        return np.stack([self._records[name][found] for name in ("length", "checksum")], axis=-1)
 
     def meta(self, key: bytes) -> dict[str, Any]:
         """What was stored beside the data of an entry.
@@ -176,7 +213,10 @@ class Store:
             KeyError: There is no such entry.
             DataError: It is damaged.
         """
-        number, record = self._record(key)
+        return self._meta(self._where[key])
+
+    def _meta(self, row: int) -> dict[str, Any]:
+        number, record = bisect_right(self._starts, row) - 1, self._records[row]
         line = bytearray(int(record["meta_length"]))
         self._read(number, "meta", int(record["meta_offset"]), memoryview(line))
         if zlib.crc32(line) != record["meta_checksum"]:
@@ -195,18 +235,18 @@ class Store:
         """
         buffer = memoryview(bytearray(_CHUNK))
         found = []
-        for key in self._where:
-            number, record = self._record(key)
+        for key, row in self._where.items():
             try:
-                self.meta(key)
-                checksum, offset, left = 0, int(record["offset"]), int(record["length"])
+                self._meta(row)
+                number, offset, left = self._place(row)
+                checksum = 0
                 while left:
                     part = buffer[: min(left, _CHUNK)]
                     self._read(number, "bin", offset, part)
                     checksum = zlib.crc32(part, checksum)
                     offset, left = offset + len(part), left - len(part)
                     checked(len(part))
-                if checksum != record["checksum"]:
+                if checksum != self._records["checksum"][row]:
                     found.append(key)
             except (DataError, ValueError):
                 found.append(key)
@@ -222,23 +262,23 @@ class Store:
         with suppress(AttributeError, OSError):
             self.close()
 
-    def _record(self, key: bytes) -> tuple[int, Any]:
-        row = self._where[key]
-        return int(np.searchsorted(self._starts, row, side="right")) - 1, self._records[row]
+    def _place(self, row: int) -> tuple[int, int, int]:
+        """Number of the shard, offset and length of data."""
+        return bisect_right(self._starts, row) - 1, int(self._offsets[row]), int(self._lengths[row])
 
     def _path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{self._names[number]}.{suffix}"
 
     def _file(self, number: int, suffix: str) -> int:
-        path = self._path(number, suffix)
-        descriptor = self._files.get(path.name)
+        descriptor = self._files.get((number, suffix))
         if descriptor is None:
+            path = self._path(number, suffix)
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from None
             # Of two threads that come here at once, both keep what the first has put there.
-            kept = self._files.setdefault(path.name, descriptor)
+            kept = self._files.setdefault((number, suffix), descriptor)
             if kept != descriptor:
                 os.close(descriptor)
                 descriptor = kept

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kinema.data import frame_store, transcoded
 from kinema.data.cache import cache_folder
 from kinema.data.frame_store import Files, FrameFormat, FrameStore
-from kinema.data.reading import ClipPlan, plan_of_view
+from kinema.data.loading import ClipReader
 from kinema.data.shards import Store, is_store
 from kinema.data.stored_video import stored_videos
 from kinema.data.video import Video
@@ -32,33 +32,18 @@ _REFUSED: set[Path] = set()
 """Stores that were said not to be used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What a list of clips is read from.
-
-    Attributes:
-        clips: To be given to a reader: as long as the list, in the same order, with the same labels.
-        videos: Likewise.
-        store: Likewise; None where no clip lies ready.
-    """
-
-    clips: list[Clip]
-    videos: dict[Path, Video]
-    store: FrameStore | None = None
-
-
-def find_source(
+def clip_reader(
     section: ClipsSection,
     clips: Sequence[Clip],
     videos: Mapping[Path, Video],
-    preprocessing: Preprocessing,
+    preprocessing: Mapping[str, Preprocessing],
     *,
     root: Path | None,
     augmentation: Augmentation | None = None,
     seed: int = 0,
     name: str = "clips",
-) -> Source:
-    """Take a list of clips from stores, as far as `clips.store` asks for it and they hold it; logs what it took.
+) -> ClipReader:
+    """What reads a list of clips: from stores, as far as `clips.store` asks for it and they hold it; logs what it took.
 
     Args:
         section: A recipe's `clips:`.
@@ -66,38 +51,33 @@ def find_source(
         videos: What probing their videos found.
         preprocessing: What frames have to be.
         root: Folder of the data set.
-        augmentation: Of the reader.
-        seed: Of the reader.
+        augmentation: For training.
+        seed: Of the augmentation.
         name: Of the list, for the log ("train").
 
     Raises:
         DataError: The store that the recipe names is not there, is damaged or of an unknown version.
     """
-    unchanged = Source(clips=list(clips), videos=dict(videos))
+    reader = ClipReader(clips, videos, preprocessing, augmentation=augmentation, seed=seed, decoder=section.decoder)
     if section.store == "none" or not clips:
-        return unchanged
+        return reader
+    named = Store.open(section.store) if isinstance(section.store, Path) else None
     files = Files(root)
-    if isinstance(section.store, Path):
-        store = Store.open(section.store)
-        store.check_lengths()
-        if store.kind == transcoded.KIND:
-            return _transcoded(store, unchanged, files, name)
-        if store.kind != frame_store.KIND:
-            return unchanged
-        stores = [store]
-    else:
-        stores = list(_known(root))
-    fitting = [store for store in stores if _fits(store, section, preprocessing)]
-    exact = FrameStore(fitting, files)
+    if named is not None:
+        named.check_lengths()
+        if named.kind == transcoded.KIND:
+            return _transcoded(named, reader, files, name)
+    # A store of features says nothing about frames.
+    stores = [named] if named is not None and named.kind == frame_store.KIND else known_stores(root, frame_store.KIND)
+    fitting = [store for store in stores if _fits(store, section, preprocessing["rgb"])]
     if fitting and not _is_endless(augmentation):
-        plans = _plans(clips, videos, preprocessing, augmentation, seed)
-        num_held = sum(exact.holds(clip, plan, preprocessing) for clip, plan in plans)
-        if num_held:
-            return _ready(exact, unchanged, num_held, len(plans), name)
-    if isinstance(section.store, Path):
-        _check_geometry(stores[0], preprocessing)
-        return _cut_again(stores[0], unchanged, root, name)
-    return unchanged
+        ready = FrameStore(reader, fitting, files)
+        if ready.num_held:
+            return _ready(ready, reader, name)
+    if named is not None and named.kind == frame_store.KIND:
+        _check_geometry(named, preprocessing["rgb"])
+        return _cut_again(named, reader, root, name)
+    return reader
 
 
 def register(folder: Path) -> None:
@@ -119,19 +99,16 @@ def registered() -> list[Path]:
     return [folder for folder in found if is_store(folder)]
 
 
-def known_folders(root: Path | None) -> list[Path]:
-    """Stores of a data set that are found without being named: in its folder, and those that were noted."""
+def known_stores(root: Path | None, kind: str) -> list[Store]:
+    """Stores of a data set that are found without being named: in its folder, and those that were noted. What is broken
+    is passed over, and said once."""
     folders = []
     if root is not None:
         root = root.parent if root.is_file() else root
         with suppress(OSError):
             folders = sorted(path for path in (root / FOLDER).iterdir() if is_store(path))
-    return list(dict.fromkeys((*folders, *registered())))
-
-
-def _known(root: Path | None) -> Sequence[Store]:
     stores = []
-    for folder in known_folders(root):
+    for folder in dict.fromkeys((*folders, *registered())):
         try:
             store = Store.open(folder)
             store.check_lengths()
@@ -140,7 +117,7 @@ def _known(root: Path | None) -> Sequence[Store]:
                 log.warning("a store is not used: %s", error)
             _REFUSED.add(folder)
             continue
-        if store.kind == frame_store.KIND:
+        if store.kind == kind:
             stores.append(store)
     return stores
 
@@ -178,44 +155,15 @@ def _is_endless(augmentation: Augmentation | None) -> bool:
     return augmentation.jitter or augmentation.min_scale < 1
 
 
-def _plans(
-    clips: Sequence[Clip],
-    videos: Mapping[Path, Video],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None,
-    seed: int,
-) -> list[tuple[Clip, ClipPlan]]:
-    """All that a reader may be asked for."""
-    num_views = 1 if augmentation is None else augmentation.num_views or 1
-    return [
-        (
-            clip,
-            plan_of_view(
-                clip,
-                videos[clip.video],
-                preprocessing,
-                index=index,
-                view=view,
-                augmentation=augmentation,
-                seed=seed,
-            )[0],
-        )
-        for index, clip in enumerate(clips)
-        for view in range(num_views)
-    ]
-
-
-def _ready(store: FrameStore, source: Source, num_held: int, num: int, name: str) -> Source:
-    whole = num_held == num
-    store.whole = whole
+def _ready(store: FrameStore, reader: ClipReader, name: str) -> ClipReader:
+    share = "all" if store.whole else f"{store.num_held:,} of {len(reader) * (reader.num_views or 1):,}"
     used = ", ".join(str(one.folder) for one in store.stores)
-    log.info("%s: %s read from frames stored in %s", name, "all" if whole else f"{num_held:,} of {num:,}", used)
-    return Source(clips=source.clips, videos=source.videos, store=store)
+    log.info("%s: %s read from frames stored in %s", name, share, used)
+    return _with(reader, store=store)
 
 
-def _cut_again(store: Store, source: Source, root: Path | None, name: str) -> Source:
-    found = stored_videos(store, source.clips, source.videos, root=root)
-    num = len(source.clips)
+def _cut_again(store: Store, reader: ClipReader, root: Path | None, name: str) -> ClipReader:
+    found = stored_videos(store, reader.clips, reader.videos, root=root)
     if found.num_stale:
         log.warning(
             "%s: the files of %d clips have changed since they were stored in %s; they are read from these files",
@@ -227,14 +175,20 @@ def _cut_again(store: Store, source: Source, root: Path | None, name: str) -> So
         "%s: %s of %s clips are cut out of the frames stored in %s, which have been scaled once before",
         name,
         f"{found.num_stored:,}",
-        f"{num:,}",
+        f"{len(reader):,}",
         store.folder,
     )
-    return Source(clips=found.clips, videos=found.videos)
+    return _with(reader, clips=found.clips, videos=found.videos, source=found.fingerprint if found.num_stored else None)
 
 
-def _transcoded(store: Store, source: Source, files: Files, name: str) -> Source:
-    videos = transcoded.videos(store, source.videos, files)
-    num = sum(videos[path] is not video for path, video in source.videos.items())
+def _transcoded(store: Store, reader: ClipReader, files: Files, name: str) -> ClipReader:
+    videos, fingerprint = transcoded.videos(store, reader.videos, files)
+    num = sum(videos[path] is not video for path, video in reader.videos.items())
     log.info("%s: %s of %s videos are read as transcoded in %s", name, f"{num:,}", f"{len(videos):,}", store.folder)
-    return Source(clips=source.clips, videos=videos)
+    return _with(reader, videos=videos, source=fingerprint if num else None)
+
+
+def _with(reader: ClipReader, **changes: Any) -> ClipReader:
+    changed = copy.copy(reader)
+    vars(changed).update(changes)
+    return changed

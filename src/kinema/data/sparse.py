@@ -24,6 +24,11 @@ from kinema.data.packet_index import DecoderSettings, PacketIndex
 
 R = TypeVar("R")
 
+
+class DamagedError(Exception):
+    """What a decoder makes up for what is missing depends on frames that are left out here."""
+
+
 # FFmpeg's decoders read beyond the end of a packet; what they find there has to be zeros.
 _PADDING_BYTES = 64
 
@@ -48,6 +53,7 @@ def take_by_index(path: Path, index: PacketIndex, wanted: set[int], take: Callab
         For each frame that came out, what `take` made of it. One is missing if the file is not what it was.
 
     Raises:
+        DamagedError: Something does not decode in full.
         OSError: The file cannot be read.
     """
     taken: dict[int, R] = {}
@@ -56,14 +62,13 @@ def take_by_index(path: Path, index: PacketIndex, wanted: set[int], take: Callab
         if os.fstat(descriptor).st_size != index.file_bytes:
             return taken
         decoder = open_decoder(index.settings)
-        for numbers, frame_of in _runs(index, wanted):
+        for start, numbers, frame_of in _runs(index, wanted):
             # How far frames may be out of order, as the container's reader found out. The decoder alone guesses too
             # little at first, and then drops frames.
             decoder.reorder_depth = index.settings.reorder_depth
-            for frame in _decoded(decoder, packets(descriptor, index, numbers)):
+            right = (index.frames >= index.starts[start]) | (index.frames < 0)
+            for frame in _decoded(decoder, packets(descriptor, index, numbers), right):
                 number = frame_of.get(frame.pts)
-                if number is not None and frame.is_corrupt:
-                    return {}  # what a decoder makes up for what is missing depends on frames that are left out here
                 if number is not None and number not in taken:
                     taken[number] = take(frame)
             decoder.flush_buffers()
@@ -112,8 +117,8 @@ def packets(descriptor: int, index: PacketIndex, numbers: NDArray[np.int64]) -> 
             yield packet
 
 
-def _runs(index: PacketIndex, wanted: set[int]) -> Iterator[tuple[NDArray[np.int64], dict[int | None, int]]]:
-    """Packets to decode from a key on, and which frame is to be taken from which of them."""
+def _runs(index: PacketIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.int64], dict[int | None, int]]]:
+    """A key, packets to decode from there on, and which frame is to be taken from which of them."""
     frames = np.array(sorted(wanted))
     sources = index.packet_of[frames]
     starts = index.start_of[frames]
@@ -123,20 +128,39 @@ def _runs(index: PacketIndex, wanted: set[int]) -> Iterator[tuple[NDArray[np.int
         needed = ~index.droppable[start : int(run_sources.max()) + 1]
         needed[run_sources - start] = True
         frame_of = dict(zip(cast("list[int | None]", run_sources.tolist()), frames[of_run].tolist(), strict=True))
-        yield np.flatnonzero(needed) + start, frame_of
+        yield start, np.flatnonzero(needed) + start, frame_of
 
 
-def _decoded(decoder: VideoCodecContext, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-    decode = decoder.decode
+def _decoded(
+    decoder: VideoCodecContext, packets: Iterator[Packet[VideoStream]], right: NDArray[np.bool_]
+) -> Iterator[VideoFrame]:
+    """Frames of a run. What does not decode matters where it should be right: not in pictures that are displayed before
+    the first one, as they need what was not read.
+
+    Raises:
+        DamagedError: Something that should be right does not decode in full.
+    """
     for packet in packets:
+        assert packet.pts is not None
         try:
-            yield from decode(packet)
-        except av.FFmpegError:  # what is missing will be noticed, and read as a player does
-            return
+            frames = decoder.decode(packet)
+        except av.FFmpegError as error:
+            if right[packet.pts]:
+                raise DamagedError(f"packet {packet.pts} does not decode ({error.strerror})") from None
+            continue
+        yield from _checked(frames, right)
     try:
-        yield from decode(None)
-    except av.FFmpegError:
-        return
+        frames = decoder.decode(None)
+    except av.FFmpegError as error:
+        raise DamagedError(f"the last packets do not decode ({error.strerror})") from None
+    yield from _checked(frames, right)
+
+
+def _checked(frames: list[VideoFrame], right: NDArray[np.bool_]) -> Iterator[VideoFrame]:
+    for frame in frames:
+        if frame.is_corrupt and frame.pts is not None and right[frame.pts]:
+            raise DamagedError(f"the frame of packet {frame.pts} is damaged")
+        yield frame
 
 
 def _pieces(index: PacketIndex, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

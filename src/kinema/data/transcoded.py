@@ -12,7 +12,7 @@ from kinema.data.frame_store import Files
 from kinema.data.probing import probe_all
 from kinema.data.shards import Store, entry_key
 from kinema.data.video import Video
-from kinema.types import DataError
+from kinema.types import DataError, fingerprint
 
 KIND: Final = "transcode"
 
@@ -34,18 +34,16 @@ def file_name(key: bytes) -> str:
     return f"{key.hex()}.mp4"
 
 
-def videos(store: Store, found: Mapping[Path, Video], files: Files) -> dict[Path, Video]:
-    """Path -> the transcoded video, or where there is none the one that was found. Files that have changed since have
-    none.
+def videos(store: Store, found: Mapping[Path, Video], files: Files) -> tuple[dict[Path, Video], str]:
+    """Path -> the transcoded video, or where there is none the one that was found; and what differs with the content of
+    these. Files that have changed since have none, nor have those that could not be transcoded.
 
     Raises:
         DataError: A transcoded video is not what was written.
     """
-    names = {}
-    for path in found:
-        key = video_key(files.state(path))
-        if key in store:
-            names[path] = store.folder / FOLDER / file_name(key)
+    keys = {path: video_key(files.state(path)) for path in found}
+    digests = {path: store.get(key).tobytes().hex() for path, key in keys.items() if key in store}
+    names = {path: store.folder / FOLDER / file_name(keys[path]) for path, content in digests.items() if content}
     probed = probe_all(names.values())
     result = dict(found)
     for path, name in names.items():
@@ -54,7 +52,7 @@ def videos(store: Store, found: Mapping[Path, Video], files: Files) -> dict[Path
             raise DataError(f"{video}; see kinema data check {store.folder}")
         # How long the last frame is on display, not every container says in the same way.
         result[path] = replace(video, duration_s=found[path].duration_s, fps=found[path].fps)
-    return result
+    return result, fingerprint({keys[path].hex(): digests[path] for path in names})
 
 
 def digest(path: Path) -> bytes:
@@ -75,7 +73,7 @@ def damaged(store: Store, *, checked: Callable[[int], None] = lambda _num_bytes:
         checked: Called with the number of bytes of each video that has been read.
     """
     found = store.damaged()
-    for key in store:
+    for key in _made(store):
         path = store.folder / FOLDER / file_name(key)
         try:
             if key not in found and digest(path) != store.get(key).tobytes():
@@ -88,5 +86,10 @@ def damaged(store: Store, *, checked: Callable[[int], None] = lambda _num_bytes:
 
 def num_bytes(store: Store) -> int:
     """Of all videos of a store, as far as they are there."""
-    sizes = ((store.folder / FOLDER / file_name(key)) for key in store)
+    sizes = ((store.folder / FOLDER / file_name(key)) for key in _made(store))
     return sum(path.stat().st_size for path in sizes if path.is_file())
+
+
+def _made(store: Store) -> list[bytes]:
+    """Keys of videos that could be transcoded."""
+    return [key for key in store if store.num_bytes_of(key)]

@@ -64,7 +64,8 @@ def is_short(duration_s: float, container: InputContainer, stream: VideoStream) 
     if stream.duration and stream.time_base:
         promised_s = float(stream.duration * stream.time_base)
     elif container.duration and len(container.streams) == 1:  # with sound, that may be what is longer
-        promised_s = container.duration / av.time_base
+        # In Matroska, as FFmpeg writes it, up to the end from 0 on, wherever the video begins.
+        promised_s = (container.duration - max(container.start_time or 0, 0)) / av.time_base
     else:
         return False
     if promised_s - duration_s <= max(0.1 * promised_s, 0.5):

@@ -14,11 +14,11 @@ from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
-from kinema.data.sources import find_source
 from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results
 from kinema.models.load import load_model
 from kinema.models.weights import TrainingFacts, read_training
@@ -96,9 +96,8 @@ def evaluate(
         preprocessing=config.preprocessing,
         batch_size=clips_section.batch_size,
         workers=clips_section.workers,
-        decoder=clips_section.decoder,
-        find=lambda some, probed: find_source(
-            clips_section, some, probed, config.preprocessing["rgb"], root=data.root, name=chosen
+        read=lambda some, probed: evaluation_reader(
+            model, clips_section, some, probed, config.preprocessing, root=data.root, name=chosen, required=True
         ),
         description=f"evaluating on {chosen} clips",
         reporter=reporter,

@@ -14,15 +14,16 @@ from torch import nn
 from kinema.data.decoding import Video
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
-from kinema.data.sources import Source
+from kinema.data.read_ahead import Reader
 from kinema.data.usable import split_readable
 from kinema.evaluation.predictions import Predictions
+from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import faster, micro_batch
 from kinema.progress import SILENT, Reporter
 from kinema.sections import RuntimeSection
 from kinema.types import Clip, DataError, Heads, Preprocessing, UserError
 
-FindSource: TypeAlias = Callable[[list[Clip], dict[Path, Video]], Source]
+MakeReader: TypeAlias = Callable[[list[Clip], dict[Path, Video]], Reader]
 
 
 def predict_clips(
@@ -36,7 +37,7 @@ def predict_clips(
     workers: int,
     runtime: RuntimeSection | None = None,
     decoder: str = "pyav",
-    find: FindSource | None = None,
+    read: MakeReader | None = None,
     description: str = "predicting",
     reporter: Reporter = SILENT,
 ) -> Predictions:
@@ -52,16 +53,17 @@ def predict_clips(
         workers: Processes that read clips.
         runtime: How it may be computed faster; by default what a recipe that says nothing asks for.
         decoder: What decodes videos: `clips.decoder`.
-        find: Which stores clips are read from, given those that can be read and their videos. Predictions are of
-            the clips as they were given. By default none.
+        read: Makes what clips are read by, given those that can be read and their videos: frames, or features of the
+            model's backbone. Predictions are of the clips as they were given. By default videos are decoded.
         description: What the reporter shows.
         reporter: Where to show progress.
     """
     readable, probed, skipped = split_readable(clips, videos)
     collector = Collector()
-    source = Source(clips=readable, videos=probed) if find is None else find(readable, probed)
-    reader = ClipReader(
-        source.clips, source.videos, preprocessing, augmentation=None, seed=0, store=source.store, decoder=decoder
+    reader: Reader = (
+        ClipReader(readable, probed, preprocessing, augmentation=None, seed=0, decoder=decoder)
+        if read is None
+        else read(readable, probed)
     )
     order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
     device = next(model.parameters()).device
@@ -92,6 +94,9 @@ def _example(preprocessing: Mapping[str, Preprocessing], device: torch.device) -
 def _logits(
     model: nn.Module, batch: Batch, preprocessing: Mapping[str, Preprocessing], at_once: int
 ) -> dict[str, Float[torch.Tensor, "B _K"]]:
+    if batch.features is not None:
+        assert isinstance(model, FrameModel)
+        return model.classify(batch.features.float())
     found = []
     for start in range(0, len(batch), at_once):
         rows = slice(start, start + at_once)

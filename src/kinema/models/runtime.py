@@ -11,6 +11,7 @@ import copy
 import ctypes
 import functools
 import logging
+import os
 import platform
 import sys
 import time
@@ -192,6 +193,8 @@ def describe(model: nn.Module, runtime: RuntimeSection, device: torch.device) ->
     if device.type == "cpu":
         kept = runtime.keep_memory and keep_memory()
         said.append("freed memory kept" if kept else "freed memory given back")
+        if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
+            said.append("threads that wait sleep")
     if frozen:
         dtype, why = arithmetic(runtime, device)
         said.append(f"features in {'bf16' if dtype is torch.bfloat16 else 'fp32'}{f' ({why})' if why else ''}")

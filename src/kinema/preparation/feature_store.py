@@ -19,10 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kinema.data.frame_store import Files
 from kinema.data.loading import ClipReader, Drawn, Layout
-from kinema.data.shards import Store, entry_key, file_state
+from kinema.data.places import Places
+from kinema.data.shard_index import KEY_BYTES
+from kinema.data.shards import entry_key
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.types import DataError, fingerprint
+from kinema.types import Clip, DataError, fingerprint
 
 KIND: Final = "features"
 
@@ -127,29 +130,27 @@ def weights_digest(backbone: FrameBackbone) -> str:
     return digest.hexdigest()
 
 
-def clip_keys(reader: ClipReader, *, root: Path | None) -> tuple[NDArray[np.uint8], dict[int, str]]:
+def clip_keys(reader: ClipReader, files: Files) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Keys of all versions of all clips of a reader.
 
     Args:
         reader: Of a number of versions that is known.
-        root: Folder of the data set; files below it are known by their path from there.
+        files: The data set's.
 
     Returns:
         (views, clips, 16), and index -> why a clip has none: its file is gone, or its times lie outside it.
     """
     assert reader.num_views is not None
-    keys = np.zeros((reader.num_views, len(reader), 16), dtype=np.uint8)
-    states: dict[Path, dict[str, Any]] = {}
+    keys = np.zeros((reader.num_views, len(reader), KEY_BYTES), dtype=np.uint8)
     failures: dict[int, str] = {}
     for index, clip in enumerate(reader.clips):
         try:
-            if clip.video not in states:
-                states[clip.video] = file_state(clip.video, root)
+            state = files.state(clip.video)
             for view in range(reader.num_views):
                 plans, drawn = reader.plan(index, view)
                 plan = plans["rgb"]
                 box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
-                facts = [states[clip.video], [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
+                facts = [state, [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
                 keys[view, index] = np.frombuffer(entry_key(facts), dtype=np.uint8)
         except DataError as error:
             failures[index] = str(error)
@@ -160,31 +161,35 @@ class FeatureReader:
     """Reads features in place of frames; made to be used with `kinema.data.loading.clip_loader`.
 
     Args:
-        store: Holds the features.
+        places: Where the features of each version of each clip lie: (views, clips).
         form: What they are.
-        keys: From `clip_keys`.
-        reader: Whose clips they are of.
+        clips: Which clips.
         failures: Index -> why there are no features of a clip.
     """
 
     in_processes = False
 
     def __init__(
-        self,
-        store: Store,
-        form: FeatureFormat,
-        keys: NDArray[np.uint8],
-        reader: ClipReader,
-        failures: Mapping[int, str],
+        self, places: Places, form: FeatureFormat, clips: Sequence[Clip], failures: Mapping[int, str] | None = None
     ) -> None:
-        self.store = store
+        self.places = places
         self.form = form
-        self.clips = reader.clips
-        self.failures = failures
-        self._keys = keys
+        self.clips = clips
+        self.failures = dict(failures or {})
+        self._num_views = len(places.held)
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def source(self) -> str:
+        """Differs whenever a feature does that is read."""
+        return self.places.fingerprint
+
+    @property
+    def folders(self) -> list[Path]:
+        """Stores that it reads from."""
+        return [store.folder for store in self.places.stores]
 
     def layout(self) -> Layout:
         """Shape and type of the features of one clip."""
@@ -196,15 +201,10 @@ class FeatureReader:
         Raises:
             DataError: There are none, for the reason for which there are no frames, or the store cannot be read.
         """
-        if index in self.failures:
-            raise DataError(self.failures[index])
         # Not from mapped memory: what was read would count as this process's.
-        try:
-            self.store.read_into(self._keys[epoch % len(self._keys), index].tobytes(), out["features"])
-        except KeyError:
-            raise DataError(
-                f"{self.clips[index].video}: no features are stored of {self.clips[index].clip_id}"
-            ) from None
+        if not self.places.read((epoch % self._num_views, index), out["features"]):
+            clip = self.clips[index]
+            raise DataError(self.failures.get(index, f"{clip.video}: no features are stored of {clip.clip_id}"))
         return Drawn()
 
     def values(self, indices: Sequence[int] | None = None, view: int = 0) -> NDArray[Any]:

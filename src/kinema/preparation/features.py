@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,24 +20,23 @@ from torch import Tensor
 
 from kinema.data.cache import cache_folder
 from kinema.data.device import to_model_input
+from kinema.data.frame_store import Files
 from kinema.data.loading import Batch, ClipReader, clip_loader
-from kinema.data.shards import ShardWriter, Store, is_store
-from kinema.data.sources import known_folders, register
+from kinema.data.places import Places
+from kinema.data.read_ahead import Lost
+from kinema.data.shards import Store
+from kinema.data.sources import known_stores, register
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
-from kinema.preparation.frames import Stored
-from kinema.preparation.room import check_room
-from kinema.progress import SILENT, Reporter
-from kinema.types import DataError
+from kinema.preparation.storing import Entry, Stored, Storing, storing
+from kinema.progress import SILENT, Reporter, Task
+from kinema.types import DataError, Preprocessing
 from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
 
 _LARGEST_BYTES = 2 * 2**30
 """More than this is not written into the user's cache unasked."""
-
-_CACHE_SHARDS = 8
-"""Processes that may write into one store of the cache at a time."""
 
 
 def prepare_features(
@@ -72,33 +71,19 @@ def prepare_features(
         DataError: The folder holds another store, or cannot be written, or there is no room for what is missing.
     """
     form = FeatureFormat.of(backbone, readers[0], stored_as=stored_as, maps=maps)
-    job = _Job(backbone, form, folder, batch_size=batch_size, workers=workers, reporter=reporter)
-    failures, num_asked = dict[str, str](), 0
-    with _writer(folder, form, shard) as writer:
-        parts = []
-        for reader in readers:
-            keys, missing = clip_keys(reader, root=root)
-            failures |= {reader.clips[index].clip_id: reason for index, reason in missing.items()}
-            asked = _part(keys, missing, shard)
-            num_asked += len(asked)
-            parts.append((reader, [item for item in asked if item.key not in writer]))
-        pending = {item.key for _, items in parts for item in items}
-        check_room(folder, len(pending) * form.num_bytes, f"{len(pending):,} clips")
-        num_new = 0
-        for reader, items in parts:
-            items = [item for item in items if item.key not in writer]  # one split may hold what another does
-            unreadable = job.run(reader, items, writer, "computing features")
-            failures |= {reader.clips[index].clip_id: reason for index, reason in unreadable.items()}
-            num_new += sum(item.index not in unreadable for item in items)
+    files = Files(root)
+    failures: dict[str, str] = {}
+    entries: dict[bytes, _Version] = {}
+    for reader in readers:
+        keys, unreadable = clip_keys(reader, files)
+        failures |= {reader.clips[index].clip_id: reason for index, reason in unreadable.items()}
+        for version in _versions(reader, keys, unreadable):
+            entries.setdefault(version.key, version)  # one split may hold what another does
+    computing = _Computing(backbone=backbone, form=form, batch_size=batch_size, workers=workers, reporter=reporter)
+    job = computing.run(list(entries.values()), folder, files, shard=shard, description="computing features")
     register(folder)
-    num_before = num_asked - sum(len(items) for _, items in parts)
-    return Stored(
-        num_asked=num_asked,
-        num_before=num_before,
-        num_new=num_new,
-        num_bytes=num_new * form.num_bytes,
-        failures=failures,
-    )
+    done = job.result()
+    return replace(done, failures={**failures, **done.failures})
 
 
 def frozen_features(
@@ -111,11 +96,12 @@ def frozen_features(
     folder: Path | None = None,
     stored_as: StoredAs | None = None,
     maps: bool = False,
+    compute: bool = True,
     description: str = "computing features",
     reporter: Reporter = SILENT,
 ) -> FeatureReader | None:
     """Features of all clips of a reader in all their versions. Those that were computed before are taken, the others
-    computed.
+    computed and kept in the cache: no store that somebody has prepared is written to.
 
     Args:
         backbone: Frozen, on the device to use.
@@ -123,236 +109,242 @@ def frozen_features(
         batch_size: Clips at once.
         workers: Processes that read clips.
         root: Folder of the data set.
-        folder: A store; by default one that was prepared, or else one in the cache, in fp16.
+        folder: A store; by default those that were prepared, and that in the cache.
         stored_as: Take no store of other numbers: those that a run was begun with.
         maps: Features before they are averaged over the frame.
+        compute: Whether to compute any.
         description: What the reporter shows.
         reporter: Where to show progress.
 
     Returns:
         None, and a message that says why, where they cannot be kept in the cache: there is no room, or they would be
-        too many to be written unasked. With a `folder`, never.
+        too many to be written unasked. Without `compute`, where any is missing.
 
     Raises:
-        DataError: The store in `folder` is of something else, or what it lacks cannot be written there.
+        DataError: The store in `folder` is of something else; or it lacks some that cannot be kept.
     """
-    assert backbone.frozen
-    form = FeatureFormat.of(backbone, reader, maps=maps)
-    if folder is not None:
-        form = _agreed(folder, form)
-    keys, failures = clip_keys(reader, root=root)
-    if folder is None:
-        prepared = _prepared(form, _wanted(keys, failures), root, stored_as)
-        if prepared is not None:
-            return FeatureReader(prepared, replace(form, stored_as=_stored_as(prepared)), keys, reader, failures)
-        if stored_as not in (None, form.stored_as):
-            log.warning("features are not kept: the run was begun with a store of %s, which is not there", stored_as)
-            return None
-    job = _Job(backbone, form, folder or _cached(form), batch_size=batch_size, workers=workers, reporter=reporter)
-    try:
-        store = _complete(job, reader, keys, failures, description, unasked=folder is None)
-    except DataError as error:
-        if folder is not None:
-            raise
-        log.warning("features are not kept: %s", error)
+    files = Files(root)
+    keys, failures = clip_keys(reader, files)
+    form, stores = _found(FeatureFormat.of(backbone, reader, maps=maps), folder, root, keys, stored_as)
+    places = Places(stores, keys)
+    missing = [version for version in _versions(reader, keys, failures) if not places.held[version.view, version.index]]
+    if missing and not compute:
         return None
-    return None if store is None else FeatureReader(store, form, keys, reader, failures)
+    if missing:
+        if folder is not None:
+            log.info(
+                "%s lacks features of %s clips; they are computed, and kept in the cache", folder, f"{len(missing):,}"
+            )
+        computing = _Computing(backbone=backbone, form=form, batch_size=batch_size, workers=workers, reporter=reporter)
+        try:
+            _check_size(form, len(missing))
+            job = computing.run(missing, _cached(form), files, shard=None, description=description)
+            places = Places([*stores, *_in_cache(form)], keys)
+        except DataError as error:
+            if folder is not None:
+                raise DataError(
+                    f"clips.store: {folder} lacks features of {len(missing):,} clips, and they are not kept in the "
+                    f"cache: {error}; complete the store with kinema data prepare --features"
+                ) from None
+            log.warning("features are not kept: %s", error)
+            return None
+        # Those that could not be read and may be another time: the others are in the store.
+        failures |= {
+            index: job.failures[clip.clip_id] for index, clip in enumerate(reader.clips) if clip.clip_id in job.failures
+        }
+    return FeatureReader(places, form, reader.clips, failures)
 
 
-def _cached(form: FeatureFormat) -> Path:
-    return cache_folder() / "features" / form.fingerprint
+def _check_size(form: FeatureFormat, num_clips: int) -> None:
+    """What is not asked for has to be small.
+
+    Raises:
+        DataError: It is not.
+    """
+    num_bytes = num_clips * form.num_bytes
+    if num_bytes > _LARGEST_BYTES:
+        raise DataError(
+            f"they would take {byte_size(num_bytes)} in {_cached(form).parent}; kinema data prepare --features stores "
+            "them where you like"
+        )
 
 
-def _agreed(folder: Path, form: FeatureFormat) -> FeatureFormat:
-    """The format with the number type of a store, whose other settings have to be the same."""
+def _found(
+    form: FeatureFormat, folder: Path | None, root: Path | None, keys: NDArray[np.uint8], stored_as: StoredAs | None
+) -> tuple[FeatureFormat, list[Store]]:
+    """Where features may lie already, all in numbers of one type: those of the store that is named, else those in
+    which most of them are."""
+    if folder is not None:
+        named = _agreed(folder, form)
+        form = replace(form, stored_as=_stored_as(named))
+        return form, [named, *_in_cache(form)]
+    prepared = _prepared(form, root)
+    best: tuple[int, FeatureFormat, list[Store]] = 0, replace(form, stored_as=stored_as or form.stored_as), []
+    types: tuple[StoredAs, ...] = ("fp16", "fp32")
+    for kind in types if stored_as is None else (stored_as,):
+        of_kind = replace(form, stored_as=kind)
+        stores = [*(store for store in prepared if _stored_as(store) == kind), *_in_cache(of_kind)]
+        num_held = int(Places(stores, keys).held.sum())
+        if num_held and num_held >= best[0]:
+            best = num_held, of_kind, stores
+    return best[1:]
+
+
+def _agreed(folder: Path, form: FeatureFormat) -> Store:
+    """A store that is named, whose settings but for the type of numbers have to be these."""
     store = Store.open(folder, kind=KIND)
     store.check_lengths()
-    form = replace(form, stored_as=_stored_as(store))
-    difference = form.difference(store.settings)
+    has_maps = len(store.settings.get("shape", ())) == 4
+    if has_maps != form.is_maps:
+        held, wanted = ("feature maps", "without") if has_maps else ("features averaged over the frame", "with")
+        raise DataError(
+            f"clips.store: {folder} holds {held}, which this model does not take; prepare it {wanted} --maps"
+        )
+    difference = replace(form, stored_as=_stored_as(store)).difference(store.settings)
     if difference is not None:
         raise DataError(f"clips.store: {folder} holds features of something else: {difference}")
-    return form
+    return store
+
+
+def _prepared(form: FeatureFormat, root: Path | None) -> list[Store]:
+    """Stores that somebody has prepared of exactly this."""
+    return [
+        store
+        for store in known_stores(root, KIND)
+        if replace(form, stored_as=_stored_as(store)).difference(store.settings) is None
+    ]
 
 
 def _stored_as(store: Store) -> StoredAs:
     return "fp32" if store.settings.get("stored_as") == "fp32" else "fp16"
 
 
-def _prepared(
-    form: FeatureFormat, wanted: NDArray[np.uint8], root: Path | None, stored_as: StoredAs | None
-) -> Store | None:
-    """A store that somebody has prepared of exactly this, with every clip in it."""
-    for folder in known_folders(root):
-        try:
-            store = Store.open(folder)
-            store.check_lengths()
-        except DataError as error:
-            log.warning("a store is not used: %s", error)
-            continue
-        if store.kind != KIND or replace(form, stored_as=_stored_as(store)).difference(store.settings) is not None:
-            continue
-        if stored_as not in (None, _stored_as(store)):
-            continue
-        num_there = sum(key.tobytes() in store for key in wanted)
-        if num_there == len(wanted):
-            return store
-        log.info("%s: holds features of %d of %d clips, and is not used", folder, num_there, len(wanted))
-    return None
+def _cached(form: FeatureFormat) -> Path:
+    return cache_folder() / "features" / form.fingerprint
 
 
-def _complete(
-    job: _Job,
-    reader: ClipReader,
-    keys: NDArray[np.uint8],
-    failures: dict[int, str],
-    description: str,
-    *,
-    unasked: bool,
-) -> Store | None:
-    """The store with everything in it that can be read; the rest is added to `failures`."""
-    wanted = _wanted(keys, failures)
-    store = _opened(job.folder, wanted, throw_away=unasked)
-    if store is not None and all(key.tobytes() in store for key in wanted):
-        return store
-    if unasked:
-        num_bytes = len(wanted) * job.form.num_bytes
-        if num_bytes > _LARGEST_BYTES:
-            log.info(
-                "features are not kept: they would take %s in %s. kinema data prepare --features stores them "
-                "where you like, and clips.store=STORE reads them",
-                byte_size(num_bytes),
-                job.folder.parent,
-            )
-            return None
-    what = f"the features of {len(wanted):,} clips"
-    if not is_store(job.folder):  # nothing is left behind where there is no room
-        check_room(job.folder, len(wanted) * job.form.num_bytes, what)
-    with _writer(job.folder, job.form, (1, _CACHE_SHARDS) if unasked else (1, 1), others=unasked) as writer:
-        pending = [item for item in _part(keys, failures, (1, 1)) if item.key not in writer]
-        check_room(job.folder, len(pending) * job.form.num_bytes, what)
-        failures.update(job.run(reader, pending, writer, description))
-    return Store.open(job.folder, kind=KIND)
-
-
-def _opened(folder: Path, wanted: NDArray[np.uint8], *, throw_away: bool) -> Store | None:
-    """The store, if there is one. One in the cache that is broken is thrown away."""
+def _in_cache(form: FeatureFormat) -> list[Store]:
+    """The store in the cache, if there is one. One that is broken is thrown away."""
+    folder = _cached(form)
     if not folder.exists():
-        return None
+        return []
     try:
         store = Store.open(folder, kind=KIND)
-        for key in wanted:
-            if key.tobytes() in store:
-                store.get(key.tobytes())  # finds out whether its file is as long as it was
-        return store
+        store.check_lengths()
+        return [store]
     except DataError as error:
-        if not throw_away:
-            raise
         log.warning("stored features are broken and computed again: %s", error)
         shutil.rmtree(folder, ignore_errors=True)
-        return None
+        return []
 
 
-def _writer(folder: Path, form: FeatureFormat, shard: tuple[int, int], *, others: bool = False) -> ShardWriter:
-    """A writer of one shard; with `others`, of the first that no other process is writing."""
-    number, count = shard
-    while True:
-        try:
-            return ShardWriter(folder, kind=KIND, settings=form.facts, shard=(number, count))
-        except DataError as error:
-            if not others or number == count or "another process" not in str(error):
-                raise
-            number += 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version(Entry):
+    """A version of a clip whose features are to be stored."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A version of a clip that is to be computed."""
-
+    reader: ClipReader
     index: int
     view: int
-    key: bytes
 
 
-def _wanted(keys: NDArray[np.uint8], failures: dict[int, str]) -> NDArray[np.uint8]:
-    usable = np.ones(keys.shape[1], dtype=bool)
-    usable[list(failures)] = False
-    return keys[:, usable].reshape(-1, keys.shape[2])
-
-
-def _part(keys: NDArray[np.uint8], failures: dict[int, str], shard: tuple[int, int]) -> list[_Pending]:
-    """What falls to one job: versions that are the same, such as one clip listed twice, once."""
-    number, count = shard
-    found: dict[bytes, _Pending] = {}
+def _versions(reader: ClipReader, keys: NDArray[np.uint8], unreadable: Mapping[int, str]) -> list[_Version]:
+    """Versions that are the same, such as one clip listed twice, once."""
+    found: dict[bytes, _Version] = {}
     for view, of_view in enumerate(keys):
         for index, row in enumerate(of_view):
-            key = row.tobytes()
-            if int.from_bytes(key[:8], "little") % count == number - 1 and index not in failures:
-                found.setdefault(key, _Pending(index, view, key))
+            if index not in unreadable:
+                clip, key = reader.clips[index], row.tobytes()
+                version = _Version(key=key, name=clip.clip_id, path=clip.video, reader=reader, index=index, view=view)
+                found.setdefault(key, version)
     return list(found.values())
 
 
-class _PendingOrder:
+class _Order:
     """Batches of what is to be computed, as a loader takes them: (index, epoch), where epoch is the version."""
 
-    def __init__(self, pending: Sequence[_Pending], batch_size: int) -> None:
+    def __init__(self, versions: Mapping[int, _Version], batch_size: int) -> None:
         self.batch_size = batch_size
+        self._versions = versions
         # One version of a clip at a time: a batch says of its clips which they are, and not of which version.
-        self.batches = []
-        for view in sorted({item.view for item in pending}):
-            of_view = [item for item in pending if item.view == view]
-            self.batches += [of_view[start : start + batch_size] for start in range(0, len(of_view), batch_size)]
+        self.batches: list[list[int]] = []
+        for view in sorted({version.view for version in versions.values()}):
+            places = [place for place, version in versions.items() if version.view == view]
+            self.batches += [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.batches:
-            yield [(item.index, item.view) for item in batch]
+        for places in self.batches:
+            yield [(self._versions[place].index, self._versions[place].view) for place in places]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Computes features and writes them."""
+@dataclass(frozen=True, kw_only=True)
+class _Computing:
+    """Computes features and stores them."""
 
     backbone: FrameBackbone
     form: FeatureFormat
-    folder: Path
     batch_size: int
     workers: int
     reporter: Reporter
 
     def run(
-        self, reader: ClipReader, pending: Sequence[_Pending], writer: ShardWriter, description: str
-    ) -> dict[int, str]:
-        """Compute and write. Index -> why a clip cannot be read."""
-        failures: dict[int, str] = {}
-        if not pending:
-            return failures
-        device = next(self.backbone.parameters()).device
-        order = _PendingOrder(pending, self.batch_size)
-        num_wanted = len(reader) * (reader.num_views or 1)
+        self,
+        versions: Sequence[_Version],
+        folder: Path,
+        files: Files,
+        *,
+        shard: tuple[int, int] | None,
+        description: str,
+    ) -> Storing:
+        """Compute what is missing in a store, and store it."""
+        with storing(
+            versions,
+            folder,
+            kind=KIND,
+            settings=self.form.facts,
+            files=files,
+            shard=shard,
+            estimate=lambda places: len(places) * self.form.num_bytes,
+            unit="clips",
+        ) as job:
+            total, num_todo = len(job.part), len(job.todo)
+            with self.reporter.track(description, total=total, unit="clips", done=total - num_todo) as task:
+                for reader in dict.fromkeys(version.reader for version in versions):
+                    places = [place for place in job.todo if versions[place].reader is reader]
+                    self._compute(reader, {place: versions[place] for place in places}, job, task)
+        return job
+
+    def _compute(self, reader: ClipReader, versions: Mapping[int, _Version], job: Storing, task: Task) -> None:
+        if not versions:
+            return
+        on_gpu = next(self.backbone.parameters()).device.type == "cuda"
+        order = _Order(versions, self.batch_size)
         with (
             torch.inference_mode(),
-            self.reporter.track(description, total=num_wanted, unit="clips", done=num_wanted - len(pending)) as task,
-            clip_loader(reader, order, workers=self.workers, pin_memory=device.type == "cuda") as loader,
+            clip_loader(reader, order, workers=self.workers, pin_memory=on_gpu) as loader,
         ):
-            for items, batch in zip(order.batches, loader, strict=True):
-                failures |= batch.failures
-                if len(batch):
-                    keys = {item.index: item for item in items}
-                    values = self._features(batch.to(device), reader)
-                    for index, value in zip(batch.indices.tolist(), values, strict=True):
-                        meta = {"clip": reader.clips[index].clip_id, "view": keys[index].view}
-                        writer.append(keys[index].key, np.ascontiguousarray(value), meta)
-                task.advance(len(items))
-        return failures
+            for places, batch in zip(order.batches, loader, strict=True):
+                place_of = {versions[place].index: place for place in places}
+                for index, reason in batch.failures.items():
+                    job.fail(place_of[index], reason, died=isinstance(reason, Lost))
+                values = self._features(batch, reader.preprocessing) if len(batch) else ()
+                for index, value in zip(batch.indices.tolist(), values, strict=True):
+                    place = place_of[index]
+                    meta = {"clip": versions[place].name, "view": versions[place].view}
+                    job.add(place, np.ascontiguousarray(value), meta)
+                task.advance(len(places))
 
-    def _features(self, batch: Batch, reader: ClipReader) -> NDArray[np.float16] | NDArray[np.float32]:
+    def _features(
+        self, batch: Batch, preprocessing: Mapping[str, Preprocessing]
+    ) -> NDArray[np.float16] | NDArray[np.float32]:
         """(B, *shape), as they are stored. On a CPU clip by clip: what fits its caches is faster than what is many.
 
         Raises:
             DataError: A number is too large for fp16.
         """
+        batch = batch.to(next(self.backbone.parameters()).device)
         at_once = 1 if batch.streams["rgb"].device.type == "cpu" else len(batch)
         found: list[Tensor] = []
         for start in range(0, len(batch), at_once):
@@ -360,12 +352,12 @@ class _Job:
             colour = None if batch.colour is None else batch.colour[rows]
             flip = None if batch.flip is None else batch.flip[rows]
             streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
-            frames = to_model_input(streams, reader.preprocessing, colour=colour, flip=flip)["rgb"]
+            frames = to_model_input(streams, preprocessing, colour=colour, flip=flip)["rgb"]
             run = self.backbone.maps if self.form.is_maps else self.backbone
             found.append(run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float().cpu())
         exact = torch.cat(found).numpy()
         with np.errstate(over="ignore"):
             values = exact.astype(self.form.dtype)
         if not np.isfinite(values).all() and np.isfinite(exact).all():
-            raise DataError(f"{self.folder}: the features of {self.backbone.name} are too large for fp16; store fp32")
+            raise DataError(f"the features of {self.backbone.name} are too large for fp16; store fp32")
         return values

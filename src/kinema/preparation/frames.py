@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,19 +20,25 @@ from kinema.data.decoding import Video, take_frames
 from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
 from kinema.data.processes import Died, results
-from kinema.data.reading import ClipPlan, plan_of_view, read_plan
+from kinema.data.reading import ClipPlan, plan_of_view
 from kinema.data.sampling import clip_interval_s
-from kinema.data.shards import ShardWriter, is_store
+from kinema.data.shards import entry_key
 from kinema.data.sources import register
-from kinema.preparation.pictures import even_size, scaler
-from kinema.preparation.room import check_room
+from kinema.preparation.pictures import even_size, scaler, squares
+from kinema.preparation.storing import Entry, Made, Stored, storing
 from kinema.progress import SILENT, Reporter
 from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing, Split
-from kinema.wording import byte_size
 
 _SAMPLES = 8
 """Clips from which the size of JPEG files is estimated."""
+
+_BLOCK_BYTES = 32 * 2**20
+"""Of the frames that a process decodes before it hands them over, as RGB: its memory does not grow with the clip. Part
+of what a long clip's keys are made of."""
+
+_FEWEST_FRAMES = 20
+"""However large they are: in front of each block, frames from a key frame on are decoded again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,33 +73,15 @@ class FrameSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What became of the clips of one job.
-
-    Attributes:
-        num_asked: Clips, each version counted.
-        num_before: Stored before.
-        num_new: Stored now.
-        num_bytes: What was written now.
-        failures: Clip id -> why it could not be read.
-    """
-
-    num_asked: int
-    num_before: int
-    num_new: int
-    num_bytes: int
-    failures: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
-    """One version of one clip."""
+class _Item(Entry):
+    """One version of one clip; of a long clip, some of its frames."""
 
     clip: Clip
     split: Split
     view: int | None
     plan: ClipPlan
-    key: bytes
+    block: int = 0
+    blocks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,40 +125,21 @@ def prepare_frames(
     files = Files(root)
     failures: dict[str, str] = {}
     items = list(_items(clips, videos, settings, files, failures))
-    number, count = shard
     work = _Work(items=items, videos=videos, files=files, form=settings.form, decoder=settings.decoder)
-    if not is_store(folder):  # nothing is left behind where there is no room
-        check_room(folder, _estimate(work, items), f"{len(items):,} clips")
-    with ShardWriter(folder, kind=KIND, settings=settings.facts, shard=shard) as writer:
-        missing = [item for item in items if item.key not in writer]
-        check_room(folder, _estimate(work, missing), f"{len(missing):,} clips")
-        part = items[len(items) * (number - 1) // count : len(items) * number // count]
-        todo = [place for place, item in enumerate(part, len(items) * (number - 1) // count) if item.key not in writer]
-        before = num_bytes = num_new = 0
-        before = len(part) - len(todo)
-        read = results(partial(_read, work), todo, workers=workers)
-        with (
-            reporter.track("Storing frames", total=len(part), unit="clips", done=before) as task,
-            closing(read),
-        ):
-            for place, result in read:
-                item = items[place]
-                if isinstance(result, Died | str):
-                    failures[item.clip.clip_id] = _reason(item, result)
-                else:
-                    data, meta = result
-                    writer.append(item.key, data, meta)
-                    num_new += 1
-                    num_bytes += data.nbytes
-                task.advance(1, stored=byte_size(num_bytes))
+    with storing(
+        items,
+        folder,
+        kind=KIND,
+        settings=settings.facts,
+        files=files,
+        shard=shard,
+        estimate=partial(_estimate, work, workers),
+        unit="clips",
+    ) as job:
+        job.failures |= failures
+        job.run(partial(_read, work), title="Storing frames", workers=workers, reporter=reporter)
     register(folder)
-    return Stored(num_asked=len(part), num_before=before, num_new=num_new, num_bytes=num_bytes, failures=failures)
-
-
-def _reason(item: _Item, result: Died | str) -> str:
-    if isinstance(result, str):
-        return result
-    return f"{item.clip.video}: the process that decoded it died; out of memory, or a crash"
+    return job.result()
 
 
 def _items(
@@ -190,14 +158,41 @@ def _items(
         for index, clip in enumerate(some):
             try:
                 plans = [_plan(clip, videos[clip.video], settings, index, view) for view in views]
+                state = files.state(clip.video)
             except DataError as error:
                 failures[clip.clip_id] = str(error)
                 continue
             for view, plan in zip(views, plans, strict=True):
-                key = frames_key(files.state(clip.video), plan, settings.form)
-                if key not in seen:
-                    seen.add(key)
-                    yield _Item(clip=clip, split=split, view=view, plan=plan, key=key)
+                parts = _blocks(plan, settings.form, videos[clip.video])
+                keys = [frames_key(state, plan, settings.form)]
+                if len(parts) > 1:
+                    keys = [entry_key({"of": keys[0].hex(), "block": block}) for block in range(len(parts))]
+                names = tuple(key.hex() for key in keys) if len(keys) > 1 else None
+                for block, (part, key) in enumerate(zip(parts, keys, strict=True)):
+                    if key not in seen:
+                        seen.add(key)
+                        yield _Item(
+                            key=key,
+                            name=clip.clip_id,
+                            path=clip.video,
+                            counts=block == 0,
+                            clip=clip,
+                            split=split,
+                            view=view,
+                            plan=part,
+                            block=block,
+                            blocks=None if block else names,
+                        )
+
+
+def _blocks(plan: ClipPlan, form: FrameFormat, video: Video) -> list[ClipPlan]:
+    """A plan in parts, each of so few frames that a process can hold them."""
+    height_px, width_px = _frame_size(form, video)
+    num = max(_FEWEST_FRAMES, _BLOCK_BYTES // (3 * height_px * width_px))
+    if len(set(plan.indices)) <= num:
+        return [plan]
+    indices = sorted(set(plan.indices))
+    return [replace(plan, indices=tuple(indices[start : start + num])) for start in range(0, len(indices), num)]
 
 
 def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: int | None) -> ClipPlan:
@@ -205,7 +200,7 @@ def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: i
         start_s, stop_s = clip_interval_s(clip, video)
         num = max(1, round((stop_s - start_s) * settings.rate_fps))
         times_s = np.minimum(start_s + (np.arange(num) + 0.5) / settings.rate_fps, np.nextafter(stop_s, -np.inf))
-        indices = tuple(sorted(set(video.frames_at(times_s).tolist())))
+        indices = tuple(np.unique(video.frames_at(times_s)).tolist())
         form = settings.form
         box = Box(top_px=0, left_px=0, height_px=video.height_px, width_px=video.width_px)
         if form.size_px is not None:
@@ -238,7 +233,7 @@ def _frame_size(form: FrameFormat, video: Video) -> tuple[int, int]:
     return (form.size_px, form.size_px) if form.size_px is not None else even_size(video, form.short_side_px)
 
 
-def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] | str:
+def _read(work: _Work, place: int) -> Made:
     """Data and meta of an item; or why it has none."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # there are as many processes as cores
@@ -259,11 +254,14 @@ def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] |
         "video": work.files.state(item.clip.video),
         "start_s": start_s,
         "stop_s": stop_s,
+        "block": item.block,
         "indices": indices,
         "times_s": video.times_s[indices].tolist(),
         "size_px": _frame_size(form, video),
         "pixels": form.pixels,
     }
+    if item.blocks is not None:
+        meta["blocks"] = item.blocks
     if form.pixels == "jpeg":
         packed = [_jpeg(frame, form.quality or 90) for frame in frames]
         meta["jpeg_bytes"] = [len(one) for one in packed]
@@ -272,13 +270,12 @@ def _read(work: _Work, place: int) -> tuple[NDArray[np.uint8], dict[str, Any]] |
 
 
 def _frames(video: Video, plan: ClipPlan, form: FrameFormat, decoder: str) -> NDArray[np.uint8]:
-    """(T, 3, H, W), or (T, bytes) of I420."""
+    """(T, 3, H, W), or (T, bytes) of I420. Frames are never held as large as they come out of the decoder."""
     if form.size_px is not None:
-        return read_plan(video, plan, _preprocessing(form, len(plan.indices)), decoder=decoder)
-    height_px, width_px = _frame_size(form, video)
-    scale = scaler(video, height_px, width_px, is_i420=form.pixels == "i420")
-    pictures = take_frames(video, plan.indices, scale, decoder=decoder)
-    return np.stack(pictures)
+        make = squares(video, plan.box, form.size_px, is_i420=form.pixels == "i420")
+    else:
+        make = scaler(video, *_frame_size(form, video), is_i420=form.pixels == "i420")
+    return np.stack(take_frames(video, plan.indices, make, decoder=decoder))
 
 
 def _jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
@@ -288,20 +285,19 @@ def _jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
-def _estimate(work: _Work, items: Sequence[_Item]) -> int:
+def _estimate(work: _Work, workers: int, places: Sequence[int]) -> int:
     """Bytes that items will take: known exactly, but for JPEG, of which some are made and thrown away."""
     num_pixels = 0
-    for item in items:
-        height_px, width_px = _frame_size(work.form, work.videos[item.clip.video])
-        num_pixels += len(set(item.plan.indices)) * height_px * width_px
-    if work.form.pixels != "jpeg" or not items:
+    for place in places:
+        height_px, width_px = _frame_size(work.form, work.videos[work.items[place].path])
+        num_pixels += len(set(work.items[place].plan.indices)) * height_px * width_px
+    if work.form.pixels != "jpeg":
         return num_pixels * 3 // 2 if work.form.pixels == "i420" else num_pixels * 3
-    places = {item.key: place for place, item in enumerate(work.items)}
     num_bytes = num_seen = 0
-    for item in items[:: -(-len(items) // _SAMPLES)]:
-        result = _read(work, places[item.key])
-        if not isinstance(result, str):
+    some = places[:: -(-len(places) // _SAMPLES)]
+    for _, result in results(partial(_read, work), some, workers=workers, apart=True):
+        if not isinstance(result, Died | str):
             height_px, width_px = result[1]["size_px"]
             num_seen += len(result[1]["indices"]) * height_px * width_px
-            num_bytes += result[0].nbytes
+            num_bytes += len(result[0])
     return round(num_pixels * num_bytes / num_seen) if num_seen else 0

@@ -1,4 +1,4 @@
-"""Whole frames, smaller."""
+"""What becomes of each frame that is stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
-from kinema.data.pictures import Picture, Planes
+from kinema.data.geometry import Box
+from kinema.data.pictures import Picture, Planes, resize_i420, take_planes, take_rgb
+from kinema.data.reading import to_size
 from kinema.data.video import Video
 
 
@@ -17,6 +19,29 @@ def even_size(video: Video, short_side_px: int | None) -> tuple[int, int]:
     """Height and width, both even, of frames whose short side is to be at most this long."""
     scale = 1.0 if short_side_px is None else min(1.0, short_side_px / min(video.height_px, video.width_px))
     return max(2, 2 * round(video.height_px * scale / 2)), max(2, 2 * round(video.width_px * scale / 2))
+
+
+def squares(video: Video, box: Box, size_px: int, *, is_i420: bool) -> Callable[[Picture], NDArray[np.uint8]]:
+    """A function that makes of a frame what `kinema.data.reading.read_plan` does.
+
+    Args:
+        video: What probing found.
+        box: What is cut out, in pixels of the video as displayed.
+        size_px: Side of the result.
+        is_i420: Give an I420 row; else RGB (3, size_px, size_px).
+    """
+    cut = take_planes(video, box) if is_i420 else take_rgb(video, box)
+
+    def square(picture: Picture) -> NDArray[np.uint8]:
+        part = cut(picture)
+        if not isinstance(part, Planes):
+            pixels: NDArray[np.uint8] = to_size([part], None, size_px).numpy()[0]
+            return pixels
+        out = np.empty((1, size_px * size_px * 3 // 2), dtype=np.uint8)
+        resize_i420([part], size_px, out)
+        return out[0]
+
+    return square
 
 
 def scaler(video: Video, height_px: int, width_px: int, *, is_i420: bool) -> Callable[[Picture], NDArray[np.uint8]]:

@@ -7,8 +7,8 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -24,21 +24,19 @@ from numpy.typing import NDArray
 from kinema.data.containers import Reading, opened
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import Files
-from kinema.data.processes import Died, results
-from kinema.data.shards import ShardWriter
+from kinema.data.processes import results
 from kinema.data.transcoded import FOLDER, KIND, digest, file_name, video_key
-from kinema.preparation.frames import Stored
 from kinema.preparation.pictures import even_size, scaler
-from kinema.preparation.room import check_room
+from kinema.preparation.storing import Entry, Made, Stored, storing
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
-from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
 
 _SAMPLES, _SAMPLE_FRAMES = 4, 36
 """From how many videos, and how much of each, the size of all is estimated."""
 _IMAGES_AT_ONCE = 16
+SOFTWARE = "libx264"
 _HARDWARE = ("h264_nvenc", "h264_videotoolbox", "h264_qsv")
 _TICK_S = Fraction(1, 90_000)
 
@@ -95,73 +93,100 @@ def transcode_videos(
         DataError: There is no room, or the folder holds another store, or a file has gone in the meantime.
     """
     files = Files(root)
-    number, count = shard
-    everything = list(videos.values())
-    failures: dict[str, str] = {}
-    with ShardWriter(folder, kind=KIND, settings=asdict(settings), shard=shard) as writer:
-        prefix = f".{number}-of-{count}."
-        (folder / FOLDER).mkdir(exist_ok=True)
-        for leftover in (folder / FOLDER).glob(f"{prefix}*"):
-            leftover.unlink()
-        work = _Work(videos=everything, files=files, settings=settings, encoder=encoder(), folder=folder, prefix=prefix)
-        keys = [video_key(files.state(video.path)) for video in everything]
-        missing = [video for video, key in zip(everything, keys, strict=True) if key not in writer]
-        check_room(folder, _estimate(work, missing), f"{len(missing):,} videos")
-        part = range(len(everything) * (number - 1) // count, len(everything) * number // count)
-        todo = [place for place in part if keys[place] not in writer]
-        num_new = num_bytes = 0
-        done = results(partial(_transcode, work), todo, workers=workers)
-        track = reporter.track("Transcoding videos", total=len(part), unit="videos", done=len(part) - len(todo))
-        with track as task, closing(done):
-            for place, result in done:
-                if isinstance(result, Died):
-                    failures[str(everything[place].path)] = "the process that transcoded it died"
-                elif isinstance(result, str):
-                    failures[str(everything[place].path)] = result
-                else:
-                    writer.append(keys[place], *result)
-                    num_new += 1
-                    num_bytes += result[1]["bytes"]
-                task.advance(1, stored=byte_size(num_bytes))
-    return Stored(
-        num_asked=len(part),
-        num_before=len(part) - len(todo),
-        num_new=num_new,
-        num_bytes=num_bytes,
-        failures=failures,
+    found = list(videos.values())
+    entries = [Entry(key=video_key(files.state(video.path)), name=str(video.path), path=video.path) for video in found]
+    chosen = encoder()
+    work = _Work(
+        videos=found,
+        files=files,
+        settings=settings,
+        encoder=chosen,
+        folder=folder,
+        prefix=".{}-of-{}.".format(*shard),
     )
+    with storing(
+        entries,
+        folder,
+        kind=KIND,
+        settings=asdict(settings),
+        files=files,
+        shard=shard,
+        estimate=partial(_estimate, found, settings),
+        unit="videos",
+    ) as job:
+        (folder / FOLDER).mkdir(exist_ok=True)
+        for leftover in (folder / FOLDER).glob(f"{work.prefix}*"):
+            leftover.unlink()
+        job.run(
+            partial(_transcode, work),
+            again=partial(_transcode, replace(work, encoder=SOFTWARE)),
+            title="Transcoding videos",
+            workers=workers,
+            reporter=reporter,
+            apart=chosen != SOFTWARE,  # a driver does not survive a fork of the process that uses it
+            stored=_Fallback(chosen),
+        )
+    return job.result()
+
+
+class _Fallback:
+    """Says once that what was to be encoded on hardware is not."""
+
+    def __init__(self, chosen: str) -> None:
+        self._said = chosen == SOFTWARE
+        self._chosen = chosen
+
+    def __call__(self, meta: Mapping[str, Any]) -> None:
+        if not self._said and meta["encoder"] == SOFTWARE:
+            self._said = True
+            log.warning("%s fails; what it fails on is encoded by %s", self._chosen, SOFTWARE)
 
 
 def encoder() -> str:
-    """A hardware encoder of H.264 if there is one that works, else x264."""
+    """A hardware encoder of H.264 if there is one that works, else x264. Tried in a process of its own: drivers crash,
+    and do not survive that a process forks."""
+    for name in _HARDWARE:
+        if name in av.codecs_available:
+            ((_, works),) = results(_encodes, [name], workers=1, apart=True)
+            if works is True:
+                return name
+            log.debug("%s does not work here", name)
+    return SOFTWARE
+
+
+def _encodes(name: str) -> bool:
     frame = VideoFrame(256, 256, "yuv420p")
     frame.pts = 0
-    for name in _HARDWARE:
-        if name not in av.codecs_available:
-            continue
-        with suppress(av.FFmpegError, ValueError, OSError), av.open(io.BytesIO(), "w", format="mp4") as container:
-            stream = container.add_stream(name, rate=25)
-            assert isinstance(stream, VideoStream)
-            stream.width = stream.height = 256
-            stream.pix_fmt = "yuv420p"
-            container.mux([*stream.encode(frame), *stream.encode()])
-            return name
-    return "libx264"
+    with suppress(av.FFmpegError, ValueError, OSError), av.open(io.BytesIO(), "w", format="mp4") as container:
+        stream = container.add_stream(name, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuv420p"
+        container.mux([*stream.encode(frame), *stream.encode()])
+        return True
+    return False
 
 
-def _transcode(work: _Work, place: int) -> tuple[bytes, dict[str, Any]] | str:
-    """Data and meta of the entry of a video; or why it has none.
+def _transcode(work: _Work, place: int) -> Made:
+    """Data and meta of the entry of a video; or why it has none. What fails on hardware is done without.
 
     Raises:
         DataError: The disk is full.
     """
+    made = _transcode_with(work.encoder, work, place)
+    if isinstance(made, str) and work.encoder != SOFTWARE:
+        made = _transcode_with(SOFTWARE, work, place)
+    return made
+
+
+def _transcode_with(encoder: str, work: _Work, place: int) -> Made:
     video = work.videos[place]
     state = work.files.state(video.path)
     name = file_name(video_key(state))
     temporary, path = work.folder / FOLDER / f"{work.prefix}{name}", work.folder / FOLDER / name
     try:
         with temporary.open("wb+") as file:
-            _write(video, _frames(video, work), work, file)
+            _write(video, _frames(video, work.settings), work.settings, encoder, file)
             file.flush()
             os.fsync(file.fileno())
         _check(video, temporary)
@@ -180,22 +205,24 @@ def _transcode(work: _Work, place: int) -> tuple[bytes, dict[str, Any]] | str:
         return f"{video.path}: cannot be transcoded: {error}"
     except (av.FFmpegError, ValueError) as error:
         temporary.unlink(missing_ok=True)
-        return f"{video.path}: cannot be transcoded by {work.encoder}: {error}"
-    meta = {"video": state, "file": name, "bytes": path.stat().st_size, "encoder": work.encoder}
+        return f"{video.path}: cannot be transcoded by {encoder}: {error}"
+    meta = {"video": state, "file": name, "bytes": path.stat().st_size, "encoder": encoder}
     return content, {**meta, "num_frames": len(video.times_s)}
 
 
-def _write(video: Video, frames: Iterable[NDArray[np.uint8]], work: _Work, file: IO[bytes]) -> None:
+def _write(
+    video: Video, frames: Iterable[NDArray[np.uint8]], settings: TranscodeSettings, encoder: str, file: IO[bytes]
+) -> None:
     """Encode frames, each an I420 row, at the times of the video's first frames."""
-    height_px, width_px = even_size(video, work.settings.short_side_px)
+    height_px, width_px = even_size(video, settings.short_side_px)
     tick_s, ticks = _ticks(video)
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(work.encoder, rate=round(video.fps) or 1, options=_options(work))
+        stream = container.add_stream(encoder, rate=round(video.fps) or 1, options=_options(encoder, settings.crf))
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
         context = stream.codec_context
         context.time_base = stream.time_base = tick_s
-        context.gop_size = work.settings.key_every
+        context.gop_size = settings.key_every
         context.thread_count = 1
         # Tagged, as players otherwise take large frames for BT.709.
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = 6, 6, 6, 1
@@ -206,23 +233,23 @@ def _write(video: Video, frames: Iterable[NDArray[np.uint8]], work: _Work, file:
         container.mux(stream.encode())
 
 
-def _options(work: _Work) -> dict[str, str]:
-    quality = str(work.settings.crf)
+def _options(encoder: str, crf: int) -> dict[str, str]:
+    quality = str(crf)
     return {
-        "libx264": {"crf": quality, "preset": "fast", "threads": "1"},
+        SOFTWARE: {"crf": quality, "preset": "fast", "threads": "1"},
         "h264_nvenc": {"rc": "vbr", "cq": quality},
         "h264_qsv": {"global_quality": quality},
         "h264_videotoolbox": {"q": "65"},
-    }[work.encoder]
+    }[encoder]
 
 
-def _frames(video: Video, work: _Work) -> Iterator[NDArray[np.uint8]]:
+def _frames(video: Video, settings: TranscodeSettings) -> Iterator[NDArray[np.uint8]]:
     """All frames of a video in order, each an upright I420 row.
 
     Raises:
         DataError: One of them does not decode.
     """
-    make = scaler(video, *even_size(video, work.settings.short_side_px), is_i420=True)
+    make = scaler(video, *even_size(video, settings.short_side_px), is_i420=True)
     num = len(video.times_s)
     if video.is_images:
         for first in range(0, num, _IMAGES_AT_ONCE):
@@ -275,16 +302,16 @@ def _check(video: Video, path: Path) -> None:
         )
 
 
-def _estimate(work: _Work, videos: Sequence[Video]) -> int:
+def _estimate(videos: Sequence[Video], settings: TranscodeSettings, places: Sequence[int]) -> int:
     """Bytes that videos will take, from the beginnings of some."""
     num_bytes = num_pixels = 0
-    for video in videos[:: -(-len(videos) // _SAMPLES) or 1]:
-        file = io.BytesIO()
+    for place in places[:: -(-len(places) // _SAMPLES)]:
+        video, file = videos[place], io.BytesIO()
         with suppress(av.FFmpegError, ValueError, OSError):
-            _write(video, islice(_frames(video, work), _SAMPLE_FRAMES), work, file)
+            _write(video, islice(_frames(video, settings), _SAMPLE_FRAMES), settings, SOFTWARE, file)
             num_pixels += min(_SAMPLE_FRAMES, len(video.times_s)) * video.height_px * video.width_px
             num_bytes += file.getbuffer().nbytes
     if not num_pixels:
         return 0
-    total = sum(len(video.times_s) * video.height_px * video.width_px for video in videos)
+    total = sum(len(videos[i].times_s) * videos[i].height_px * videos[i].width_px for i in places)
     return round(total * num_bytes / num_pixels)

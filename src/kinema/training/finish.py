@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kinema.data.hashing import content_hash
+from kinema.data.loading import ClipReader
+from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.leakage import leakage
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results, save_evaluation
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.preparation.feature_store import FeatureReader
 from kinema.progress import Reporter
 from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining
@@ -53,13 +59,13 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         "batch_size": recipe.clips.batch_size,
         "workers": recipe.clips.workers,
         "runtime": recipe.trainer.runtime,
-        "decoder": recipe.clips.decoder,
         "reporter": reporter,
     }
     on_training = predict_clips(
         model,
         [train_clips[index] for index in sorted(chosen)],
         prepared.videos,
+        read=partial(_reader, prepared, model, "training"),
         description="measuring on training clips",
         **settings,
     )
@@ -106,6 +112,16 @@ def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]
     return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
 
 
+def _reader(
+    prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], videos: dict[Path, Video]
+) -> ClipReader | FeatureReader:
+    """As `clips.store` says, like the clips that were trained on."""
+    recipe = prepared.recipe
+    return evaluation_reader(
+        model, recipe.clips, clips, videos, prepared.preprocessing, root=recipe.data.root, name=name
+    )
+
+
 def _evaluate(
     prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -114,6 +130,7 @@ def _evaluate(
         model,
         prepared.clips["validation"],
         prepared.videos,
+        read=partial(_reader, prepared, model, "validation"),
         description="evaluating on validation clips",
         **settings,
     )

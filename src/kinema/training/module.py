@@ -60,6 +60,7 @@ class RecogniserTraining(LightningModule):
         self.clips_fingerprint = clips_fingerprint
         self.reads = "frames"  # or "features", of a frozen backbone
         self.stored_as: str | None = None  # type of the stored features
+        self.sources: dict[str, str | None] = {}  # split -> fingerprint of what stands for its videos
         self.arithmetic = "fp32"  # or "bf16", of a frozen backbone
         self.compiled = False  # by `trainer.runtime.compile`
         self.counted_epoch = -1
@@ -195,6 +196,7 @@ class RecogniserTraining(LightningModule):
             "clips": self.clips_fingerprint,
             "reads": self.reads,
             "stored_as": self.stored_as,
+            "sources": self.sources,
             "arithmetic": self.arithmetic,
             "compiled": self.compiled,
         }

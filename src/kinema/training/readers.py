@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,25 @@ import torch
 
 from kinema.data.cache import cache_folder
 from kinema.data.loading import ClipReader
-from kinema.data.shards import Store
-from kinema.data.sources import find_source
+from kinema.data.sources import clip_reader
+from kinema.evaluation.reading import named_features, say_features
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.runtime import arithmetic
 from kinema.preparation.arithmetic import agreed_arithmetic
-from kinema.preparation.feature_store import KIND, FeatureReader
+from kinema.preparation.feature_store import FeatureReader
 from kinema.preparation.features import frozen_features
 from kinema.progress import Reporter
 from kinema.training.prepare import Prepared, compute_device
 from kinema.types import ConfigError, DataError, Split
-
-log = logging.getLogger(__name__)
 
 Readers = dict[Split, ClipReader | FeatureReader]
 
 
 def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
     """Split -> what reads its clips: frames, or features where a frozen backbone need not see the frames again. It is
-    the same for all splits, and with a checkpoint what it was before: features are rounded when they are stored.
+    the same for all splits, and with a checkpoint what it was before, to the bit: features are rounded when they are
+    stored, and a store that is named may have grown.
 
     Args:
         prepared: The run.
@@ -38,9 +36,22 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
         reporter: Where to show progress.
 
     Raises:
-        DataError: The run was begun with features, and they cannot be had now.
+        DataError: The run was begun with features, or with stored clips, and they cannot be had now.
         ConfigError: The recipe names a store of features that it cannot use.
     """
+    readers = _readers(prepared, saved, reporter)
+    for split, reader in readers.items():
+        if saved is not None and saved["sources"].get(split) != reader.source:
+            store = prepared.recipe.clips.store
+            place = f"clips.store: {store}" if isinstance(store, Path) else f"clips.store={store}"
+            raise DataError(
+                f"{place}: what is stored of {split} clips is not what the run was begun with: some were added, or "
+                "prepared again. Restore it, or begin a new run"
+            )
+    return readers
+
+
+def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
     section = prepared.recipe.clips
     frames = {split: _frames(prepared, split) for split in prepared.clips}
     backbone = _frozen_backbone(prepared)
@@ -52,7 +63,7 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
     if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
         return dict(frames)
     assert backbone is not None
-    of_features: Readers = {}
+    of_features: dict[Split, FeatureReader] = {}
     for split, reader in frames.items():
         features = frozen_features(
             backbone,
@@ -74,32 +85,22 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
         if features is None:
             return dict(frames)
         of_features[split] = features
-    where = {str(reader.store.folder) for reader in of_features.values() if isinstance(reader, FeatureReader)}
-    log.info("clips are read as features of the frozen backbone, from %s", ", ".join(sorted(where)))
-    return of_features
+    for split, features in of_features.items():
+        say_features(features, split)
+    return dict(of_features)
 
 
 def _frames(prepared: Prepared, split: Split) -> ClipReader:
-    section, seed = prepared.recipe.clips, prepared.recipe.trainer.seed
-    augmentation = section.augmentation if split == "train" else None
-    source = find_source(
-        section,
+    recipe = prepared.recipe
+    return clip_reader(
+        recipe.clips,
         prepared.clips[split],
         prepared.videos,
-        prepared.preprocessing["rgb"],
-        root=prepared.recipe.data.root,
-        augmentation=augmentation,
-        seed=seed,
-        name=split,
-    )
-    return ClipReader(
-        source.clips,
-        source.videos,
         prepared.preprocessing,
-        augmentation=augmentation,
-        seed=seed,
-        store=source.store,
-        decoder=section.decoder,
+        root=recipe.data.root,
+        augmentation=recipe.clips.augmentation if split == "train" else None,
+        seed=recipe.trainer.seed,
+        name=split,
     )
 
 
@@ -113,7 +114,8 @@ def _frozen_backbone(prepared: Prepared) -> FrameBackbone | None:
 def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path | None:
     """The store of features that the recipe names, if it names one."""
     section = prepared.recipe.clips
-    if not isinstance(section.store, Path) or Store.open(section.store).kind != KIND:
+    folder = named_features(section)
+    if folder is None:
         return None
     if backbone is None:
         raise ConfigError("clips.store: features are of a frozen backbone; this recipe has none (init.freeze=backbone)")
@@ -122,7 +124,7 @@ def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path |
             "clips.store: features cannot be stored of clips that are another in every epoch; "
             "say how many versions of each there are, clips.augmentation.views=8"
         )
-    return section.store
+    return folder
 
 
 def _choose_arithmetic(

@@ -125,6 +125,7 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
     set_up(prepared.model, recipe.trainer.runtime, device)
     log.info("computing: %s", describe(prepared.model, recipe.trainer.runtime, device))
     readers = readers_of(prepared, None if checkpoint is None else checkpoint["epoch_state"], reporter)
+    module.sources = {split: reader.source for split, reader in readers.items()}
     if isinstance(readers["train"], FeatureReader):
         module.reads, module.stored_as = "features", readers["train"].form.stored_as
     module.arithmetic = _arithmetic(prepared.model)

@@ -183,7 +183,10 @@ def _transfer(
             part.remove()
             raise _TryAgainError("the file on the server has changed since it was begun; it begins anew") from None
         if num_bytes is not None and total not in (None, num_bytes):
-            raise DataError(f"{url}: the server has {total:,} bytes where {num_bytes:,} are published")
+            raise DataError(
+                f"{url}: the server has {total:,} bytes where {num_bytes:,} are published, so it is another file; name "
+                "another place with --mirror"
+            )
         expected = num_bytes if total is None else total
         name = part.path.name.removesuffix(".part")
         check_room(part.path.parent, (expected or 0) * copies - offset, name)
@@ -276,7 +279,10 @@ def _copy(
         raise _TryAgainError(f"the connection ended after {done:,} of {total:,} bytes")
     if total is not None and done > total:
         part.remove()
-        raise DataError(f"{url}: the server sends more than the {total:,} bytes that are published; it was removed")
+        raise DataError(
+            f"{url}: the server sends more than the {total:,} bytes that are published, so it is another file; it was "
+            "removed; name another place with --mirror"
+        )
     if total is None and done >= most:
         raise DataError(
             f"{url}: the server does not say how long it is, and after {byte_size(done)} the disk is nearly full; make "

@@ -46,11 +46,13 @@ class _Program:
         listing: Command that lists; the archive's name is put behind it.
         decoding: Command that decodes, likewise.
         parse: Understands what the first prints.
+        harmless: Complaints of the second, line by line, that are none: with these alone all files were decoded.
     """
 
     listing: tuple[str, ...]
     decoding: tuple[str, ...]
     parse: Callable[[str], list[Listed]]
+    harmless: re.Pattern[str] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -84,7 +86,7 @@ def open_rar(archive: Path) -> Iterator[tuple[list[Listed], IO[bytes]]]:
         if isinstance(listed, str):
             problem = f"damaged, or {program.decoding[0]} cannot read it ({listed})"
             continue
-        with _decoding([*program.decoding, str(archive)], archive) as pipe:
+        with _decoding(program, archive) as pipe:
             yield listed, pipe
         return
     raise DataError(f"{archive}: {problem}; the archive is kept")
@@ -104,7 +106,8 @@ def _list(program: _Program, archive: Path) -> list[Listed] | str:
 
 
 @contextmanager
-def _decoding(command: list[str], archive: Path) -> Iterator[IO[bytes]]:
+def _decoding(program: _Program, archive: Path) -> Iterator[IO[bytes]]:
+    command = [*program.decoding, str(archive)]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, env=_environment()
@@ -120,9 +123,14 @@ def _decoding(command: list[str], archive: Path) -> Iterator[IO[bytes]]:
         finally:
             process.stdout.close()
         complaints.seek(0)
-        if code:
-            reason = _last_line(complaints.read()) or f"exit code {code}"
-            raise DataError(f"{archive}: damaged: {command[0]} says: {reason}")
+        said = complaints.read()
+        if code and not _is_harmless(said, program.harmless):
+            raise DataError(f"{archive}: damaged: {command[0]} says: {_last_line(said) or f'exit code {code}'}")
+
+
+def _is_harmless(complaints: bytes, harmless: re.Pattern[str] | None) -> bool:
+    lines = complaints.decode("utf-8", errors="replace").splitlines()
+    return harmless is not None and bool(lines) and all(harmless.fullmatch(line) for line in lines)
 
 
 def _environment() -> dict[str, str]:
@@ -190,8 +198,13 @@ def _parse_lsar(text: str) -> list[Listed]:
     return entries
 
 
+# What libarchive 3.6 says when it is asked for the content of a folder, which in RAR 5 is an entry of its own.
+_FOLDER_HAS_NO_CONTENT = re.compile(
+    r".*: Can't decompress an entry marked as a directory(: .*)?|bsdtar: Error exit delayed from previous errors\."
+)
+
 _PROGRAMS = (
-    _Program(("bsdtar", "-tvf"), ("bsdtar", "-xOf"), _parse_ls),
+    _Program(("bsdtar", "-tvf"), ("bsdtar", "-xOf"), _parse_ls, _FOLDER_HAS_NO_CONTENT),
     _Program(("unrar", "lt", "-c-", "-p-", "--"), ("unrar", "p", "-inul", "-c-", "-p-", "--"), _parse_unrar),
     *(
         _Program((name, "l", "-slt", "-ba", "-sccUTF-8", "-p"), (name, "x", "-so", "-bd", "-p"), _parse_7z)

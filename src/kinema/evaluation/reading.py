@@ -1,0 +1,91 @@
+"""What clips are read from when a model is run over them: stored features, stored frames or videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from kinema.data.loading import ClipReader
+from kinema.data.shards import Store
+from kinema.data.sources import clip_reader
+from kinema.data.video import Video
+from kinema.models.frame_model import FrameModel
+from kinema.preparation.feature_store import KIND, FeatureReader
+from kinema.preparation.features import frozen_features
+from kinema.sections import ClipsSection
+from kinema.types import Clip, ConfigError, DataError, Preprocessing
+
+log = logging.getLogger(__name__)
+
+
+def named_features(section: ClipsSection) -> Path | None:
+    """The store of features that `clips.store` names, if it names one.
+
+    Raises:
+        DataError: What it names is no store.
+    """
+    store = section.store
+    return store if isinstance(store, Path) and Store.open(store).kind == KIND else None
+
+
+def say_features(reader: FeatureReader, name: str) -> None:
+    """Log that features are read."""
+    used = ", ".join(map(str, reader.folders))
+    log.info("%s: read as features of the frozen backbone, in %s, from %s", name, reader.form.stored_as, used)
+
+
+def evaluation_reader(
+    model: nn.Module,
+    section: ClipsSection,
+    clips: Sequence[Clip],
+    videos: Mapping[Path, Video],
+    preprocessing: Mapping[str, Preprocessing],
+    *,
+    root: Path | None,
+    name: str,
+    required: bool = False,
+) -> ClipReader | FeatureReader:
+    """What reads clips as evaluation takes them. Where stores hold the features that the model's backbone gives of all
+    of them, it is these.
+
+    Args:
+        model: That is evaluated.
+        section: Says by its `store` where to look.
+        clips: That can be read.
+        videos: What probing their videos found.
+        preprocessing: Stream -> preprocessing of the model.
+        root: Folder of the data set.
+        name: Of the clips, for the log ("test").
+        required: A store of features that is named has to be of use.
+
+    Raises:
+        ConfigError: A store of features is named, and the model has no frame backbone.
+        DataError: The store that is named is not there, or is of no use.
+    """
+    named = named_features(section)
+    if named is not None and required and not isinstance(model, FrameModel):
+        raise ConfigError(f"clips.store: {named} holds features of frames, and this model has no frame backbone")
+    if isinstance(model, FrameModel) and (named is not None or section.store == "auto"):
+        plain = ClipReader(clips, videos, preprocessing, augmentation=None, seed=0, decoder=section.decoder)
+        features = frozen_features(
+            model.backbone,
+            plain,
+            maps=model.takes_maps,
+            batch_size=section.batch_size,
+            workers=0,
+            root=root,
+            folder=named,
+            compute=False,
+        )
+        if features is not None:
+            say_features(features, name)
+            return features
+        if required and named is not None:
+            raise DataError(
+                f"clips.store: {named} does not hold the features of all {len(clips):,} {name} clips; complete it with "
+                "kinema data prepare --features, or take clips.store=auto"
+            )
+    return clip_reader(section, clips, videos, preprocessing, root=root, name=name)
