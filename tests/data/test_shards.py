@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.data import shard_writer
+from kinema.data.places import Places
 from kinema.data.shard_index import RECORD, record_checksums
 from kinema.data.shards import ShardWriter, Store, entry_key, file_state
 from kinema.types import DataError
@@ -389,6 +390,61 @@ def test_a_file_is_named_from_the_root_and_told_from_itself_when_changed(tmp_pat
     assert entry_key(file_state(path, tmp_path / "root")) != entry_key(state)
     with pytest.raises(DataError, match=r"gone\.avi: cannot be read"):
         file_state(tmp_path / "gone.avi")
+
+
+def test_a_folder_of_frames_is_told_from_itself_when_a_file_in_it_is_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "frames"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(b"123")
+        os.utime(folder / f"{number}.png", ns=(5, 5))
+    before, stat = file_state(folder, tmp_path / "root"), folder.stat()
+    assert (before["path"], before["files"]) == ("frames", 3)
+    (folder / "1.png").write_bytes(b"456")  # in its place: the folder stays as it was
+    assert folder.stat().st_mtime_ns == stat.st_mtime_ns
+    assert file_state(folder, tmp_path / "root") != before
+    (folder / "1.png").write_bytes(b"123")
+    os.utime(folder / "1.png", ns=(5, 5))
+    assert file_state(folder, tmp_path / "root") == before
+    moved = (tmp_path / "moved").absolute()
+    (tmp_path / "root").rename(moved)
+    os.utime(moved / "frames", ns=(7, 7))
+    assert file_state(moved / "frames", moved) == before
+    (moved / "frames" / "2.png").rename(moved / "frames" / "3.png")
+    assert file_state(moved / "frames", moved) != before
+
+
+def test_that_there_is_nothing_to_store_is_stored(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, kind="test", settings={}) as writer:
+        writer.append(entry_key("a"), b"abc", {})
+        writer.append_failure(entry_key("b"), "b.avi: does not decode", {"clip": "b"})
+        writer.append(entry_key("none"), b"", {})
+    store = Store.open(tmp_path)
+    assert store.failures() == {entry_key("b"): "b.avi: does not decode"}
+    assert [store.failure(entry_key(name)) is None for name in ("a", "b", "none")] == [True, False, True]
+    assert store.damaged() == []
+    with pytest.raises(DataError, match=r"^b\.avi: does not decode$"):
+        store.read_into(entry_key("b"), np.zeros(3, dtype=np.uint8))
+
+
+def test_places_of_keys_in_several_stores(tmp_path: Path) -> None:
+    fill(tmp_path / "a", range(4))
+    fill(tmp_path / "b", range(2, 6))
+    keys = np.array([[list(entry_key(number)) for number in row] for row in ((0, 3, 5), (9, 2, 1))], dtype=np.uint8)
+    stores = [Store.open(tmp_path / name) for name in "ab"]
+    places = Places(stores, keys)
+    assert places.held.tolist() == [[True, True, True], [False, True, True]]
+    assert places.stores == stores
+    for place, number in {(0, 1): 3, (0, 2): 5, (1, 1): 2}.items():
+        out = np.zeros(len(content(number)), dtype=np.uint8)
+        assert places.read(place, out)
+        assert out.tobytes() == content(number)
+    assert not places.read((1, 0), np.zeros(3, dtype=np.uint8))
+    # Of the same content in another place it is the same, and another one of what is missing or different.
+    assert Places(stores[::-1], keys).fingerprint == places.fingerprint
+    assert Places(stores[:1], keys).fingerprint != places.fingerprint
+    fill(tmp_path / "b", [9])
+    assert Places([stores[0], Store.open(tmp_path / "b")], keys).fingerprint != places.fingerprint
 
 
 def test_a_key_is_of_what_is_in_it_in_any_order() -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.videos import numbered_frame, write_video
 
+from kinema.data.decoding import probe
 from kinema.data.frame_store import KIND, Files, FrameFormat, FrameStore, frames_key
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.reading import plan_clip
 from kinema.data.shards import ShardWriter, Store
 from kinema.data.video import Video
-from kinema.types import Clip, Preprocessing
+from kinema.preparation.frames import FrameSettings, prepare_frames
+from kinema.types import Clip, Preprocessing, Split
 
 FORM = Preprocessing(
     num_frames=20, size_px=224, resize_px=224, fit="crop", pixels="i420", mean=(0, 0, 0), std=(1, 1, 1)
@@ -50,6 +53,27 @@ def limited(function: Callable[[], None]) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_all_frames_of_a_clip_larger_than_memory(tmp_path: Path) -> None:
+    """At 240 px, 2,000 frames are 173 MB as I420 and 346 MB as RGB."""
+    path = write_video(
+        tmp_path / "long.mp4", (numbered_frame(n % 4096, width_px=240, height_px=240) for n in range(2000)), fps=25
+    )
+    video = probe(path)
+    settings = FrameSettings(form=FrameFormat(pixels="i420", short_side_px=240), rate_fps=25)
+    clips: dict[Split, list[Clip]] = {"train": [Clip(clip_id="long", video=path)]}
+    folder = tmp_path / "store"
+
+    def store() -> None:
+        done = prepare_frames(clips, {path: video}, settings, folder, root=tmp_path, workers=0)
+        assert (done.num_new, done.failures) == (1, {})
+
+    try:
+        limited(store)
+        assert Store.open(folder).num_bytes == 2000 * 240 * 240 * 3 // 2
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_store_larger_than_memory(tmp_path: Path) -> None:

@@ -271,6 +271,59 @@ def test_a_prepared_store_is_found(cache: Path, videos: list[Video], tmp_path: P
     ]  # of something else: not taken
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_store_with_a_clip_that_does_not_decode_is_complete(
+    cache: Path, videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    promised = replace(videos[1], times_s=np.arange(40) / 10, duration_s=4.0)  # more frames than decode
+    clips, settings = reader([videos[0], promised], None), {"root": None, "batch_size": 3, "workers": 0}
+    done = prepare_features(frozen_model().backbone, [clips], tmp_path / "store", **settings)  # type: ignore[arg-type]
+    assert (done.num_new, list(done.failures)) == (1, ["1"])
+    again = prepare_features(frozen_model().backbone, [clips], tmp_path / "store", **settings)  # type: ignore[arg-type]
+    assert (again.num_before, again.num_new, again.failures) == (1, 0, done.failures)
+    monkeypatch.setattr("kinema.preparation.storing.ShardWriter", None)
+    features = stored(frozen_model(), clips, folder=tmp_path / "store" if named else None)
+    assert features.folders == [tmp_path / "store"]
+    assert not cache.exists()
+    (batch,) = clip_loader(features, EpochOrder(2, batch_size=2, seed=None), workers=0)
+    assert batch.indices.tolist() == [0]
+    assert "does not decode" in batch.failures[1]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_a_prepared_store_lacks_is_kept_in_the_cache(
+    cache: Path, videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    store, settings = tmp_path / "store", {"root": None, "batch_size": 3, "workers": 0, "stored_as": "fp32"}
+    prepare_features(frozen_model().backbone, [reader(videos[:3], None)], store, **settings)  # type: ignore[arg-type]
+    size, seen = (store / "1-of-1.idx").stat().st_size, count_computed(monkeypatch)
+    folder = store if named else None
+    features = stored(frozen_model(), reader(videos, None), folder=folder)
+    assert seen == [3]
+    assert (features.form.stored_as, len(features.folders)) == ("fp32", 2)
+    assert (store / "1-of-1.idx").stat().st_size == size
+    again = stored(frozen_model(), reader(videos, None), folder=folder)
+    assert seen == [3]
+    assert again.source == features.source
+    assert np.array_equal(again.values(), features.values())
+    monkeypatch.setattr("kinema.preparation.features._LARGEST_BYTES", 10)
+    shutil.rmtree(cache)
+    if named:
+        with pytest.raises(DataError, match=r"clips.store: .* lacks features of 1 clips, .* kinema data prepare"):
+            stored(frozen_model(), reader(videos, None), folder=folder)
+    else:
+        assert frozen_features(frozen_model().backbone, reader(videos, None), batch_size=3, workers=0) is None
+
+
+def test_nothing_is_computed_where_it_is_only_looked_up(cache: Path, videos: list[Video], tmp_path: Path) -> None:
+    backbone = frozen_model().backbone
+    look: dict[str, Any] = {"batch_size": 3, "workers": 0, "compute": False}
+    assert frozen_features(backbone, reader(videos, None), **look) is None
+    stored(frozen_model(), reader(videos[:3], None))
+    assert frozen_features(backbone, reader(videos, None), **look) is None
+    assert frozen_features(backbone, reader(videos[:3], None), **look) is not None
+
+
 def test_jobs_share_the_work(videos: list[Video], tmp_path: Path) -> None:
     model, clips = frozen_model(), reader(videos)
     settings: dict[str, Any] = {"root": None, "batch_size": 3, "workers": 0}

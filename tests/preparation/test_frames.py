@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,6 @@ def test_in_processes_too(tmp_path: Path) -> None:
 
 def probe_as(path: Path, video: Video) -> Video:
     """What was found before the file was damaged."""
-    from dataclasses import replace
-
     return replace(video, path=path, packets=None)
 
 
@@ -401,3 +400,16 @@ def test_the_estimate_is_what_it_takes(data: Data, tmp_path: Path, monkeypatch: 
         assert Store.open(tmp_path / pixels).num_bytes == pytest.approx(said[-1], rel=1e-3)
     data.store(tmp_path / "rgb", FrameSettings(form=FrameFormat(pixels="rgb", short_side_px=40), num_frames=4))
     assert said[-1] == 0
+
+
+def test_a_job_looks_for_room_for_its_own_part(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 60_000  # the first two clips take 51,840 bytes, the other three 70,560
+
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _path: Usage())
+    settings = FrameSettings(form=FrameFormat(pixels="rgb", short_side_px=40), num_frames=4)
+    with pytest.raises(DataError, match=r"5 clips take about"):
+        data.store(tmp_path / "s", settings)
+    with pytest.raises(DataError, match=r"3 clips take about"):
+        data.store(tmp_path / "s", settings, shard=(2, 2))
+    assert data.store(tmp_path / "s", settings, shard=(1, 2)).num_new == 2

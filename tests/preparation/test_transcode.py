@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -145,3 +149,50 @@ def test_a_damaged_file_is_found(tmp_path: Path) -> None:
     one.write_bytes(one.read_bytes()[:-1] + b"?")
     two.unlink()
     assert {key.hex() for key in damaged(store)} == {one.stem, two.stem}
+
+
+def broken_encoder(name: str) -> Callable[..., None]:
+    """A hardware encoder that seems to work, and then does not."""
+
+    def write(*arguments: object) -> None:
+        if arguments[3] == "h264_nvenc":
+            if name == "raises":
+                raise av.FFmpegError(1, "no more sessions")
+            if name == "crashes" and multiprocessing.parent_process() is not None:
+                os._exit(1)
+            raise AssertionError("encoded on hardware in the process that forks")
+        WRITE(*arguments)  # type: ignore[arg-type]
+
+    return write
+
+
+WRITE = transcode._write
+
+
+@pytest.mark.parametrize("how", ["raises", "crashes"])
+def test_what_fails_on_hardware_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+    found = make(tmp_path / "data")
+    monkeypatch.setattr(transcode, "encoder", lambda: "h264_nvenc")
+    monkeypatch.setattr(transcode, "_write", broken_encoder(how))
+    done = transcode_videos(found, TranscodeSettings(), tmp_path / "s", root=tmp_path / "data")
+    assert (done.num_new, done.failures) == (5, {})
+    store = Store.open(tmp_path / "s")
+    assert {store.meta(key)["encoder"] for key in store} == {"libx264"}
+    said = [message for message in caplog.messages if "h264_nvenc fails" in message]
+    assert said == ["h264_nvenc fails; what it fails on is encoded by libx264"]
+
+
+@pytest.mark.parametrize("how", ["does not", "crashes", "works"])
+def test_a_hardware_encoder_is_tried_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    def tried(_name: str) -> bool:
+        assert multiprocessing.parent_process() is not None
+        if how == "crashes":
+            os._exit(1)
+        return how == "works"
+
+    monkeypatch.setattr(transcode, "_HARDWARE", ("libx265",))  # that one is there everywhere
+    monkeypatch.setattr(transcode, "_encodes", tried)
+    assert transcode.encoder() == ("libx265" if how == "works" else "libx264")

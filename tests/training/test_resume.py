@@ -16,7 +16,10 @@ import yaml
 from tests.training.processes import Commands, Ended, at, wait_until
 from tests.training.runs import position, result, rows, temporary_files
 
+from kinema.data.frame_store import FrameFormat
 from kinema.models.frame_model import FrameModel
+from kinema.preparation.frames import FrameSettings, prepare_frames
+from kinema.preparation.transcode import TranscodeSettings, transcode_videos
 from kinema.sections import Recipe
 from kinema.training import module
 from kinema.training.module import RecogniserTraining
@@ -276,6 +279,37 @@ def test_what_a_frozen_backbone_s_run_reads_stays_the_same(
     train(prepare(made), run)
     assert features.exists() == (begun_with == "features")
     assert result(run.folder)["model.safetensors"] == result(tmp_path / "undisturbed")["model.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["frames", "transcode"])
+def test_a_store_that_has_grown_since_the_run_was_begun(
+    recipe: Callable[..., Recipe], crash: Callable[[int, int], None], tmp_path: Path, kind: str
+) -> None:
+    """What it holds is not the same to the bit as what a decoder gives."""
+    store = tmp_path / "store"
+    made = recipe(f"clips.store={store}")
+    prepared = prepare(recipe())
+
+    def fill(shard: tuple[int, int]) -> None:
+        if kind == "frames":
+            settings = FrameSettings(form=FrameFormat(pixels="rgb", short_side_px=40), rate_fps=8)
+            some = {split: list(clips) for split, clips in prepared.clips.items()}
+            prepare_frames(some, prepared.videos, settings, store, root=made.data.root, shard=shard)
+        else:
+            transcode_videos(prepared.videos, TranscodeSettings(), store, root=made.data.root, shard=shard)
+
+    fill((1, 2))
+    kept = shutil.copytree(store, tmp_path / "kept")
+    undisturbed = recipe(f"clips.store={store}", f"output={tmp_path / 'undisturbed'}")
+    train(prepare(undisturbed), create_run(undisturbed))
+    run = interrupted(made, crash, 2, 3)
+    fill((2, 2))
+    with pytest.raises(DataError, match=r"clips.store: .*store: what is stored of \w+ clips is not what the run was"):
+        train(prepare(made), run)
+    shutil.rmtree(store)
+    kept.rename(store)
+    train(prepare(made), run)
+    assert result(run.folder) == result(tmp_path / "undisturbed")
 
 
 def test_a_run_that_was_moved_goes_on(

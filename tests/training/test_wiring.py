@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from kinema.data import loading
+from kinema.data.frame_store import FrameFormat
 from kinema.evaluation.evaluate import evaluate
+from kinema.preparation.frames import FrameSettings, prepare_frames
 from kinema.sections import Recipe
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
@@ -42,6 +45,20 @@ def test_every_frame_comes_from_the_decoder_that_is_named(
     taken.clear()
     evaluation = evaluate(run.weights, ["clips.decoder=opencv", "clips.workers=0"], split="validation")
     assert len(taken) == len(evaluation.predictions.clips) > 0
+
+
+def test_the_last_measurements_are_of_what_the_store_holds(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = recipe(f"clips.store={tmp_path / 'store'}", "trainer.epochs=1", "clips.augmentation.views=1")
+    prepared = prepare(recipe())
+    form = FrameFormat.of(prepared.preprocessing["rgb"])
+    settings = FrameSettings(form=form, num_frames=4, augmentation=chosen.clips.augmentation)
+    clips = {split: list(of_split) for split, of_split in prepared.clips.items()}
+    prepare_frames(clips, prepared.videos, settings, tmp_path / "store", root=chosen.data.root)
+    monkeypatch.setattr(loading, "read_plan", None)  # nothing is decoded any more
+    trained = train(prepare(chosen), create_run(chosen))
+    assert trained.best["split"] == "validation"
 
 
 def test_a_store_that_is_not_there_is_said_before_a_run_exists(recipe: Callable[..., Recipe], tmp_path: Path) -> None:

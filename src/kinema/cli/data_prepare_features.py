@@ -70,11 +70,13 @@ def store_features(
         reporter: Where to show progress.
 
     Raises:
-        UserError: The recipe's backbone is not frozen, or its clips are others in every epoch.
+        UserError: The recipe's backbone is not frozen, its clips are others in every epoch, or its arithmetic is to be
+            decided on training clips, which are not among these.
         DataError: The store cannot be written, or is of something else.
     """
     from kinema.data.loading import ClipReader
     from kinema.models.runtime import set_up
+    from kinema.preparation.arithmetic import choose_arithmetic
     from kinema.preparation.features import prepare_features
     from kinema.training.prepare import compute_device
 
@@ -89,8 +91,8 @@ def store_features(
     device = compute_device(recipe.trainer)
     model.to(device)
     set_up(model, recipe.trainer.runtime, device)
-    readers = [
-        ClipReader(
+    readers = {
+        split: ClipReader(
             of_split,
             videos,
             preprocessing,
@@ -99,10 +101,18 @@ def store_features(
             decoder=section.decoder,
         )
         for split, of_split in clips.items()
-    ]
+    }
+    choose_arithmetic(
+        model.backbone,
+        readers.get("train"),
+        recipe.trainer.runtime,
+        batch_size=section.batch_size,
+        workers=workers,
+        reporter=reporter,
+    )
     return prepare_features(
         model.backbone,
-        readers,
+        list(readers.values()),
         folder,
         root=recipe.data.root,
         stored_as=stored_as,

@@ -10,14 +10,49 @@ import torch
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.models.runtime import AGREEMENT, predictions_agree
+from kinema.models.runtime import AGREEMENT, arithmetic, predictions_agree
 from kinema.progress import SILENT, Reporter
+from kinema.sections import RuntimeSection
+from kinema.types import ConfigError
 
 log = logging.getLogger(__name__)
 
 _NUM_CLIPS = 400
 _FEWEST_CLIPS = 100
 """On fewer, an agreement of 99.5 % says nothing."""
+
+
+def choose_arithmetic(
+    backbone: FrameBackbone,
+    reader: ClipReader | None,
+    runtime: RuntimeSection,
+    *,
+    batch_size: int,
+    workers: int,
+    reporter: Reporter = SILENT,
+) -> None:
+    """Let a frozen backbone compute in what a recipe asks for.
+
+    Args:
+        backbone: Frozen, on its device.
+        reader: Training clips; None where there are none at hand.
+        runtime: Its `features` says what is asked for.
+        batch_size: Clips at once.
+        workers: Processes that read clips.
+        reporter: Where to show progress.
+
+    Raises:
+        ConfigError: It is to be decided on training clips, and there are none.
+    """
+    wanted, _ = arithmetic(runtime, next(backbone.parameters()).device)
+    if wanted is not torch.float32 and runtime.features == "auto":
+        if reader is None:
+            raise ConfigError(
+                "trainer.runtime.features: auto is decided on training clips, and there are none here; "
+                "say fp32 or bf16, as training will"
+            )
+        wanted = agreed_arithmetic(backbone, reader, wanted, batch_size=batch_size, workers=workers, reporter=reporter)
+    backbone.arithmetic = wanted
 
 
 def agreed_arithmetic(

@@ -14,8 +14,7 @@ from kinema.data.sources import clip_reader
 from kinema.evaluation.reading import named_features, say_features
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.models.runtime import arithmetic
-from kinema.preparation.arithmetic import agreed_arithmetic
+from kinema.preparation.arithmetic import choose_arithmetic
 from kinema.preparation.feature_store import FeatureReader
 from kinema.preparation.features import frozen_features
 from kinema.progress import Reporter
@@ -130,17 +129,15 @@ def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path |
 def _choose_arithmetic(
     prepared: Prepared, backbone: FrameBackbone, reader: ClipReader, saved: Mapping[str, Any] | None, reporter: Reporter
 ) -> None:
-    device = compute_device(prepared.recipe.trainer)
-    wanted, _ = arithmetic(prepared.recipe.trainer.runtime, device)
+    recipe = prepared.recipe
     if saved is not None:
-        wanted = torch.bfloat16 if saved.get("arithmetic") == "bf16" else torch.float32
-    elif wanted is torch.bfloat16 and prepared.recipe.trainer.runtime.features == "auto":
-        wanted = agreed_arithmetic(
-            backbone,
-            reader,
-            wanted,
-            batch_size=prepared.recipe.clips.batch_size,
-            workers=prepared.recipe.clips.workers,
-            reporter=reporter,
-        )
-    backbone.arithmetic = wanted
+        backbone.arithmetic = torch.bfloat16 if saved.get("arithmetic") == "bf16" else torch.float32
+        return
+    choose_arithmetic(
+        backbone,
+        reader,
+        recipe.trainer.runtime,
+        batch_size=recipe.clips.batch_size,
+        workers=recipe.clips.workers,
+        reporter=reporter,
+    )
