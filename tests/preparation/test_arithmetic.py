@@ -83,8 +83,8 @@ def test_auto_is_decided_on_training_clips(
     kinema: Kinema, root: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kinema.models.runtime.has_bf16", lambda _device: (True, "this processor"))
-    command = ("data", "prepare", "folder", root, "--features", recipe, "--workers", 0, "--out", "s")
-    command = (*command, "trainer.runtime.features=auto", "data.validation=0.5")
+    store = ("data", "prepare", "folder", root, "--features", recipe, "--workers", 0, "--out", "s")
+    command = (*store, "trainer.runtime.features=auto", "data.validation=0.5")
     assert kinema(*command, "--split", "train").code == 0
     assert Store.open(Path("s")).settings["arithmetic"] == "fp32"  # six clips are too few
     refusal = kinema(*command, "--split", "validation").error()

@@ -159,5 +159,5 @@ def change_colour(values: Float[Tensor, "B T C H W"], factors: Float[Tensor, "B 
 
 
 def _grey(values: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 1 H W"]:
-    red, green, blue = values.split(1, dim=2)
+    red, green, blue = (values[:, :, channel : channel + 1] for channel in range(3))
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
