@@ -74,12 +74,15 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "other.avi", numbered_frames(12), fps=10, codec="mpeg4")
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("not a video")
-    content = bytearray((folder / "good.mp4").read_bytes())
-    packets = _packets(folder / "good.mp4")
-    for name, number in (("hole.mp4", 20), ("first.mp4", -1)):
+    # What is wrong inside of pictures shows only when they are decoded.
+    source = write_video(folder / "hole.webm", numbered_frames(40), fps=10, codec="libvpx-vp9", options={"g": "0"})
+    content = source.read_bytes()
+    packets = _packets(source)
+    for name, number in (("hole.webm", 20), ("first.webm", -1)):
         broken = bytearray(content)
         position, size = packets[number]
-        broken[position + 4 : position + size] = bytes(size - 4)
+        stop = content.index(content[position + 4 : position + size][-8:], position) + 8
+        broken[position + 24 : stop] = b"\xff" * (stop - position - 24)
         (folder / name).write_bytes(broken)
     return folder
 
@@ -115,10 +118,10 @@ def test_what_does_not_decode_is_found(
     found = check_videos(asked, deep=deep, workers=workers, index=tmp_path / "cache")
     assert list(found) == list(dict.fromkeys(asked))
     wrong = errors(found)
-    expected = {"empty.mp4", "text.mp4", "gone.mp4", "first.mp4"} | ({"hole.mp4"} if deep else set())
+    expected = {"empty.mp4", "text.mp4", "gone.mp4", "first.webm"} | ({"hole.webm"} if deep else set())
     assert wrong.keys() == expected
     assert wrong["empty.mp4"] == "empty (0 bytes)"
-    assert wrong["first.mp4"] == "1 of 40 frames do not decode" if deep else "does not decode" in wrong["first.mp4"]
+    assert wrong["first.webm"] == "1 of 40 frames do not decode" if deep else "does not decode" in wrong["first.webm"]
     assert found[folder / "good.mp4"].content == found[folder / "copy.mp4"].content
     assert found[folder / "good.mp4"].content != found[folder / "other.avi"].content
     assert all(result.fresh for result in found.values())
@@ -128,8 +131,8 @@ def test_what_does_not_decode_is_found(
 def test_a_second_check_does_only_what_is_new_or_changed(folder: Path, tmp_path: Path, opened: Opened) -> None:
     first = check_videos(paths(folder), workers=0, index=tmp_path)
     assert opened.taken() == (
-        ["copy.mp4", "empty.mp4", "first.mp4", "good.mp4", "hole.mp4", "other.avi", "text.mp4"],
-        ["copy.mp4", "first.mp4", "good.mp4", "hole.mp4", "other.avi"],
+        ["copy.mp4", "empty.mp4", "first.webm", "good.mp4", "hole.webm", "other.avi", "text.mp4"],
+        ["copy.mp4", "first.webm", "good.mp4", "hole.webm", "other.avi"],
     )
     second = check_videos(paths(folder), workers=0, index=tmp_path)
     assert opened.taken() == ([], [])
@@ -152,9 +155,9 @@ def test_training_does_not_probe_what_was_checked(folder: Path, tmp_path: Path, 
 
 
 def test_a_deep_check_does_for_both_and_a_shallow_one_does_not(folder: Path, tmp_path: Path, opened: Opened) -> None:
-    asked = [folder / "good.mp4", folder / "first.mp4"]
+    asked = [folder / "good.mp4", folder / "first.webm"]
     check_videos(asked, workers=0, index=tmp_path)
-    assert opened.taken()[1] == ["first.mp4", "good.mp4"]
+    assert opened.taken()[1] == ["first.webm", "good.mp4"]
     check_videos(asked, deep=True, workers=0, index=tmp_path)
     assert opened.taken() == ([], ["good.mp4"])  # the other is known not to decode
     check_videos(asked, workers=0, index=tmp_path)
@@ -213,10 +216,10 @@ def test_what_was_done_before_an_interruption_is_kept(folder: Path, tmp_path: Pa
     reporter = Stopping()
     with pytest.raises(KeyboardInterrupt):
         check_videos(paths(folder), workers=0, index=tmp_path, reporter=reporter)
-    assert opened.taken()[1] == ["copy.mp4", "first.mp4"]
+    assert opened.taken()[1] == ["copy.mp4", "first.webm"]
     reporter.num = 3
     check_videos(paths(folder), workers=0, index=tmp_path, reporter=reporter)
-    assert opened.taken() == ([], ["good.mp4", "hole.mp4", "other.avi"])
+    assert opened.taken() == ([], ["good.mp4", "hole.webm", "other.avi"])
     assert reporter.units == [
         ("Probing videos", 7, 0),
         ("Decoding first and last frames", 5, 0),

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.data.decoding import count_frames, read_frames
+from kinema.data.decoding import count_frames, probe, read_frames
 from kinema.data.file_index import Index, Key, Table
 from kinema.data.hashing import content_hash
-from kinema.data.probing import DiedError, file_key, probe_all
+from kinema.data.probing import DiedError, file_key, keep_probed, probe_all
 from kinema.data.processes import Died, results
 from kinema.data.video import Video
 from kinema.progress import SILENT, Reporter
@@ -27,7 +27,7 @@ _SAVE_EVERY = 64
 _SAVE_EVERY_S = 2.0
 
 # To be counted up whenever a check would find something else in the same file.
-_VERSION = "1"
+_VERSION = "2"
 
 _TABLE = Table(
     name="checks_1",
@@ -104,6 +104,7 @@ def check_videos(
     ):
         for path, result in decoded:
             known[path] = result
+            videos[path] = result.video or videos[path]
             task.advance()
     for path, video in videos.items():
         found[path] = replace(known[path], video=video, damaged=known[path].damaged or video.damaged)
@@ -142,7 +143,16 @@ def _ends(video: Video) -> Checked:
 
 
 def _all(video: Video) -> Checked:
-    return _checked(video, _decode_all)
+    """Of a damaged file, also what a full decode says of it: its packets cannot be believed."""
+    checked = _checked(video, _decode_all)
+    if video.is_images or video.damaged or not (checked.damaged or checked.error):
+        return checked
+    try:
+        return replace(
+            checked, video=replace(probe(video.path, in_full=True), damaged=True, packets=None, first_pts=None)
+        )
+    except DataError:
+        return checked
 
 
 def _checked(video: Video, decode: Callable[[Video], bool]) -> Checked:
@@ -174,7 +184,7 @@ def _decode_all(video: Video) -> bool:
     num_decoded, damaged = count_frames(video)
     if num_decoded < num_frames:
         raise DataError(f"{video.path}: {num_frames - num_decoded} of {num_frames} frames do not decode")
-    return damaged
+    return damaged or num_decoded > num_frames
 
 
 def _without_path(error: DataError, path: Path) -> str:
@@ -196,6 +206,8 @@ class _Store:
         return found
 
     def save(self, keys: Mapping[Path, Key], found: Mapping[Path, Checked]) -> None:
+        # First: who finds the check need not look again.
+        keep_probed(self._index, (checked.video for checked in found.values() if checked.video is not None))
         rows = ((path, keys[path], self._row(checked)) for path, checked in found.items() if path in keys)
         self._index.save(_TABLE, rows)
 

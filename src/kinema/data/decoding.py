@@ -6,6 +6,9 @@ Truth is the order in which frames come out of a full sequential decode. Everyth
   do not exist. There frame `i` is the `i`-th that decodes, on display from `i / frame rate`.
 - Elsewhere a frame is on display from its timestamp, counted from that of the first displayed frame. Timestamps
   that are missing, doubled or not ascending are not trusted: the file is then treated like MPEG-4 in AVI.
+- A damaged file is read from its beginning. Damage inside of pictures does not show in packets: until
+  `kinema data check --deep` has found it, frames there are told by their timestamps, and a frame that others do not
+  need may have been left out although its damage would have changed later ones.
 - In MP4, MOV, Matroska and WebM, packets say all that, and `probe` decodes a few frames only: where the pictures' own
   headers prove that they are displayed in the order of their timestamps. Else it decodes the file once in full.
 
@@ -41,12 +44,13 @@ _LOG = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-def probe(path: Path, *, fps: float | None = None) -> Video:
+def probe(path: Path, *, fps: float | None = None, in_full: bool = False) -> Video:
     """Find the true number of frames of a video, and when each of them is on display.
 
     Args:
         path: A video, a still image (a video of one frame), or a folder of frames, one image file each.
         fps: Frames per second of a folder of frames. Files know theirs.
+        in_full: Decode all of a video, which finds damage that its packets do not show.
 
     Raises:
         DataError: There is no such file, it was cut short, or no frame of it decodes; or the rate of a folder of
@@ -59,7 +63,7 @@ def probe(path: Path, *, fps: float | None = None) -> Video:
     if is_image(path):
         return probe_image(path)
     check_complete(path)
-    return probe_file(path)
+    return probe_file(path, in_full=in_full)
 
 
 def read_frames(video: Video, indices: Iterable[int]) -> list[NDArray[np.uint8]]:

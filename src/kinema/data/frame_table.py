@@ -32,15 +32,19 @@ _INDEXED_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
 _INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 
 
-def probe_file(path: Path) -> Video:
+def probe_file(path: Path, *, in_full: bool = False) -> Video:
     """A video file that is not a still image.
+
+    Args:
+        path: The file.
+        in_full: Decode all of it, whatever its packets say.
 
     Raises:
         DataError: FFmpeg cannot read it, or no frame of it decodes.
     """
     with opened(path) as (container, stream):
         indexed = _is_indexed(container, stream)
-        if indexed:
+        if indexed and not in_full:
             with PacketCollector(path, stream) as collector:
                 table = _table_from_packets(container, stream, collector)
             if table is not None:

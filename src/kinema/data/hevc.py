@@ -49,7 +49,7 @@ class Hevc:
         self._keys: list[bool] = []
         self._non_reference: list[bool] = []
         self._layers: list[int] = []
-        self._order = DisplayOrder()
+        self._order = DisplayOrder(gapless=True)
         self._sequences: dict[int, _Sequence] = {}
         self._pictures: dict[int, _Picture] = {}
         self._known: dict[tuple[int, int], bytes] = {}

@@ -21,9 +21,11 @@ class DisplayOrder:
     """Where pictures come in display order, and why that is not sure.
 
     Attributes:
+        gapless: Counts ascend by always the same, as encoders make them, where nothing else shows that one is missing.
         doubt: The first reason not to believe it.
     """
 
+    gapless: bool = False
     doubt: str | None = None
     _keys: list[int] = field(default_factory=list)
     _sequence: int = 0
@@ -50,9 +52,14 @@ class DisplayOrder:
         """
         if self.doubt is not None:
             raise UnsureError(self.doubt)
-        order = np.argsort(np.array(self._keys, dtype=np.int64))
+        keys = np.array(self._keys, dtype=np.int64)
+        order = np.argsort(keys)
         if len(set(self._keys)) < len(order):
             raise UnsureError("two pictures at the same place")
+        steps = np.diff(keys[order])
+        steps = steps[steps < 1 << 32]  # inside sequences
+        if self.gapless and len(steps) and steps.max() > steps.min():
+            raise UnsureError("pictures may be missing")
         ranks = np.empty_like(order)
         ranks[order] = np.arange(len(order))
         return ranks

@@ -137,6 +137,13 @@ def probe_all(
     return {path: found[path] for path in unique}
 
 
+def keep_probed(index: Index, videos: Iterable[Video]) -> None:
+    """Put what was found out about video files in the place of what was probed."""
+    found = {video.path: video for video in videos}
+    keys = {path: key for path in found if (key := file_key(path)) is not None}
+    _Store(index).save(keys, dict(found))
+
+
 def file_key(path: Path, *, fps: float | None = None) -> Key | None:
     """What a cached result belongs to, or None for what cannot be read or is neither a file nor a folder whose rate is
     given: that may change unnoticed.
