@@ -174,9 +174,7 @@ def test_saved_and_loaded_it_says_the_same(name: str, heads: Heads, tmp_path: Pa
     model = build(name, heads=heads)
     model(clips(4))  # so that batch norm's statistics are not those of a new model
     preprocessing = Preprocessing(num_frames=4, size_px=32, resize_px=32, fit="crop", mean=MEAN, std=STD)
-    config = WeightsConfig(
-        model=name, arguments=SMALL.get(name, TINY), heads=heads, preprocessing={"rgb": preprocessing}
-    )
+    config = WeightsConfig(model=name, arguments=small(name), heads=heads, preprocessing={"rgb": preprocessing})
     save(tmp_path / "weights", model.state_dict(), config, TRAINING, card="# A model\n")
     loaded, loaded_config = load_model(tmp_path / "weights")
     assert loaded_config == config
