@@ -10,10 +10,10 @@ demo: $(READY) ## make a small set of videos, train, evaluate, and print where t
 	$(BIN)/kinema demo
 
 test: lint tools ## the test suite
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 test-all: lint tools ## the test suite with its exhaustive parts
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 # What tests need from outside Python: a program that reads RAR, and FFmpeg's libraries for torchcodec. On Debian they
 # are installed, elsewhere it is said.
