@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,8 +15,11 @@ from tests.commands import Kinema
 from tests.videos import numbered_frames, write_video
 from torch import Tensor
 
+from kinema.data.loading import ClipReader
 from kinema.data.shards import Store
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.preparation.feature_store import FeatureFormat
+from kinema.types import Preprocessing
 
 
 @pytest.fixture
@@ -89,3 +94,65 @@ def test_auto_is_decided_on_training_clips(
     assert Store.open(Path("s")).settings["arithmetic"] == "fp32"  # six clips are too few
     refusal = kinema(*command, "--split", "validation").error()
     assert refusal.startswith("trainer.runtime.features: auto is decided on training clips")
+
+
+def form(arithmetic: torch.dtype = torch.float32, decoder: str = "pyav") -> FeatureFormat:
+    torch.manual_seed(0)
+    backbone = FrameBackbone("tiny")
+    backbone.freeze()
+    backbone.arithmetic = arithmetic
+    squares = Preprocessing(num_frames=3, size_px=32, resize_px=32, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+    return FeatureFormat.of(backbone, ClipReader([], {}, {"rgb": squares}, augmentation=None, seed=0, decoder=decoder))
+
+
+def test_fp32_is_the_same_everywhere_and_less_is_not() -> None:
+    assert form().facts["device"] is None
+    rounded = form(torch.bfloat16)
+    assert rounded.facts["device"] == "cpu"
+    difference = rounded.difference({**rounded.facts, "device": "cuda"})
+    assert difference == "device is cuda there and cpu here"
+
+
+def test_another_major_version_of_ffmpeg_may_give_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "library_versions", {"libavcodec": (62, 3, 100), "libswscale": (9, 1, 100)})
+    before = form()
+    assert before.decoder == "pyav, libavcodec 62, libswscale 9"
+    monkeypatch.setattr(av, "library_versions", {"libavcodec": (62, 28, 102), "libswscale": (9, 5, 102)})
+    assert form().difference(before.facts) is None
+    monkeypatch.setattr(av, "library_versions", {"libavcodec": (63, 0, 100), "libswscale": (9, 5, 102)})
+    assert form().difference(before.facts) == (
+        "decoder is pyav, libavcodec 62, libswscale 9 there and pyav, libavcodec 63, libswscale 9 here"
+    )
+
+
+@pytest.mark.parametrize(("name", "own"), [("opencv", "opencv 4.12"), ("torchcodec", "torchcodec 0.17")])
+def test_other_decoders_bring_their_own_ffmpeg(name: str, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"opencv-contrib-python-headless": "4.12.0.88", "torchcodec": "0.17.1"}
+
+    def version(distribution: str) -> str:
+        if distribution not in versions:
+            raise PackageNotFoundError(distribution)
+        return versions[distribution]
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert form(decoder=name).decoder.startswith(f"{own}, libswscale ")
+
+
+def test_a_gpu_does_not_round_what_is_to_be_fp32() -> None:
+    precision = torch.backends.cudnn.conv
+    before, seen = precision.fp32_precision, []
+
+    class Spy(torch.nn.Module):
+        def forward(self, frames: Tensor) -> Tensor:
+            seen.append(precision.fp32_precision)
+            return frames.mean(dim=(2, 3))
+
+    backbone = FrameBackbone("tiny")
+    backbone.body = Spy()
+    frames = torch.zeros(1, 3, 8, 8)
+    backbone(frames)
+    backbone.freeze()
+    backbone.folds = False
+    backbone(frames)
+    assert seen == [before, "ieee"]
+    assert precision.fp32_precision == before

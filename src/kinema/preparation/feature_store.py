@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kinema.data.decoders import described
 from kinema.data.frame_store import Files
 from kinema.data.loading import ClipReader, Drawn, Layout
 from kinema.data.places import Places
@@ -45,8 +46,10 @@ class FeatureFormat:
         backbone: Name of the backbone.
         weights: Digest of its weights.
         arithmetic: What it computes in.
+        device: Kind of device that does, where that makes a difference: fp32 is the same everywhere to some 1e-5,
+            while fewer bits are rounded in another way on each.
         preprocessing: Of frames, as a dictionary.
-        decoder: Of videos.
+        decoder: Of videos, with the versions that pixels may depend on.
         stored_as: Type of the numbers in the store.
         shape: Of a clip's features.
     """
@@ -54,6 +57,7 @@ class FeatureFormat:
     backbone: str
     weights: str
     arithmetic: str
+    device: str | None
     preprocessing: Mapping[str, Any]
     decoder: str
     stored_as: StoredAs
@@ -74,8 +78,9 @@ class FeatureFormat:
             backbone=backbone.name,
             weights=weights_digest(backbone),
             arithmetic="bf16" if backbone.arithmetic is torch.bfloat16 else "fp32",
+            device=None if backbone.arithmetic is torch.float32 else next(backbone.parameters()).device.type,
             preprocessing=asdict(preprocessing),
-            decoder=reader.decoder,
+            decoder=described(reader.decoder),
             stored_as=stored_as,
             shape=(preprocessing.num_frames, *shape),
         )

@@ -6,13 +6,19 @@ every encoding that the tests can make and on real files, and refuses by name wh
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterable
 
 from kinema.data.decoders.common import Decoder, refused
 from kinema.data.video import Video
 from kinema.types import ConfigError
 
-__all__ = ["Decoder", "check_decoder", "decoder"]
+__all__ = ["Decoder", "check_decoder", "decoder", "described"]
+
+_PACKAGES = {
+    "torchcodec": ("torchcodec",),
+    "opencv": ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python"),
+}
 
 
 def decoder(name: str) -> Decoder:
@@ -52,3 +58,24 @@ def check_decoder(name: str, videos: Iterable[Video]) -> None:
         video, reason = reasons[0]
         others = f" (and so are {len(reasons) - 1} others of {len(files)})" if len(reasons) > 1 else ""
         raise refused(name, video, reason + others)
+
+
+def described(name: str) -> str:
+    """What decodes and scales, as far as pixels may depend on it: the major versions of FFmpeg's libraries. Their minor
+    versions mend and add; a decoder other than PyAV brings an FFmpeg of its own, which its version stands for.
+
+    Args:
+        name: What `clips.decoder` says.
+    """
+    import av
+
+    versions = {library: found[0] for library, found in av.library_versions.items()}
+    if name == "pyav":
+        return f"pyav, libavcodec {versions['libavcodec']}, libswscale {versions['libswscale']}"
+    own = "of unknown version"
+    for package in _PACKAGES[name]:
+        try:
+            own = ".".join(importlib.metadata.version(package).split(".")[:2])
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"{name} {own}, libswscale {versions['libswscale']}"

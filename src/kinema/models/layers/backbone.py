@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -119,7 +120,7 @@ class FrameBackbone(nn.Module):
         on_cpu = frames.device.type == "cpu"
         chunk = self.micro_batch or (_FROZEN_CHUNK if on_cpu else max(1, len(frames)))
         # Under autocast, numbers would depend on who asks; a frozen body's arithmetic is its own setting.
-        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False), _all_digits():
             frames = frames.float() if frames.dtype in (torch.bfloat16, torch.float16) else frames
             body = self._fast_body(body, frames, of_maps=of_maps)
             parts = torch.split(frames.to(self.arithmetic), chunk)
@@ -187,6 +188,19 @@ class FrameBackbone(nn.Module):
                 f"init.weights: the published weights of {self.name!r} cannot be fetched "
                 f"({reason(error)}); give the path of a file instead: init.weights=FILE"
             ) from None
+
+
+@contextmanager
+def _all_digits() -> Iterator[None]:
+    """fp32 that is fp32. By default a GPU rounds what its convolutions multiply to 10 bits (TF32), and features would
+    differ by 1e-3 from those that a CPU stored; who wants speed there has bf16."""
+    convolutions: Any = torch.backends.cudnn.conv  # has no types
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _build(name: str) -> tuple[str, nn.Module, int]:
