@@ -114,7 +114,7 @@ def test_a_bare_backbone_and_maps(kinema: Kinema, root: Path, weights: Path, rec
     assert kinema(*maps).code == 0
     assert Store.open(Path("maps")).settings["shape"] == [3, 64, 2, 2]
     answer = kinema("train", recipe, "output=run", "clips.store=maps")
-    assert "maps holds feature maps, which no model reads" in answer.error()
+    assert "maps holds feature maps, which this model does not take; prepare it without --maps" in answer.error()
 
 
 def test_views_and_shards_are_read_as_one(kinema: Kinema, root: Path, recipe: Path) -> None:

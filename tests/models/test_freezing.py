@@ -151,7 +151,7 @@ def test_a_frozen_stage_needs_its_weights_and_a_trained_one_does_not(tmp_path: P
 def test_an_attention_that_is_in_no_file_cannot_be_frozen(tmp_path: Path) -> None:
     path = tmp_path / "resnet18.pt"
     torch.save(get_model("resnet18", weights=None).state_dict(), path)
-    with pytest.raises(DataError, match=r"4 frozen tensors are not in it: temporal\.lstm"):
+    with pytest.raises(DataError, match=r"4 frozen tensors are not in it: temporal\.layers"):
         initialise(build(backbone="resnet18"), InitSection(weights=str(path), mean=MEAN, std=STD, freeze="all"))
 
 
