@@ -34,7 +34,7 @@ def reader(root: Path, sample: Sample) -> ClipReader:
     dataset = table(root / "ut_interaction", csv="clips.csv")
     if sample == "few":
         every = sorted(dataset.splits["train"], key=lambda clip: (clip.labels["action"], clip.clip_id))
-        dataset = replace(dataset, splits={"train": every[:: len(every) // NUM_SAMPLE][:NUM_SAMPLE]})
+        dataset = replace(dataset, splits={"train": tuple(every[:: len(every) // NUM_SAMPLE][:NUM_SAMPLE])})
     clips, videos, _ = probe_splits(dataset, ["train"], workers=0)
     num_frames = 4 if sample == "few" else 20
     wanted = Preprocessing(
@@ -84,7 +84,7 @@ def trained(root: Path, sample: Sample) -> nn.Module:
     network.train()
     for _ in range(100):
         optimiser.zero_grad()
-        nn.functional.cross_entropy(network.classify(features[::2])["action"], labels[::2]).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(network.classify(features[::2])["action"], labels[::2]))
         optimiser.step()
     return network.eval()
 
@@ -118,5 +118,5 @@ def test_stored_features_are_those_of_the_frames(
     assert float(away.max()) <= tolerance
     expected = predictions(data_root, sample, plain)
     same = predictions(data_root, sample, features) == expected
-    assert len(expected.unique()) > 3  # it does tell classes apart
+    assert len(set(expected.tolist())) > 3  # it does tell classes apart
     assert float(same.float().mean()) >= 0.995

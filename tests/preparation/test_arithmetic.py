@@ -139,7 +139,8 @@ def test_other_decoders_bring_their_own_ffmpeg(name: str, own: str, monkeypatch:
 
 
 def test_a_gpu_does_not_round_what_is_to_be_fp32() -> None:
-    precision = torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn
+    precision = cudnn.conv
     before, seen = precision.fp32_precision, []
 
     class Spy(torch.nn.Module):

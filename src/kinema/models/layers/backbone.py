@@ -194,7 +194,8 @@ class FrameBackbone(nn.Module):
 def _all_digits() -> Iterator[None]:
     """fp32 that is fp32. By default a GPU rounds what its convolutions multiply to 10 bits (TF32), and features would
     differ by 1e-3 from those that a CPU stored; who wants speed there has bf16."""
-    convolutions: Any = torch.backends.cudnn.conv  # has no types
+    cudnn: Any = torch.backends.cudnn  # its settings have no types
+    convolutions = cudnn.conv
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:
