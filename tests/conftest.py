@@ -54,13 +54,20 @@ def _own_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """What a command sets of the log is gone when the next test begins."""
+    logger = logging.getLogger("kinema")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
 @pytest.fixture
 def kinema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kinema]:
     """Runs a command in this process, in an empty folder."""
     from kinema.cli.main import main
 
-    logger = logging.getLogger("kinema")
-    before = list(logger.handlers), logger.level, logger.propagate
     handler = signal.getsignal(signal.SIGTERM)
     place = tmp_path / "here"
     place.mkdir()
@@ -75,5 +82,4 @@ def kinema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         return Answer(caught.value.code, said.out, said.err)
 
     yield run
-    logger.handlers, logger.level, logger.propagate = before
     signal.signal(signal.SIGTERM, handler)

@@ -343,6 +343,7 @@ def test_random_cuts_of_stored_frames(data: Data, tmp_path: Path, caplog: pytest
     form = preprocessing()
     data.store(tmp_path / "s", FrameSettings(form=FrameFormat(pixels="i420", short_side_px=40), rate_fps=10))
     augmentation = Augmentation(views=None)
+    caplog.clear()
     with caplog.at_level(logging.INFO, logger="kinema"):
         source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, name="train")
     (said,) = caplog.messages
