@@ -102,8 +102,9 @@ class ClipsSection(Section):
     pixels: Pixels | None = None
     """What frames are kept as until they are on the device: `i420` (one plane of brightness and two of colour at half
     the size, as videos hold them) or `rgb`. By default `i420` where `size_px` is even."""
-    decoder: Literal["pyav", "torchcodec", "opencv"] = "pyav"
-    """What decodes videos. A decoder that is not exact to the frame on a container is refused for it."""
+    decoder: Literal["pyav", "torchcodec", "torchcodec_cuda", "opencv"] = "pyav"
+    """What decodes videos. A decoder that is not exact to the frame on a container is refused for it.
+    `torchcodec_cuda` decodes on the GPU, with `workers: 0`."""
     store: Literal["auto", "none"] | Path = "auto"
     """`auto`: take what `kinema data prepare` has stored where it gives the same numbers; and where the backbone is
     frozen and `augmentation.views` is a number, let frames go through the backbone once and read its features, stored
@@ -125,6 +126,14 @@ class ClipsSection(Section):
             raise ValueError(f"resize_px ({self.resize_px}) is smaller than size_px ({self.size_px})")
         if self.resize_px is not None and self.fit == "squash":
             raise ValueError("resize_px has no meaning with fit: squash; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _gpu_is_not_shared(self) -> ClipsSection:
+        if self.decoder == "torchcodec_cuda" and self.workers:
+            raise ValueError(
+                f"decoder torchcodec_cuda works in the process that trains; set workers to 0 ({self.workers})"
+            )
         return self
 
 

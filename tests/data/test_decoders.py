@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from tests.videos import Image, write_video
 from kinema.data.decoders import Decoder, check_decoder, decoder
 from kinema.data.decoding import probe, read_frames
 from kinema.data.video import Video
+from kinema.sections import ClipsSection
 from kinema.types import ConfigError, DataError
 
 NAMES = ["opencv", "torchcodec"]
@@ -323,6 +326,45 @@ def test_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None)
     with pytest.raises(ConfigError, match=r"^clips.decoder=torchcodec: .*FFmpeg.*apt-get install ffmpeg"):
         decoder("torchcodec")
+
+
+def test_decoding_on_a_gpu_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen("torchcodec")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        ConfigError, match=r"^clips.decoder=torchcodec_cuda needs a GPU .*; set clips.decoder="
+    ) as caught:
+        decoder("torchcodec_cuda")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_is_asked_to_decode_where_there_is_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen("torchcodec")
+    from torchcodec.decoders import VideoDecoder
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    devices: list[str] = []
+
+    def opened(*arguments: Any, device: str, **settings: Any) -> VideoDecoder:
+        devices.append(device)
+        return VideoDecoder(*arguments, device="cpu", **settings)
+
+    under_test = decoder("torchcodec_cuda")
+    monkeypatch.setattr(under_test, "_open", opened)
+    on_cpu = chosen("torchcodec").take(make("b_frames.mp4"), [3, 30], lambda image: image)
+    for image, expected in zip(
+        under_test.take(make("b_frames.mp4"), [3, 30], lambda image: image), on_cpu, strict=True
+    ):
+        assert np.array_equal(image, expected)
+    assert devices == ["cuda"]
+    with pytest.raises(DataError, match=r"mpeg4.avi: clips.decoder=torchcodec_cuda is refused"):
+        check_decoder("torchcodec_cuda", [make("mpeg4.avi")])
+
+
+def test_decoding_on_a_gpu_is_not_for_worker_processes() -> None:
+    assert ClipsSection(decoder="torchcodec_cuda", workers=0).decoder == "torchcodec_cuda"
+    with pytest.raises(ValueError, match="set workers to 0"):
+        ClipsSection(decoder="torchcodec_cuda", workers=2)
 
 
 def test_nothing_is_imported_before_it_is_needed() -> None:

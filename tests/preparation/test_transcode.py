@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from tests.videos import numbered_frames, read_number, write_video
 
+from kinema.data.decoders import check_decoder, decoder
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import Files
 from kinema.data.shards import Store
-from kinema.data.sources import clip_reader
+from kinema.data.sources import clip_reader, videos_read
 from kinema.data.transcoded import damaged, videos
 from kinema.preparation import transcode
 from kinema.preparation.transcode import TranscodeSettings, transcode_videos
 from kinema.sections import ClipsSection
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, ConfigError, DataError, Preprocessing
 
 FORM = Preprocessing(num_frames=4, size_px=32, resize_px=32, fit="crop", mean=(0, 0, 0), std=(1, 1, 1))
 UNEVEN_S = [0.0, 0.1, 0.15, 0.4, 1.2, 1.25, 2.0]
@@ -196,3 +197,24 @@ def test_a_hardware_encoder_is_tried_in_a_process_of_its_own(monkeypatch: pytest
     monkeypatch.setattr(transcode, "_HARDWARE", ("libx265",))  # that one is there everywhere
     monkeypatch.setattr(transcode, "_encodes", tried)
     assert transcode.encoder() == ("libx265" if how == "works" else "libx264")
+
+
+def test_a_decoder_has_to_be_right_on_what_is_read(tmp_path: Path) -> None:
+    """Not on the originals: torchcodec is refused for AVI, and reads what was made of it."""
+    try:
+        decoder("torchcodec")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    root = tmp_path / "data"
+    found = {path: video for path, video in make(root).items() if path.suffix == ".avi"}
+    transcode_videos(found, TranscodeSettings(key_every=8), tmp_path / "s", root=root)
+    clips = [Clip(clip_id="a", video=path, labels={"action": 0}) for path in found]
+    for store in ("none", "auto", tmp_path / "s"):
+        section = ClipsSection(decoder="torchcodec", store=store)
+        files = videos_read(section, clips, found, root=root)
+        if isinstance(store, Path):
+            assert [file.path.suffix for file in files] == [".mp4"]
+            check_decoder("torchcodec", files)
+        else:
+            with pytest.raises(DataError, match=r"a\.avi: clips\.decoder=torchcodec is refused"):
+                check_decoder("torchcodec", files)

@@ -80,6 +80,26 @@ def clip_reader(
     return reader
 
 
+def videos_read(
+    section: ClipsSection, clips: Sequence[Clip], videos: Mapping[Path, Video], *, root: Path | None
+) -> list[Video]:
+    """The videos that a list of clips is read from, those in the store that `clips.store` names in place of what they
+    were made of.
+
+    Raises:
+        DataError: That store is not there, is damaged or of an unknown version.
+    """
+    found = {clip.video: videos[clip.video] for clip in clips}
+    if not isinstance(section.store, Path):
+        return list(found.values())
+    store = Store.open(section.store)
+    if store.kind == transcoded.KIND:
+        return list(transcoded.videos(store, found, Files(root))[0].values())
+    if store.kind == frame_store.KIND:
+        return list(stored_videos(store, clips, videos, root=root).videos.values())
+    return list(found.values())
+
+
 def register(folder: Path) -> None:
     """Note where a store is, so that `clips.store: auto` finds it. Where that cannot be noted it is not found, and
     that is all."""

@@ -14,6 +14,7 @@ from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
+from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
 from kinema.evaluation.predict import predict_clips
@@ -86,7 +87,8 @@ def evaluate(
         )
     log.info("evaluating on the %s split, %d clips", chosen, len(dataset.splits[chosen]))
     clips, videos, skipped = probe_splits(dataset, [chosen], workers=clips_section.workers, reporter=reporter)
-    check_decoder(clips_section.decoder, videos.values())
+    if clips_section.decoder != "pyav":
+        check_decoder(clips_section.decoder, videos_read(clips_section, clips[chosen], videos, root=data.root))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     predictions = predict_clips(
         model,

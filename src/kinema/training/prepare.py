@@ -16,6 +16,7 @@ from kinema.data.decoders import check_decoder
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
+from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -87,7 +88,9 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
-    check_decoder(recipe.clips.decoder, videos.values())
+    if recipe.clips.decoder != "pyav":
+        listed = [clip for split in used for clip in clips[split]]
+        check_decoder(recipe.clips.decoder, videos_read(recipe.clips, listed, videos, root=recipe.data.root))
     _check_smallest_batch(model, recipe, preprocessing, len(clips["train"]))
     return Prepared(
         recipe=recipe,

@@ -31,11 +31,13 @@ def decoder(name: str) -> Decoder:
         from kinema.data.decoders.opencv import OpenCV
 
         return OpenCV()
-    if name == "torchcodec":
+    if name in ("torchcodec", "torchcodec_cuda"):
         from kinema.data.decoders.torchcodec import TorchCodec
 
-        return TorchCodec()
-    raise ConfigError(f"clips.decoder={name}: unknown here; there are torchcodec and opencv, and pyav by default")
+        return TorchCodec("cuda" if name == "torchcodec_cuda" else "cpu")
+    raise ConfigError(
+        f"clips.decoder={name}: unknown here; there are torchcodec, torchcodec_cuda and opencv, and pyav by default"
+    )
 
 
 def check_decoder(name: str, videos: Iterable[Video]) -> None:

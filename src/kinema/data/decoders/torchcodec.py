@@ -1,4 +1,4 @@
-"""Decoding by torchcodec, on the CPU.
+"""Decoding by torchcodec, on the CPU or on a GPU.
 
 torchcodec finds frames by timestamps. It is exact where these can be trusted, and if it starts to decode only where
 that gives the frames that a full decode gives: left to itself it believes the container's flags of key frames, and
@@ -6,7 +6,8 @@ returned frames that were up to 3 places off in H.264 with periodic intra refres
 UCF101 and UT-Interaction), and none at all at the end of MPEG streams. So it is told times and key frames from what
 `probe` found, and refuses containers without trusted timestamps.
 
-Decoding on a GPU is left out: readers are processes made by forking, in which CUDA does not work.
+On a GPU it decodes in the process that trains (`clips.workers=0`): readers are processes made by forking, in which CUDA
+does not work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kinema.data.decoders.common import (
@@ -46,25 +48,33 @@ _CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 class TorchCodec:
     """See `Decoder`.
 
+    Args:
+        device: "cpu", or "cuda".
+
     Raises:
-        ConfigError: torchcodec is not installed, or not for this PyTorch, or does not find FFmpeg.
+        ConfigError: torchcodec is not installed, or not for this PyTorch, or does not find FFmpeg; or there is no GPU.
     """
 
-    name = "torchcodec"
-
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.name = "torchcodec" if device == "cpu" else f"torchcodec_{device}"
+        self._device = device
         try:
             import torchcodec
             from torchcodec.decoders import VideoDecoder
         except ImportError as error:
             raise ConfigError(
-                f"clips.decoder=torchcodec needs torchcodec ({error}): "
+                f"clips.decoder={self.name} needs torchcodec ({error}): "
                 'pip install "kinema[torchcodec]"; or set clips.decoder=pyav'
             ) from None
         except (RuntimeError, OSError):  # where it looks for FFmpeg when it is imported
             raise _no_ffmpeg() from None
         if torchcodec.ffmpeg_major_version is None:
             raise _no_ffmpeg()
+        if device != "cpu" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"clips.decoder={self.name} needs a GPU with CUDA, which is not to be had here; "
+                "set clips.decoder=torchcodec or pyav"
+            )
         self._open = VideoDecoder
 
     def refusal(self, video: Video) -> str | None:
@@ -106,6 +116,7 @@ class TorchCodec:
                     stream_index=facts.index,
                     dimension_order="NHWC",
                     num_ffmpeg_threads=1,
+                    device=self._device,
                     custom_frame_mappings=mappings,
                 )
                 frame = decoder.get_frame_at(index)
@@ -113,7 +124,7 @@ class TorchCodec:
                 raise failed(self.name, video, index, f"does not decode ({str(error).splitlines()[0]})") from None
             if abs(frame.pts_seconds - float(int(pts[index]) * facts.tick_s)) > float(facts.tick_s) / 2:
                 raise failed(self.name, video, index, f"comes out as that of {frame.pts_seconds:.3f} s")
-            pixels = np.ascontiguousarray(frame.data.numpy())  # rows of odd widths are padded
+            pixels = np.ascontiguousarray(frame.data.cpu().numpy())  # rows of odd widths are padded
             check_size(self.name, video, index, pixels)
             results[index] = take(pixels)
         return in_order(asked, results)
