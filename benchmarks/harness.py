@@ -32,6 +32,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MADE = REPOSITORY / "build" / "bench"
 """Where results and the videos that benchmarks make are kept."""
 
+LIMIT_S = 60.0
+"""How long contenders take turns: no round is begun that would probably end later."""
+
+AS_KINEMA = {"OMP_WAIT_POLICY": "passive"}
+"""What the `kinema` command sets before torch is loaded."""
+
 _PACKAGES = ("kinema", "torch", "torchvision", "av", "numpy", "decord", "torchcodec", "h5py", "pillow", "lightning")
 _OPENCV = ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python")
 
@@ -68,21 +74,34 @@ def options(description: str | None, *, rounds: int, arguments: Sequence[str] | 
     return Options(data=given.data.resolve(), json=given.json, rounds=chosen, quick=given.quick)
 
 
-def in_turn(contenders: Mapping[str, Run], rounds: int) -> dict[str, NDArray[np.float64]]:
+def in_turn(contenders: Mapping[str, Run], rounds: int, *, limit_s: float = LIMIT_S) -> dict[str, NDArray[np.float64]]:
     """Let contenders work in turn; the first round, which fills caches and starts processes, is not counted.
+
+    Args:
+        contenders: Name -> work.
+        rounds: How often each works, if there is time; at least once.
+        limit_s: How long this may take.
 
     Returns:
         Contender -> seconds (rounds, parts).
     """
     found: dict[str, list[Sequence[float]]] = {name: [] for name in contenders}
     names = list(contenders)
+    began_s = time.perf_counter()
+    longest_s = 0.0
     for number in range(-1, rounds):
+        round_s = time.perf_counter()
+        if number > 0 and round_s - began_s + longest_s > limit_s:
+            say(f"  {number} of {rounds} rounds; there is no time for more")
+            break
         shift = max(number, 0) % len(names)
         for name in [*names[shift:], *names[:shift]]:
             gc.collect()
             seconds = contenders[name]()
             if number >= 0:
                 found[name].append(seconds)
+        longest_s = time.perf_counter() - round_s
+        say(f"  round {number + 1} of {rounds}: {longest_s:.1f} s" + (" (not counted)" if number < 0 else ""))
     return {name: np.array(seconds, dtype=np.float64) for name, seconds in found.items()}
 
 
@@ -92,11 +111,13 @@ class Elsewhere:
     Args:
         make: Of a module, for another process to find; called there, gives what is to be timed.
         arguments: Of `make`; they are pickled.
+        environment: Variables that are set before it imports anything.
     """
 
-    def __init__(self, make: Callable[..., Run], *arguments: Any) -> None:
+    def __init__(self, make: Callable[..., Run], *arguments: Any, environment: Mapping[str, str] | None = None) -> None:
         # Forked from a process that has only imported what all of them need: importing torch takes seconds.
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        forked = "forkserver" in multiprocessing.get_all_start_methods() and environment is None
+        method = "forkserver" if forked else "spawn"
         context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload(["pipeline"])
@@ -105,7 +126,13 @@ class Elsewhere:
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments))
-        self._process.start()
+        before = dict(os.environ)
+        os.environ.update(environment or {})
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         theirs.close()
 
     def __call__(self) -> Sequence[float]:
@@ -171,7 +198,7 @@ def row(
         facts["ratio_range"] = [float(ratios.min()), float(ratios.max())]
         facts["peer_range"] = [float(theirs.min()), float(theirs.max())]
     facts |= {"kinema_range": [float(ours.min()), float(ours.max())], "unit": unit, "target": target}
-    return facts | more
+    return facts | {"rounds": len(kinema)} | more
 
 
 @dataclass(kw_only=True)

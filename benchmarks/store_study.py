@@ -42,11 +42,11 @@ WAYS: dict[str, tuple[Callable[..., None], Callable[[Path], Iterator[Any]], str]
 
 
 def main() -> None:
-    given = options(__doc__, rounds=3)
+    given = options(__doc__, rounds=2)
     # What a quick run measures is not to be shown.
     figures = MADE / "quick_figures" if given.quick else REPOSITORY / "docs" / "figures"
     report = Report(name="store_study", options=given)
-    series = study([2, 4] if given.quick else [10, 20, 40, 80], given, report)
+    series = study([2, 4] if given.quick else [8, 16, 32, 64], given, report)
     report.facts["series"] = series
     largest = max(facts["clips"] for facts in series)
     ours = next((facts for facts in series if facts["way"] == "kinema" and facts["clips"] == largest), None)

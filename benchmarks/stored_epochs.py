@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import computing
 import pipeline
+from harness import say
 from kinema import recipes
 from kinema.config import resolve
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
@@ -110,6 +111,7 @@ class _EpochClock(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds.append(time.perf_counter() - self._began_s)
+        say(f"  epoch {len(self.seconds)}: {self.seconds[-1]:.1f} s")
 
 
 def _recipe(batch_size: int, epochs: int) -> Recipe:

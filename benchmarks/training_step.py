@@ -4,7 +4,7 @@
 
 CPU: forward, backward and AdamW step on 4 clips of 16 x 112, the same network and the same random clips in fp32. The
 peer is eager PyTorch, contiguous, AdamW as it is by default. Each has a process of its own, since settings of the
-allocator are a process's; the first step is not counted.
+allocator and of threads are a process's; the first step is not counted.
 
 GPU: R(2+1)D-18 and ResNet-50 + LSTM steps and MobileNetV2 features, bf16, as clips/s and as a share of what a large
 matrix multiplication reaches on the same GPU; in "facts" if there is no GPU: that nothing was measured.
@@ -18,7 +18,7 @@ import torch
 
 import computing
 import gpu
-from harness import Elsewhere, Report, Run, in_turn, options, row, say
+from harness import AS_KINEMA, Elsewhere, Report, Run, in_turn, options, row, say
 
 CLIPS = 4
 
@@ -30,7 +30,7 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     say("R(2+1)D-18 on the CPU")
     contenders = {
-        "kinema": Elsewhere(computing.training_step, shape, threads),
+        "kinema": Elsewhere(computing.training_step, shape, threads, environment=AS_KINEMA),
         "plain": Elsewhere(plain, shape, threads),
     }
     try:
