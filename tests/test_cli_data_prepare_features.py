@@ -81,6 +81,16 @@ def test_training_and_evaluation_take_the_store_of_a_recipe(kinema: Kinema, root
     assert found["named"]["loss"] == pytest.approx(found["none"]["loss"], rel=5e-3)
 
 
+def test_frames_that_nobody_needs_are_not_said_to_be_read(kinema: Kinema, root: Path, recipe: Path) -> None:
+    frames = kinema("data", "prepare", "folder", root, "--frames", "--recipe", recipe, "--out", "f", "--workers", 0)
+    assert frames.code == 0, frames.err
+    computed = kinema("train", recipe, "output=computed")
+    assert f"train: all read from frames stored in {Path('f').absolute()}" in computed.out
+    known = kinema("train", recipe, "output=known")
+    assert "train: read as features" in known.out
+    assert "train: all read from frames" not in known.out  # "training", measured without augmentation, is
+
+
 def test_a_store_of_something_else_is_refused_by_evaluation(kinema: Kinema, root: Path, recipe: Path) -> None:
     assert kinema("train", recipe, "output=run", "trainer.epochs=1", "clips.store=none").code == 0
     assert kinema(*prepare(root, recipe, "clips.num_frames=4", "--split", "test")).code == 0

@@ -19,7 +19,7 @@ from kinema.data.frame_store import FrameFormat
 from kinema.data.loading import ClipReader
 from kinema.data.reading import plan_clip, read_plan
 from kinema.data.shards import Store
-from kinema.data.sources import FOLDER, clip_reader, register, registered
+from kinema.data.sources import FOLDER, clip_reader, register, registered, say_frames
 from kinema.data.stored_video import stored_videos
 from kinema.preparation import room
 from kinema.preparation.frames import FrameSettings, prepare_frames
@@ -235,8 +235,10 @@ def test_only_stores_that_give_the_same_are_taken_unasked(
     for other in (preprocessing(size_px=34), preprocessing(num_frames=3), preprocessing(fit="squash", resize_px=32)):
         assert data.source(section(other), other).store is None
     assert data.source(section(form, "none"), form).store is None
+    taken = data.source(section(form), form)
+    assert taken.store is not None
     with caplog.at_level(logging.INFO, logger="kinema"):
-        assert data.source(section(form), form, name="train").store is not None
+        say_frames(taken, "train")
     assert caplog.messages == [f"train: all read from frames stored in {tmp_path / 's'}"]
 
 
@@ -339,16 +341,13 @@ def test_as_many_frames_as_are_stored_are_the_stored_ones(data: Data, tmp_path: 
         assert all(map(np.array_equal, stored, decoded))
 
 
-def test_random_cuts_of_stored_frames(data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_random_cuts_of_stored_frames(data: Data, tmp_path: Path) -> None:
     form = preprocessing()
     data.store(tmp_path / "s", FrameSettings(form=FrameFormat(pixels="i420", short_side_px=40), rate_fps=10))
     augmentation = Augmentation(views=None)
-    caplog.clear()
-    with caplog.at_level(logging.INFO, logger="kinema"):
-        source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, name="train")
-    (said,) = caplog.messages
-    assert said.startswith("train: 5 of 5 clips are cut out of the frames stored in")
-    assert said.endswith("which have been scaled once before")
+    source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, name="train")
+    assert source.provenance.startswith("5 of 5 clips are cut out of the frames stored in")
+    assert source.provenance.endswith("which have been scaled once before")
     rng = np.random.default_rng(0)
     for clip in source.clips:
         video = source.videos[clip.video]

@@ -165,6 +165,7 @@ class ClipReader:
         store: Where its clips may lie ready.
         decoder: Of the videos.
         source: Differs with the content of what stands for videos; None where clips are what would be decoded.
+        provenance: What is read in place of the videos, in words; empty where it is these.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class ClipReader:
         store: ReadyClips | None = None,
         decoder: str = "pyav",
         source: str | None = None,
+        provenance: str = "",
     ) -> None:
         self.clips = clips
         self.videos = videos
@@ -187,6 +189,7 @@ class ClipReader:
         self.store = store
         self.decoder = decoder
         self.source = source
+        self.provenance = provenance
 
     @property
     def num_views(self) -> int | None:

@@ -66,18 +66,25 @@ def clip_reader(
     if named is not None:
         named.check_lengths()
         if named.kind == transcoded.KIND:
-            return _transcoded(named, reader, files, name)
+            return _transcoded(named, reader, files)
     # A store of features says nothing about frames.
     stores = [named] if named is not None and named.kind == frame_store.KIND else known_stores(root, frame_store.KIND)
     fitting = [store for store in stores if _fits(store, section, preprocessing["rgb"])]
     if fitting and not _is_endless(augmentation):
         ready = FrameStore(reader, fitting, files)
         if ready.num_held:
-            return _ready(ready, reader, name)
+            return _ready(ready, reader)
     if named is not None and named.kind == frame_store.KIND:
         _check_geometry(named, preprocessing["rgb"])
         return _cut_again(named, reader, root, name)
     return reader
+
+
+def say_frames(reader: ClipReader, name: str) -> None:
+    """Log what is read in place of the videos, where it is not these. Whoever begins to read says it: a reader whose
+    clips' features are known reads nothing."""
+    if reader.provenance:
+        log.info("%s: %s", name, reader.provenance)
 
 
 def videos_read(
@@ -175,11 +182,10 @@ def _is_endless(augmentation: Augmentation | None) -> bool:
     return augmentation.jitter or augmentation.min_scale < 1
 
 
-def _ready(store: FrameStore, reader: ClipReader, name: str) -> ClipReader:
+def _ready(store: FrameStore, reader: ClipReader) -> ClipReader:
     share = "all" if store.whole else f"{store.num_held:,} of {len(reader) * (reader.num_views or 1):,}"
     used = ", ".join(str(one.folder) for one in store.stores)
-    log.info("%s: %s read from frames stored in %s", name, share, used)
-    return _with(reader, store=store)
+    return _with(reader, store=store, provenance=f"{share} read from frames stored in {used}")
 
 
 def _cut_again(store: Store, reader: ClipReader, root: Path | None, name: str) -> ClipReader:
@@ -191,21 +197,19 @@ def _cut_again(store: Store, reader: ClipReader, root: Path | None, name: str) -
             found.num_stale,
             store.folder,
         )
-    log.info(
-        "%s: %s of %s clips are cut out of the frames stored in %s, which have been scaled once before",
-        name,
-        f"{found.num_stored:,}",
-        f"{len(reader):,}",
-        store.folder,
+    provenance = (
+        f"{found.num_stored:,} of {len(reader):,} clips are cut out of the frames stored in {store.folder}, which have "
+        "been scaled once before"
     )
-    return _with(reader, clips=found.clips, videos=found.videos, source=found.fingerprint if found.num_stored else None)
+    source = found.fingerprint if found.num_stored else None
+    return _with(reader, clips=found.clips, videos=found.videos, source=source, provenance=provenance)
 
 
-def _transcoded(store: Store, reader: ClipReader, files: Files, name: str) -> ClipReader:
+def _transcoded(store: Store, reader: ClipReader, files: Files) -> ClipReader:
     videos, fingerprint = transcoded.videos(store, reader.videos, files)
     num = sum(videos[path] is not video for path, video in reader.videos.items())
-    log.info("%s: %s of %s videos are read as transcoded in %s", name, f"{num:,}", f"{len(videos):,}", store.folder)
-    return _with(reader, videos=videos, source=fingerprint if num else None)
+    provenance = f"{num:,} of {len(videos):,} videos are read as transcoded in {store.folder}"
+    return _with(reader, videos=videos, source=fingerprint if num else None, provenance=provenance)
 
 
 def _with(reader: ClipReader, **changes: Any) -> ClipReader:

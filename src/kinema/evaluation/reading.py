@@ -10,7 +10,7 @@ from torch import nn
 
 from kinema.data.loading import ClipReader
 from kinema.data.shards import Store
-from kinema.data.sources import clip_reader
+from kinema.data.sources import clip_reader, say_frames
 from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
 from kinema.preparation.feature_store import KIND, FeatureReader
@@ -88,4 +88,6 @@ def evaluation_reader(
                 f"clips.store: {named} does not hold the features of all {len(clips):,} {name} clips; complete it with "
                 "kinema data prepare --features, or take clips.store=auto"
             )
-    return clip_reader(section, clips, videos, preprocessing, root=root, name=name)
+    reader = clip_reader(section, clips, videos, preprocessing, root=root, name=name)
+    say_frames(reader, name)
+    return reader

@@ -25,7 +25,7 @@ from kinema.data.loading import Batch, ClipReader, clip_loader
 from kinema.data.places import Places
 from kinema.data.read_ahead import Lost
 from kinema.data.shards import Store
-from kinema.data.sources import known_stores, register
+from kinema.data.sources import known_stores, register, say_frames
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
 from kinema.preparation.storing import Entry, Stored, Storing, storing
@@ -97,7 +97,7 @@ def frozen_features(
     stored_as: StoredAs | None = None,
     maps: bool = False,
     compute: bool = True,
-    description: str = "computing features",
+    name: str = "given",
     reporter: Reporter = SILENT,
 ) -> FeatureReader | None:
     """Features of all clips of a reader in all their versions. Those that were computed before are taken, the others
@@ -113,7 +113,7 @@ def frozen_features(
         stored_as: Take no store of other numbers: those that a run was begun with.
         maps: Features before they are averaged over the frame.
         compute: Whether to compute any.
-        description: What the reporter shows.
+        name: Of the list of clips, for the log and the reporter ("train").
         reporter: Where to show progress.
 
     Returns:
@@ -135,9 +135,11 @@ def frozen_features(
             log.info(
                 "%s lacks features of %s clips; they are computed, and kept in the cache", folder, f"{len(missing):,}"
             )
+        say_frames(reader, name)
         computing = _Computing(backbone=backbone, form=form, batch_size=batch_size, workers=workers, reporter=reporter)
         try:
             _check_size(form, len(missing))
+            description = f"features of {name} clips"
             job = computing.run(missing, _cached(form), files, shard=None, description=description)
             places = Places([*stores, *_in_cache(form)], keys)
         except DataError as error:

@@ -10,7 +10,7 @@ import torch
 
 from kinema.data.cache import cache_folder
 from kinema.data.loading import ClipReader
-from kinema.data.sources import clip_reader
+from kinema.data.sources import clip_reader, say_frames
 from kinema.evaluation.reading import named_features, say_features
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
@@ -60,7 +60,7 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
     folder = _feature_store(prepared, backbone)
     can = backbone is not None and section.augmentation.num_views is not None and section.store != "none"
     if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
-        return dict(frames)
+        return _said(frames)
     assert backbone is not None
     of_features: dict[Split, FeatureReader] = {}
     for split, reader in frames.items():
@@ -73,7 +73,7 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
             root=prepared.recipe.data.root,
             folder=folder,
             stored_as=None if saved is None else saved.get("stored_as"),
-            description=f"features of {split} clips",
+            name=split,
             reporter=reporter,
         )
         if features is None and before == "features":
@@ -82,11 +82,17 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
                 "begun with features; mend that, or begin a new run with clips.store=none"
             )
         if features is None:
-            return dict(frames)
+            return _said(frames)
         of_features[split] = features
     for split, features in of_features.items():
         say_features(features, split)
     return dict(of_features)
+
+
+def _said(frames: Mapping[Split, ClipReader]) -> Readers:
+    for split, reader in frames.items():
+        say_frames(reader, split)
+    return dict(frames)
 
 
 def _frames(prepared: Prepared, split: Split) -> ClipReader:
