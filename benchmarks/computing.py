@@ -80,7 +80,7 @@ def features_pass(
 def set_precision(model: FrameModel, precision: str) -> None:
     """Arithmetic of the frozen backbone."""
     if precision == "bf16":
-        model.backbone.arithmetic = torch.bfloat16
+        model.backbone.arithmetic = "bf16"
 
 
 def training_step(shape: tuple[int, ...], threads: int) -> Run:

@@ -224,8 +224,9 @@ class RuntimeSection(Section):
     what was measured to be fastest, on a GPU the batch."""
     keep_memory: bool = True
     """Let the C library keep memory that is freed, instead of fetching it from the system at each step (glibc)."""
-    features: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of the frozen backbone. `auto`: bf16 where the processor has it and predictions on some hundred of the
+    features: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
+    """Arithmetic of the frozen backbone. `int8` is for CPUs, and rounds in ranges that are seen on training clips; how
+    many predictions it changes is said. `auto`: bf16 where the processor has it and predictions on some hundred of the
     training clips agree with those in fp32."""
     compile: Literal["auto", "on", "off"] = "off"
     """`torch.compile` of training steps and the evaluations after them. `auto`: where it wins a short comparison, and

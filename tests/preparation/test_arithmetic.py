@@ -17,8 +17,10 @@ from torch import Tensor
 
 from kinema.data.loading import ClipReader
 from kinema.data.shards import Store
-from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.backbone import Arithmetic, FrameBackbone
 from kinema.preparation.feature_store import FeatureFormat
+from kinema.training.callbacks import read_checkpoint
+from kinema.training.run_folder import Run
 from kinema.types import Preprocessing
 
 
@@ -96,7 +98,31 @@ def test_auto_is_decided_on_training_clips(
     assert refusal.startswith("trainer.runtime.features: auto is decided on training clips")
 
 
-def form(arithmetic: torch.dtype = torch.float32, decoder: str = "pyav") -> FeatureFormat:
+def test_int8_is_what_was_asked_for_and_says_what_it_changes(kinema: Kinema, root: Path, recipe: Path) -> None:
+    """A store in int8 is found again by training, and a resumed run computes as it did."""
+    settings = ("trainer.runtime.features=int8", "data.validation=0.5")
+    store = ("data", "prepare", "folder", root, "--features", recipe, "--workers", 0)
+    exact = kinema(*store, "--out", "exact", "data.validation=0.5")
+    done = kinema(*store, "--out", "int8", *settings)
+    assert exact.code == done.code == 0, done.err
+    assert "features in int8, as was asked for: on 6 training clips" in done.out
+    arithmetic = Store.open(Path("int8")).settings["arithmetic"]
+    assert arithmetic.startswith("int8 ")
+    full, rounded = (values(Store.open(Path(name))) for name in ("exact", "int8"))
+    assert 1e-3 < float((full - rounded).abs().max() / full.abs().max()) < 0.3
+    train = ("train", recipe, f"data.root={root}", *settings)
+    trained = kinema(*train, "clips.store=int8", "output=run")
+    assert trained.code == 0, trained.err
+    assert "train: read as features of the frozen backbone, in fp16, from" in trained.out
+    state = read_checkpoint(Run(Path("run")).last_checkpoint)["epoch_state"]
+    assert (state["arithmetic"], list(state["ranges"])) == ("int8", [False])
+    other = kinema(*store, "--out", "int8", "data.validation=0.5").error()
+    assert f"was made with arithmetic = '{arithmetic}', not 'fp32'" in other
+    refusal = kinema(*store, "--out", "other", *settings, "--split", "validation").error()
+    assert refusal.startswith("trainer.runtime.features: int8 rounds in ranges that are seen on training clips")
+
+
+def form(arithmetic: Arithmetic = "fp32", decoder: str = "pyav") -> FeatureFormat:
     torch.manual_seed(0)
     backbone = FrameBackbone("tiny")
     backbone.freeze()
@@ -107,7 +133,7 @@ def form(arithmetic: torch.dtype = torch.float32, decoder: str = "pyav") -> Feat
 
 def test_fp32_is_the_same_everywhere_and_less_is_not() -> None:
     assert form().facts["device"] is None
-    rounded = form(torch.bfloat16)
+    rounded = form("bf16")
     assert rounded.facts["device"] == "cpu"
     difference = rounded.difference({**rounded.facts, "device": "cuda"})
     assert difference == "device is cuda there and cpu here"

@@ -25,8 +25,8 @@ from kinema.data.shards import Store
 from kinema.models.cnn_conv_lstm import cnn_conv_lstm
 from kinema.models.frame_average import frame_average
 from kinema.models.frame_model import FrameModel
-from kinema.models.layers.backbone import FrameBackbone
-from kinema.preparation.arithmetic import agreed_arithmetic
+from kinema.models.layers.backbone import Arithmetic, FrameBackbone
+from kinema.preparation.arithmetic import Look, agreed_arithmetic
 from kinema.preparation.feature_store import FeatureReader
 from kinema.preparation.features import frozen_features, prepare_features
 from kinema.sections import Augmentation
@@ -423,24 +423,24 @@ def test_bits_are_saved_only_where_predictions_agree(
     many = [replace(clip, clip_id=str(n), stop_s=0.4 + n / 200) for n, clip in enumerate(many)]
     sample = ClipReader(many, clips.videos, clips.preprocessing, augmentation=None, seed=0)
 
-    def chosen(reader: ClipReader) -> torch.dtype:
-        return agreed_arithmetic(backbone, reader, torch.bfloat16, batch_size=16, workers=0)
+    def chosen(reader: ClipReader) -> Arithmetic:
+        return agreed_arithmetic(backbone, Look(reader=reader, batch_size=16, workers=0), "bf16")
 
-    assert chosen(clips) is torch.float32
+    assert chosen(clips) == "fp32"
     assert "4 clips are too few" in caplog.text
     monkeypatch.setattr("kinema.preparation.arithmetic.predictions_agree", lambda *_: 0.996)
-    assert chosen(sample) is torch.bfloat16
+    assert chosen(sample) == "bf16"
     monkeypatch.undo()
     run = type(backbone).forward
 
     def disagreeing(self: FrameBackbone, frames: torch.Tensor) -> torch.Tensor:
         values = run(self, frames)
-        return values if self.arithmetic is torch.float32 else values.flip(0)
+        return values if self.arithmetic == "fp32" else values.flip(0)
 
     monkeypatch.setattr(type(backbone), "forward", disagreeing)
     monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
     caplog.set_level(logging.INFO, "kinema")
     monkeypatch.setattr("kinema.preparation.arithmetic.predictions_agree", lambda *_: 0.99)
-    assert chosen(sample) is torch.float32
+    assert chosen(sample) == "fp32"
     assert "features in fp32: on 120 training clips" in caplog.text
-    assert backbone.arithmetic is torch.float32
+    assert backbone.arithmetic == "fp32"

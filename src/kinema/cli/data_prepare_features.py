@@ -106,6 +106,7 @@ def store_features(
         model.backbone,
         readers.get("train"),
         recipe.trainer.runtime,
+        maps=maps or model.takes_maps,
         batch_size=section.batch_size,
         workers=workers,
         reporter=reporter,

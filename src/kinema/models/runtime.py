@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.frame_model import FrameModel
-from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.backbone import Arithmetic, FrameBackbone
 from kinema.models.layers.fold import channels_last, count_batch_norms, fold, same
 from kinema.sections import RuntimeSection
 
@@ -111,7 +111,7 @@ def faster(
     for part in plain.modules():
         if isinstance(part, FrameBackbone):
             part.freeze()
-            part.arithmetic = torch.float32
+            part.arithmetic = "fp32"
     quick = plain
     if runtime.fold and count_batch_norms(plain):
         quick = fold(plain, keep=(FrameModel, FrameBackbone))
@@ -196,8 +196,8 @@ def describe(model: nn.Module, runtime: RuntimeSection, device: torch.device) ->
         if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
             said.append("threads that wait sleep")
     if frozen:
-        dtype, why = arithmetic(runtime, device)
-        said.append(f"features in {'bf16' if dtype is torch.bfloat16 else 'fp32'}{f' ({why})' if why else ''}")
+        name, why = arithmetic(runtime, device)
+        said.append(f"features in {name}{f' ({why})' if why else ''}")
     said.append({"off": "not compiled", "on": "compiled", "auto": "compiled where it pays"}[runtime.compile])
     return "; ".join(said)
 
@@ -210,16 +210,16 @@ def uses_channels_last(model: nn.Module, runtime: RuntimeSection, device: torch.
     return device.type == "cpu" or 5 not in convolutions
 
 
-def arithmetic(runtime: RuntimeSection, device: torch.device) -> tuple[torch.dtype, str]:
+def arithmetic(runtime: RuntimeSection, device: torch.device) -> tuple[Arithmetic, str]:
     """What a frozen backbone may compute in, before it was checked, and why, where that needs a word."""
-    if runtime.features == "fp32":
-        return torch.float32, ""
+    if runtime.features in ("fp32", "int8"):
+        return runtime.features, ""
     has, name = has_bf16(device)
     if has:
-        return torch.bfloat16, ""
+        return "bf16", ""
     if runtime.features == "bf16":
-        return torch.bfloat16, f"{name} has no instructions for it, which makes it slow"
-    return torch.float32, f"{name} has no instructions for bf16"
+        return "bf16", f"{name} has no instructions for it, which makes it slow"
+    return "fp32", f"{name} has no instructions for bf16"
 
 
 def has_bf16(device: torch.device) -> tuple[bool, str]:

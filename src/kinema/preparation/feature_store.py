@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kinema.data.decoders import described
@@ -45,7 +44,7 @@ class FeatureFormat:
     Attributes:
         backbone: Name of the backbone.
         weights: Digest of its weights.
-        arithmetic: What it computes in.
+        arithmetic: What it computes in; int8 with a digest of its ranges.
         device: Kind of device that does, where that makes a difference: fp32 is the same everywhere to some 1e-5,
             while fewer bits are rounded in another way on each.
         preprocessing: Of frames, as a dictionary.
@@ -77,8 +76,8 @@ class FeatureFormat:
         return cls(
             backbone=backbone.name,
             weights=weights_digest(backbone),
-            arithmetic="bf16" if backbone.arithmetic is torch.bfloat16 else "fp32",
-            device=None if backbone.arithmetic is torch.float32 else next(backbone.parameters()).device.type,
+            arithmetic=_arithmetic(backbone, maps=maps),
+            device=None if backbone.arithmetic == "fp32" else next(backbone.parameters()).device.type,
             preprocessing=asdict(preprocessing),
             decoder=described(reader.decoder),
             stored_as=stored_as,
@@ -124,6 +123,12 @@ class FeatureFormat:
             if other != value:
                 return f"{name} is {other} there and {value} here"
         return None
+
+
+def _arithmetic(backbone: FrameBackbone, *, maps: bool) -> str:
+    if backbone.arithmetic != "int8":
+        return backbone.arithmetic
+    return f"int8 {fingerprint({'ranges': {name: list(ends) for name, ends in backbone.ranges[maps].items()}})}"
 
 
 def weights_digest(backbone: FrameBackbone) -> str:

@@ -17,6 +17,8 @@ from kinema.data.loading import Batch, EpochOrder
 from kinema.evaluation.metrics import accuracy, main_task, task_metrics
 from kinema.evaluation.predict import Collector
 from kinema.models.frame_model import FrameModel
+from kinema.models.layers.backbone import Arithmetic
+from kinema.models.layers.int8 import Ranges
 from kinema.sections import Recipe
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser, build_schedule
@@ -61,7 +63,8 @@ class RecogniserTraining(LightningModule):
         self.reads = "frames"  # or "features", of a frozen backbone
         self.stored_as: str | None = None  # type of the stored features
         self.sources: dict[str, str | None] = {}  # split -> fingerprint of what stands for its videos
-        self.arithmetic = "fp32"  # or "bf16", of a frozen backbone
+        self.arithmetic: Arithmetic = "fp32"  # of a frozen backbone
+        self.ranges: dict[bool, Ranges] = {}  # of its int8
         self.compiled = False  # by `trainer.runtime.compile`
         self.counted_epoch = -1
         self.batches_done = 0
@@ -198,6 +201,7 @@ class RecogniserTraining(LightningModule):
             "stored_as": self.stored_as,
             "sources": self.sources,
             "arithmetic": self.arithmetic,
+            "ranges": {of_maps: dict(ranges) for of_maps, ranges in self.ranges.items()},
             "compiled": self.compiled,
         }
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kinema.data.cache import cache_folder
 from kinema.data.loading import ClipReader
 from kinema.data.sources import clip_reader, say_frames
@@ -137,12 +135,14 @@ def _choose_arithmetic(
 ) -> None:
     recipe = prepared.recipe
     if saved is not None:
-        backbone.arithmetic = torch.bfloat16 if saved.get("arithmetic") == "bf16" else torch.float32
+        backbone.arithmetic = saved["arithmetic"]
+        backbone.ranges = dict(saved["ranges"])
         return
     choose_arithmetic(
         backbone,
         reader,
         recipe.trainer.runtime,
+        maps=isinstance(prepared.model, FrameModel) and prepared.model.takes_maps,
         batch_size=recipe.clips.batch_size,
         workers=recipe.clips.workers,
         reporter=reporter,

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
-from torch import nn
 
 from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
@@ -128,7 +127,9 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
     module.sources = {split: reader.source for split, reader in readers.items()}
     if isinstance(readers["train"], FeatureReader):
         module.reads, module.stored_as = "features", readers["train"].form.stored_as
-    module.arithmetic = _arithmetic(prepared.model)
+    if isinstance(prepared.model, FrameModel):
+        module.arithmetic = prepared.model.backbone.arithmetic
+        module.ranges = prepared.model.backbone.ranges
     module.compiled = _compile(prepared, module.reads, recipe.trainer.epochs * len(order), checkpoint)
     with reporter.track(
         "training",
@@ -215,11 +216,6 @@ def _selection_callbacks(prepared: Prepared, run: Run) -> list[Callback]:
             )
         )
     return callbacks
-
-
-def _arithmetic(model: nn.Module) -> str:
-    is_bf16 = isinstance(model, FrameModel) and model.backbone.arithmetic is torch.bfloat16
-    return "bf16" if is_bf16 else "fp32"
 
 
 def _compile(prepared: Prepared, reads: str, num_steps: int, checkpoint: Mapping[str, Any] | None) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, FrameBackbone
+from kinema.models.layers.int8 import observe
 from kinema.types import ConfigError, DataError
 
 NETWORKS = {
@@ -262,11 +264,46 @@ def test_arithmetic_of_a_frozen_backbone() -> None:
     backbone.freeze()
     frames = torch.randn(2, 3, 64, 64)
     exact = backbone(frames)
-    backbone.arithmetic = torch.bfloat16
+    backbone.arithmetic = "bf16"
     rounded = backbone(frames)
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_maps"), [("mobilenet_v2", False), ("mobilenet_v2", True), ("timm/resnet10t", False), ("tiny", False)]
+)
+def test_int8_is_near_and_the_same_for_the_same_frames(name: str, of_maps: bool) -> None:
+    backbone = randomised(name)
+    backbone.freeze()
+    frames = torch.randn(8, 3, 64, 64)
+
+    def run() -> Tensor:
+        return backbone.maps(frames) if of_maps else backbone(frames)
+
+    exact = run()
+    backbone.observe([frames[:4], frames[4:]], of_maps=of_maps)
+    ranges = backbone.ranges[of_maps]
+    assert ranges
+    assert torch.equal(run(), exact)  # not before it is asked for
+    backbone.arithmetic = "int8"
+    rounded = run()
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert nn.functional.cosine_similarity(rounded.flatten(1), exact.flatten(1)).min() > 0.9
+    assert torch.equal(run(), rounded)
+    backbone.observe([frames * (1 + 1e-6)], of_maps=of_maps)
+    assert backbone.ranges[of_maps] == ranges
+
+
+def test_int8_needs_a_network_that_can_be_traced() -> None:
+    class Branching(nn.Module):
+        def forward(self, frames: Tensor) -> Tensor:
+            return frames.mean((2, 3)) if frames.sum() > 0 else frames.amax((2, 3))
+
+    with pytest.raises(ConfigError, match=r"tiny cannot compute in int8.*take bf16 or fp32"):
+        observe(Branching(), [torch.zeros(1, 3, 8, 8)], name="tiny")
 
 
 def test_a_frozen_backbone_answers_the_same_under_autocast() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from kinema.models.layers.cut import LeavesTracer, cut_after, drop_uncalled, shape_of
 from kinema.models.layers.fold import NOT_TRACEABLE, channels_last, fold, same
+from kinema.models.layers.int8 import Ranges, observe, quantise
 from kinema.models.layers.plain import PlainCNN
 from kinema.models.layers.tiny import Tiny
 from kinema.models.weights import UNREADABLE, reason
@@ -22,6 +23,8 @@ from kinema.types import ConfigError, DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Arithmetic = Literal["fp32", "bf16", "int8"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,8 @@ class FrameBackbone(nn.Module):
         num_features: Length D of a frame's feature.
         mean: Normalisation that the published weights expect, per channel, of pixels in 0..1.
         std: Like `mean`.
+        arithmetic: What it computes in when it is frozen.
+        ranges: Of "int8": of maps or not -> what `observe` has seen.
 
     Raises:
         ConfigError: No library has a model of that name, it is no image classifier, or it cannot be cut there.
@@ -76,7 +81,8 @@ class FrameBackbone(nn.Module):
             self.body, self.num_features = cut_after(self.body, cut, name=name)
         self.frozen = False
         self.folds = True
-        self.arithmetic = torch.float32
+        self.arithmetic: Arithmetic = "fp32"
+        self.ranges: dict[bool, Ranges] = {}
         self.micro_batch: int | None = None
         self._maps: list[nn.Module] = []  # not parts of their own: their parts are those of the body
         self._fast: dict[bool, tuple[Any, nn.Module]] = {}
@@ -85,6 +91,10 @@ class FrameBackbone(nn.Module):
             drop_uncalled(self.body, self._maps_body())
             self.num_features = self.num_map_channels
         channels_last(self)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.arithmetic == "bf16" else torch.float32
 
     @property
     def num_map_channels(self) -> int:
@@ -123,22 +133,26 @@ class FrameBackbone(nn.Module):
         with torch.no_grad(), torch.autocast(frames.device.type, enabled=False), _all_digits():
             frames = frames.float() if frames.dtype in (torch.bfloat16, torch.float16) else frames
             body = self._fast_body(body, frames, of_maps=of_maps)
-            parts = torch.split(frames.to(self.arithmetic), chunk)
+            parts = torch.split(frames.to(self._dtype), chunk)
             return torch.cat([body(part).to(frames.dtype) for part in parts])
 
     def _fast_body(self, body: nn.Module, frames: Tensor, *, of_maps: bool) -> nn.Module:
         """What stands for a frozen body: a copy with folded batch norm, made again when a weight has changed."""
-        if not self.folds and self.arithmetic is torch.float32:
+        if not self.folds and self.arithmetic == "fp32":
             return body
         tensors, known = [*self.body.parameters(), *self.body.buffers()], self._fast.get(of_maps)
         state = [self.folds, self.arithmetic, tensors[0].device, sum(tensor._version for tensor in tensors)]
         if known is not None and known[0] == state:
             return known[1]
+        if self.arithmetic == "int8":
+            fast = quantise(body, self.ranges[of_maps], name=self.name)
+            self._fast[of_maps] = state, fast
+            return fast
         fast = fold(body) if self.folds else copy.deepcopy(body)
         if self.folds and not same(body(frames[:2]), fast(frames[:2])):
             log.debug("%s: batch norm is not folded, its features would not stay the same", self.name)
             fast = copy.deepcopy(body)
-        channels_last(fast.to(self.arithmetic))
+        channels_last(fast.to(self._dtype))
         self._fast[of_maps] = state, fast
         return fast
 
@@ -171,6 +185,23 @@ class FrameBackbone(nn.Module):
         if self.frozen:
             self.body.eval()
         return self
+
+    def observe(self, frames: Iterable[Tensor], *, of_maps: bool) -> None:
+        """See in which ranges it computes, before `arithmetic` may be "int8".
+
+        Args:
+            frames: Batches (N, C, H, W) of what it will be given.
+            of_maps: Whether for `maps`, or for features averaged over the frame.
+
+        Raises:
+            ConfigError: It is not on a CPU, or cannot compute in int8.
+        """
+        if next(self.parameters()).device.type != "cpu":
+            raise ConfigError("trainer.runtime.features: int8 is for processors; on a GPU take bf16 or fp32")
+        self._fast.pop(of_maps, None)
+        with torch.no_grad():
+            body = self._maps_body() if of_maps else self.body
+            self.ranges[of_maps] = observe(body, (batch.float() for batch in frames), name=self.name)
 
     def published_weights(self) -> dict[str, Tensor]:
         """State dictionary that the library publishes for this network (trained on ImageNet).
