@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all tools lint format bench clean
+.PHONY: demo test test-all tools lint format models bench clean
 
 demo: $(READY) ## make a small set of videos, train, evaluate, and print where the report is
 	$(BIN)/kinema demo
@@ -36,7 +36,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
 
-BENCHMARKS := limits decoding loading stores store_study features training_step memory
+# After every change of a configuration that is shipped, or of what it comes to: a test asks for it. Takes about two minutes.
+models: $(READY) ## measure all shipped configurations: what `kinema models` shows, and docs/models.md
+	$(BIN)/python -m kinema.models.shipped
+
+BENCHMARKS := limits decoding loading stores store_study features training_step sequence_length memory
 
 # On a machine that does nothing else. Peers that cannot be installed are left out and named.
 bench: $(READY) ## all benchmarks, into build/bench/*.json and docs/performance.md; takes about half an hour

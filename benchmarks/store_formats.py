@@ -1,8 +1,8 @@
 """Ways to keep decoded clips, as the projects kept them: how each is written, and how all clips are read back.
 
-- `npy`: one array of all clips, loaded whole (project G, uint8 and float32).
+- `npy`: one array of all clips, loaded whole (the egocentric-vision report, uint8 and float32).
 - `npz`: the same, compressed.
-- `hdf5`: one file per class, an array of its clips, loaded whole (project K).
+- `hdf5`: one file per class, an array of its clips, loaded whole (the Kinetics project).
 - `jpeg`: one JPEG file (quality 90) per frame, read by PIL, batch by batch.
 - `kinema`: the frame store, planes 4:2:0, batch by batch.
 """

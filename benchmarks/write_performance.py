@@ -3,7 +3,8 @@
     python benchmarks/write_performance.py build/bench [--page docs/performance.md]
 
 `<!-- bench: NAME -->` to `<!-- end -->` becomes the table of build/bench/NAME.json; `<!-- bench: machine -->` what they
-were measured on; `<!-- bench: figures -->` the figures that store_study.py drew. What was not measured says so.
+were measured on; `<!-- bench: store_figures -->` and `<!-- bench: sequence_figures -->` what store_study.py and
+sequence_length.py drew. What was not measured says so.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from typing import Any
 from harness import REPOSITORY, number
 
 FIGURES = {
-    "stores_disk": "Disk against the number of clips",
-    "stores_memory": "Memory against the number of clips",
-    "stores_load": "Time to read every clip once against the number of clips",
+    "store_figures": {
+        "stores_disk": "Disk against the number of clips",
+        "stores_memory": "Memory against the number of clips",
+        "stores_load": "Time to read every clip once against the number of clips",
+    },
+    "sequence_figures": {"sequence_length": "Time per clip and parameters against frames per clip"},
 }
+"""Block of the page -> its figures and what they show."""
 _BLOCK = re.compile(r"(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
@@ -45,17 +50,17 @@ def written(page: str, results: dict[str, dict[str, Any]], folder: Path) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
-        if name == "figures":
-            return f"{match[1]}{figures(folder)}\n{match[3]}"
+        if name in FIGURES:
+            return f"{match[1]}{figures(FIGURES[name], folder)}\n{match[3]}"
         inside = of_machine(results) if name == "machine" else of_benchmark(results.get(name))
         return f"{match[1]}{inside}\n{match[3]}"
 
     return _BLOCK.sub(block, page)
 
 
-def figures(folder: Path) -> str:
-    """Those of the study of stores, as far as they were drawn."""
-    found = [(name, title) for name, title in FIGURES.items() if (folder / "figures" / f"{name}.svg").is_file()]
+def figures(titles: dict[str, str], folder: Path) -> str:
+    """As far as they were drawn."""
+    found = [(name, title) for name, title in titles.items() if (folder / "figures" / f"{name}.svg").is_file()]
     return "\n".join(f"![{title}](figures/{name}.svg)" for name, title in found) or "Not drawn."
 
 

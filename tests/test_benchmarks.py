@@ -55,11 +55,17 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["loading", "store_study", "features", "training_step", "memory", "limits"])
+@pytest.mark.parametrize(
+    "name", ["loading", "store_study", "features", "training_step", "sequence_length", "memory", "limits"]
+)
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
     found = check(name, tmp_path, data_root)
     if name == "training_step" and found["machine"]["gpu"] is None:
         assert found["facts"]["gpu"] == "not measured: no GPU at hand"
+    if name == "sequence_length":
+        parameters = {facts["module"]: facts["parameters"] for facts in found["facts"]["series"] if facts["size"] == 50}
+        assert parameters["LSTM"] == 266_200 + 4 * 50  # as the report counts; PyTorch has a second bias
+        assert parameters["ConvLSTM"] == 4_256_200
 
 
 def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> None:

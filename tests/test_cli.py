@@ -95,6 +95,8 @@ def test_nobody_reads_on() -> None:
         (["data", "check", "--help"], 0),
         (["data", "list", "ucf101", "root", "data.folds=1"], 2),
         (["models", "--json", "-"], 0),
+        (["models", "video_transformer"], 0),
+        (["models", "cnn_ltsm"], 2),
         (["tarin"], 2),
         (["train", "motion/cnn_ltsm"], 2),
         (["train", "motion/cnn_lstm", "modle.name=x"], 2),
@@ -200,6 +202,41 @@ def test_catalogues(kinema: Kinema, command: str, kind: Any) -> None:
         assert all(argument["required"] != ("default" in argument) for argument in row["arguments"])
     words = kinema(command).out
     assert all(name in words for name in entries(kind))
+
+
+def test_what_a_model_comes_to(kinema: Kinema) -> None:
+    (found,) = (row for row in kinema("models", "--json", "-").json if row["name"] == "cnn_lstm")
+    assert found["input"] == {"rgb": [20, 3, 224, 224]}
+    assert (found["feature_store"], found["streams"]) == (True, "state")
+    configurations = {one["name"]: one for one in found["configurations"]}
+    assert configurations["epic_categories"]["parameters"] == {"total": 2_491_035, "trainable": 267_163}
+    assert configurations["epic_categories"]["arguments"] == {"hidden_size": 50, "head_norm": "batch"}
+    assert 7 < configurations["epic_categories"]["gflops"] < 9
+    assert configurations["epic_efficientnet_b3_bi"]["streams"] == "window"
+    assert kinema("models", "cnn_lstm", "--json", "-").json == found
+    words = kinema("models", "cnn_lstm").out
+    assert all(text in words for text in ("Donahue et al.", "hidden_size", "267,163", "window"))
+    assert (
+        "\nepic_categories: model.hidden_size=50 model.head_norm=batch init.freeze=backbone clips.num_frames=20"
+        in words
+    )
+    assert "2,958,821" in kinema("models").out
+
+
+def test_what_is_shown_of_a_configuration_can_be_written_behind_a_recipe(kinema: Kinema) -> None:
+    lines = kinema("models", "cnn_transformer").out.splitlines()
+    (settings,) = (line.split(": ", 1)[1] for line in lines if line.startswith("epic_improved: "))
+    command = ["recipes", "validate", "ucf101/frame_average", "model.name=cnn_transformer", *settings.split()]
+    found = kinema(*command, "--json", "-")
+    assert found.code == 0, found.err
+    assert found.json["model"]["width"] is None
+    assert found.json["init"]["freeze"] == 2
+
+
+def test_a_model_that_there_is_not_is_one_line(kinema: Kinema) -> None:
+    assert (
+        kinema("models", "cnn_ltsm").error().startswith("NAME: there is no model 'cnn_ltsm'; did you mean 'cnn_lstm'?")
+    )
 
 
 def test_types_in_a_catalogue_are_readable(kinema: Kinema) -> None:

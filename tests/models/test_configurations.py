@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, get_model_weights
 
-from kinema.models.configurations import Configuration, measure
+from kinema.models.configurations import Configuration, configurations, measure
+from kinema.registry import entries
 
 
 def configuration(backbone: str, freeze: str = "none") -> Configuration:
@@ -43,3 +44,10 @@ def test_attention_is_counted() -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         get_model("vit_b_16", weights=None).train()(torch.empty(3, 3, 224, 224))
     assert found.gflops == pytest.approx(counter.get_total_flops() / 2e9 - 2 * 768 * 1000 / 1e9, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", entries("model"))
+def test_every_model_has_a_default_and_no_name_twice(name: str) -> None:
+    names = [one.name for one in configurations()[name]]
+    assert "default" in names
+    assert len(set(names)) == len(names)

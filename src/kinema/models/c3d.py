@@ -2,9 +2,9 @@
 
 Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", ICCV 2015,
 https://arxiv.org/abs/1412.0767. Its parameters have the names that they have in mmaction2.
-Deviations: without `padded` the last pooling leaves out the edge of a map of 7 x 7 places, as project K's network does,
-so that the first linear layer has 4,608 inputs instead of 8,192 for clips of 16 frames of 112 px; it has as many inputs
-as the clip asks for, so that a clip may have any length.
+Deviations: without `padded` the last pooling leaves out the edge of a map of 7 x 7 places, as that of
+the Kinetics project that kinema rebuilds does, so that the first linear layer has 4,608 inputs instead of 8,192 for
+clips of 16 frames of 112 px; it has as many inputs as the clip asks for, so that a clip may have any length.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONFIGURATIONS = (
         classes={"action": 600},
         num_frames=16,
         size_px=112,
-        summary="Project K on Kinetics-600: 65,773,912 parameters.",
+        summary="That of the Kinetics project, on Kinetics-600.",
     ),
     Configuration(
         name="padded",

@@ -1,7 +1,8 @@
 """Configurations that are shipped with a model, and what they come to: parameters and arithmetic.
 
-The file of a model names them in `CONFIGURATIONS`; `kinema models` and `docs/models.md` show what is measured here on
-torch's meta device, which needs no memory and does no arithmetic.
+The file of a model names them in `CONFIGURATIONS`. What they come to is measured here on torch's meta device, which
+needs no memory and does no arithmetic, but takes seconds for some: `kinema models` and `docs/models.md` show what
+`kinema.models.shipped` wrote down.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.models.clip_model import ClipModel
+from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import freeze
+from kinema.models.streaming import Streaming, streaming
 from kinema.registry import entries, entry
 from kinema.types import InputShape
+
+Kind = Literal["frames", "clips", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +59,17 @@ class Measured:
         total: Trainable and frozen parameters, without buffers such as running statistics.
         trainable: Parameters that are trained.
         gflops: Of one clip, in evaluation, in 1e9; a multiplication and the addition behind it are one, as in the
-            tables of the field.
+            tables of the field. Matrix products, convolutions and attention count; norms, activations and pooling
+            do not.
+        kind: `frames`: a `FrameModel`, whose frozen backbone's features can be stored. `clips`: a `ClipModel`.
+        streams: See `kinema.models.streaming`.
     """
 
     total: int
     trainable: int
     gflops: float
+    kind: Kind
+    streams: Streaming | None
 
 
 def configurations() -> dict[str, tuple[Configuration, ...]]:
@@ -93,7 +104,35 @@ def measure(model_name: str, configuration: Configuration) -> Measured:
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     # The counter follows gradients, and takes a view of a parameter for one, where there are none to follow.
     gflops = _gflops(model.eval().requires_grad_(False), configuration)
-    return Measured(total=total, trainable=trainable, gflops=gflops)
+    kind: Kind = "frames" if isinstance(model, FrameModel) else "clips" if isinstance(model, ClipModel) else "other"
+    return Measured(total=total, trainable=trainable, gflops=gflops, kind=kind, streams=streaming(model))
+
+
+def described(configuration: Configuration) -> dict[str, Any]:
+    """What a configuration is, as JSON has it."""
+    size_px = configuration.size_px
+    return {
+        "name": configuration.name,
+        "summary": configuration.summary,
+        "input": {"rgb": [configuration.num_frames, configuration.channels, size_px, size_px]},
+        "classes": dict(configuration.classes),
+        "arguments": {
+            key: list(value) if isinstance(value, tuple) else value for key, value in configuration.arguments.items()
+        },
+        "freeze": configuration.freeze,
+    }
+
+
+def record(model_name: str, configuration: Configuration) -> dict[str, Any]:
+    """What a configuration is and what it comes to, as JSON has it."""
+    found = measure(model_name, configuration)
+    return described(configuration) | {
+        "parameters": {"total": found.total, "trainable": found.trainable},
+        "gflops": round(found.gflops, 4),
+        "kind": found.kind,
+        "feature_store": found.kind == "frames",
+        "streams": found.streams,
+    }
 
 
 def _gflops(model: nn.Module, configuration: Configuration) -> float:

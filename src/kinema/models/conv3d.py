@@ -1,8 +1,8 @@
 """A small network of four convolutions of three dimensions, to train from scratch.
 
-Project U's `conv3d`, which has no paper. Deviations: convolutions are padded and a clip is not pooled over time where
-it has but one moment left, so that it can be built for a clip of any length; project U's network cannot be built for
-the five frames that project U gives it. `padding: valid` is project U's, which takes 46 frames.
+`conv3d` of the UCF101 framework that kinema rebuilds, which has no paper. Deviations: convolutions are padded and a
+clip is not pooled over time where it has but one moment left, so that it can be built for a clip of any length; the
+framework's network cannot be built for the five frames that it is given. `padding: valid` is that one, which takes 46.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIGURATIONS = (
         classes={"action": 101},
         num_frames=5,
         size_px=224,
-        summary="Project U's network, mended, on the clips that project U gives it.",
+        summary="conv3d of the UCF101 framework, mended, on the clips that it is given there.",
     ),
     Configuration(
         name="valid",
@@ -34,7 +34,7 @@ CONFIGURATIONS = (
         classes={"action": 101},
         num_frames=46,
         size_px=224,
-        summary="Project U's network as it is written down, on the fewest frames that it can be built for.",
+        summary="conv3d of the UCF101 framework as it is there, on the fewest frames that it can be built for.",
     ),
 )
 
@@ -90,7 +90,7 @@ def conv3d(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        padding: `same` takes a clip of any length; `valid`, as project U has it, takes 46 frames and more.
+        padding: `same` takes a clip of any length; `valid`, as the UCF101 framework has it, takes 46 frames and more.
         dropout: Behind each of the linear layers.
 
     Raises:

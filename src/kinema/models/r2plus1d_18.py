@@ -33,7 +33,7 @@ def _ablation(name: str, num_blocks: int, num_cross: int, num_self: int) -> Conf
         classes={"action": 51},
         num_frames=16,
         size_px=112,
-        summary=f"Project H's ablation: {num_blocks} blocks, {num_cross} cross attentions, {num_self} self-attentions.",
+        summary=f"HMDB51 project's ablation: {num_blocks} blocks, {num_cross} cross and {num_self} self-attentions.",
     )
 
 
@@ -44,7 +44,7 @@ CONFIGURATIONS = (
         classes={"action": 400},
         num_frames=16,
         size_px=112,
-        summary="The network that torchvision publishes weights for; project H's baseline as its source counts it.",
+        summary="The network that torchvision publishes weights for; the HMDB51 project counts its baseline so.",
     ),
     Configuration(
         name="hmdb51",
@@ -52,7 +52,7 @@ CONFIGURATIONS = (
         classes={"action": 51},
         num_frames=16,
         size_px=112,
-        summary="Project H's baseline on HMDB51.",
+        summary="Baseline of the HMDB51 project.",
     ),
     _ablation("perceiver_1c6s", 8, 1, 6),
     _ablation("perceiver_1c2s", 8, 1, 2),
@@ -70,7 +70,7 @@ CONFIGURATIONS = (
         classes={"action": 51},
         num_frames=16,
         size_px=112,
-        summary="3D CNN + BERT, which project H compares with.",
+        summary="3D CNN + BERT, which the HMDB51 project compares with.",
     ),
 )
 

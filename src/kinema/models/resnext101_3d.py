@@ -2,8 +2,9 @@
 
 Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", CVPR 2018,
 https://arxiv.org/abs/1711.09577. Its parameters have the names that they have in the paper's implementation.
-Deviations, all of them project K's, which `classic` takes back: convolutions have biases, the activation is leaky, the
-first block of every layer has a projection, and a block is cut into 32 groups whose widths are half of the output's.
+Deviations, all of them those of the Kinetics project that kinema rebuilds, which `classic` takes back: convolutions
+have biases, the activation is leaky, the first block of every layer has a projection, and a block is cut into 32 groups
+whose widths are half of the output's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CONFIGURATIONS = (
         classes={"action": 600},
         num_frames=16,
         size_px=112,
-        summary="Project K on Kinetics-600: 48,819,544 parameters, and 137,856 running statistics that it counts too.",
+        summary="That of the Kinetics project, on Kinetics-600; it counts 137,856 running statistics too.",
     ),
     Configuration(
         name="classic",
@@ -115,7 +116,7 @@ def resnext101_3d(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        classic: The paper's network, without biases in convolutions and with plain ReLU; else project K's.
+        classic: The paper's network, without biases in convolutions and with plain ReLU; else the Kinetics project's.
         divisor: Every layer is this many times narrower: 1, 2 or 4.
         dropout: Before the classifier.
 
