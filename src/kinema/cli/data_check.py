@@ -12,6 +12,7 @@ import typer
 from kinema.cli.console import JsonOption, Output
 from kinema.cli.data_check_store import check_store, store_folder
 from kinema.cli.data_section import AnnotationsOption, OverridesArgument, data_section
+from kinema.data.processes import available_cores
 from kinema.types import DataError, UserError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def check(
         (clip.video for clip in clips),
         fps=frame_rates(clips),
         deep=deep,
-        workers=_cores() if workers is None else workers,
+        workers=available_cores() if workers is None else workers,
         root=dataset.root,
         reporter=output.reporter,
     )
@@ -216,7 +217,3 @@ def _keep(file: Path, before: list[Entry], update: Update, output: Output) -> No
     if update.entries or before:
         changes = f"{update.num_added} new, {update.num_removed} taken away"
         output.say(f"quarantine: {file}: {len(update.entries)} files ({changes}); training does not use them")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +18,7 @@ from kinema.cli.data_section import (
     SplitName,
     data_section,
 )
+from kinema.data.processes import available_cores
 from kinema.types import UserError
 from kinema.wording import byte_size
 
@@ -115,7 +115,7 @@ def prepare(
         raise UserError("--out: say where the store is to be, as in --out stores/frames")
     part = _shard(shard)
     output = Output(json_file)
-    workers = _cores() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     folder = out.expanduser().absolute()
     if transcode:
         _only_with("--frames", recipe=recipe, size=size, fit=fit, resize=resize, rate=rate, views=views)
@@ -378,7 +378,3 @@ def _shard(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"--shard: {text!r}: expected I/N, as in 1/4 for the first of four")
     return int(number), int(count)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

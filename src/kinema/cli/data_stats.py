@@ -10,6 +10,7 @@ import typer
 
 from kinema.cli.console import JsonOption, Output
 from kinema.cli.data_section import AnnotationsOption, NameArgument, OverridesArgument, RootArgument, data_section
+from kinema.data.processes import available_cores
 from kinema.types import UserError
 from kinema.wording import duration, percent
 
@@ -37,7 +38,7 @@ def stats(
     from kinema.report.data_page import examine, write_data_page
 
     dataset = load_dataset(section, seed=0, for_training=False, some_there=False, reporter=output.reporter)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = available_cores()
     record, pictures = examine(dataset, section, workers=workers, reporter=output.reporter)
     write_data_page(page, record, pictures)
     _print(record, output)

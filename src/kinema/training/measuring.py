@@ -14,6 +14,7 @@ import torch
 
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
+from kinema.data.processes import available_cores
 from kinema.data.sampling import clip_interval_s
 from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
@@ -181,7 +182,7 @@ def job_of(prepared: Prepared) -> Job:
         frame_bytes=int(np.prod(preprocessing.frame_shape)),
         num_features=None if frames is None else math.prod(frames.feature_shape(preprocessing.size_px)),
         frozen=frames is not None and frames.backbone.frozen,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=available_cores(),
         workers=recipe.clips.workers,
         on_gpu=compute_device(recipe.trainer).type == "cuda",
         num_videos=len(videos),

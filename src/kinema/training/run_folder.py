@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.config import parse_yaml, resolve
+from kinema.data.processes import available_cores
 from kinema.files import write_atomically, write_json
 from kinema.sections import Recipe
 from kinema.types import ConfigError, DataError
@@ -193,7 +194,7 @@ def hardware() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "memory_gib": _memory_gib(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
