@@ -198,12 +198,65 @@ def test_without_inflation_what_would_help_is_said(tmp_path: Path) -> None:
         initialise(build("r3d_18"), InitSection(weights=str(path), mean=MEAN, std=STD))
 
 
-def test_the_reference_layout_of_r2plus1d_loads_unchanged(tmp_path: Path) -> None:
-    state = get_model("r2plus1d_18", weights=None).state_dict()
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "model.pt")
+def r2plus1d() -> dict[str, torch.Tensor]:
+    network = get_model("r2plus1d_18", weights=None)
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
+
+
+def counted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As behind `nn.Sequential(*network.children())`."""
+    children = ["stem", "layer1", "layer2", "layer3", "layer4"]
+    split = {name: name.partition(".") for name in state}
+    return {f"{children.index(first)}.{rest}": state[name] for name, (first, _, rest) in split.items()}
+
+
+def beside(state: dict[str, torch.Tensor], prefix: str, **others: int) -> dict[str, torch.Tensor]:
+    """Below a prefix, beside other modules of another shape."""
+    return {
+        **{f"{name}.weight": torch.zeros(size, 7) for name, size in others.items()},
+        **{f"{prefix}{name}": value for name, value in state.items()},
+    }
+
+
+LAYOUTS: dict[str, Any] = {
+    "torchvision": lambda state: beside(state, "", fc=400),
+    "data parallel": lambda state: {"state_dict": beside(state, "module.", **{"module.fc": 400})},
+    "compiled": lambda state: {"model": beside(state, "_orig_mod.", **{"_orig_mod.fc": 400})},
+    "lightning, beside a head": lambda state: {"state_dict": beside(state, "model.encoder.", **{"model.head": 51})},
+    "a backbone beside a head": lambda state: {"model_state": beside(state, "backbone.", cls_head=51)},
+    "children in a row": lambda state: counted(state),
+    "children in a row, beside attention": lambda state: {
+        "state_dict": beside(counted(state), "model.cnn.", **{"model.cross_attention.to_q": 64, "model.fc": 51})
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_r2plus1d_load_unchanged(layout: str, tmp_path: Path) -> None:
+    state = r2plus1d()
+    torch.save(LAYOUTS[layout](state), tmp_path / "model.pt")
     model = build("r2plus1d_18", num_blocks=3)
+    done = initialise(model, InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD, freeze="backbone"))
+    body = model.backbone.body.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in body.items())
+    assert done.summary.startswith(f"{len(body)} of the backbone's {len(body)} tensors")
+
+
+def test_an_image_network_in_a_row_of_children_loads(tmp_path: Path) -> None:
+    network = get_model("resnet18", weights=None)
+    torch.save(nn.Sequential(*list(network.children())[:-1]).state_dict(), tmp_path / "model.pt")
+    model = build(backbone="resnet18")
     initialise(model, InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD, freeze="backbone"))
-    assert all(torch.equal(value, state[name]) for name, value in model.backbone.body.state_dict().items())
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.backbone.body.state_dict().items())
+
+
+def test_a_little_of_a_part_of_a_file_is_no_match(tmp_path: Path) -> None:
+    """A convolution that has a name and a shape by chance."""
+    state = {"other.deep.conv1.weight": torch.zeros(64, 3, 7, 7), "other.deep.odd": torch.zeros(2), "x": torch.zeros(1)}
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(DataError, match="none of its 3 tensors fits this model"):
+        initialise(build(backbone="resnet18"), InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD))
 
 
 # Several backbones
