@@ -139,6 +139,10 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][section] = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
     definitions.pop("DataSection", None)
     definitions.pop("ModelSection", None)
+    # Before anything is checked, `kinema.recipes` puts the base in, with all that has to be there.
+    description = "A recipe, by name or path, that holds where this one says nothing."
+    schema["properties"]["base"] = {"type": "string", "description": description}
+    schema.pop("required")
     found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "kinema recipe",
