@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kinema.models.build import build_model
+from kinema.models.build import build_model, initialise
 from kinema.models.ensemble import Ensemble
+from kinema.models.layers.backbone import IMAGENET_MEAN
 from kinema.models.runtime import faster
+from kinema.sections import InitSection
 from kinema.types import ConfigError, Heads, InputShape
 
 HEADS: Heads = {"verb": ("open", "close", "push"), "noun": ("door", "jar")}
@@ -107,6 +109,15 @@ def test_folded_it_says_the_same() -> None:
 def test_an_ensemble_may_be_a_member() -> None:
     inner = {"name": "ensemble", "members": [MEMBERS[0], MEMBERS[2]], "average": "logits"}
     assert build(inner, MEMBERS[1])(clips())["noun"].shape == (2, 2)
+
+
+def test_pixels_that_members_normalise_are_given_as_they_are() -> None:
+    model = build(MEMBERS[0], means=[(0.5,) * 3], stds=[(0.2,) * 3])
+    done = initialise(model, InitSection())
+    assert (done.mean, done.std) == ((0, 0, 0), (1, 1, 1))
+    with pytest.raises(ConfigError, match=r"^init\.weights: this model normalises pixels itself"):
+        initialise(model, InitSection(weights="published"))
+    assert initialise(build(MEMBERS[0]), InitSection()).mean == IMAGENET_MEAN
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         DataError: A file is missing, unreadable, or fits nothing in the model.
     """
     parts = backbones(model)
-    part: Any = next(iter(parts.values()), model)
+    takes_all = bool(getattr(model, "normalises", False))  # an ensemble whose members expect different pixels
+    part: Any = model if takes_all else next(iter(parts.values()), model)
     mean, std = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
     given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
     weights = init.weights
@@ -84,7 +85,10 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     loaded: Loaded | None = None
     meant = parts  # whose weights are given
     folder = weights_folder(Path(weights)) if isinstance(weights, str) else None
-    if folder is not None and (folder / "config.json").is_file():
+    is_folder = folder is not None and (folder / "config.json").is_file()
+    if takes_all and weights is not None and not is_folder:
+        raise ConfigError("init.weights: this model normalises pixels itself (model.means); give a weights folder")
+    if folder is not None and is_folder:
         preprocessing = read_config(folder).preprocessing["rgb"]
         mean, std = preprocessing.mean, preprocessing.std
         state = read_state_dict(folder / "model.safetensors")

@@ -58,6 +58,8 @@ class Ensemble(nn.Module):
         self.shares = [share / math.fsum(shares) for share in shares]
         self.average = average
         self.normalises = normalisations is not None
+        if self.normalises:  # what `kinema.models.build` then normalises pixels with
+            self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         # They follow the model to its device and are no weights: the arguments tell them.
         pairs = torch.tensor([[list(mean), list(std)] for mean, std in normalisations or []])
         self.normalisation: Tensor
