@@ -11,6 +11,7 @@ import pytest
 
 from kinema import recipes
 from kinema.config import json_schema, resolve
+from kinema.files import parse_yaml
 from kinema.registry import entries
 
 
@@ -99,10 +100,16 @@ def accepts(schema: Mapping[str, Any], value: Any, definitions: Mapping[str, Any
     return isinstance(value, types[kind])
 
 
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return json_schema()
+
+
 @pytest.mark.parametrize("name", recipes.names())
-def test_the_schema_accepts_every_shipped_recipe(name: str) -> None:
-    schema = json_schema()
+def test_the_schema_accepts_every_shipped_recipe(name: str, schema: dict[str, Any]) -> None:
     content = recipes.read(name)
+    path = recipes.find(name)
+    assert accepts(schema, parse_yaml(path.read_text(), source=str(path)), schema["$defs"])
     assert accepts(schema, content, schema["$defs"])
     assert accepts(schema, resolve(content).to_dict(), schema["$defs"])
     assert not accepts(schema, {**content, "modle": {}}, schema["$defs"])

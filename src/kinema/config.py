@@ -107,6 +107,24 @@ def section_model(entry: Entry) -> type[Section]:
     return cast("type[Section]", create_model(entry.name, __base__=base, **fields))
 
 
+def model_section(values: Mapping[str, Any], *, key: str) -> ModelSection:
+    """A `model:` section, checked, with every default filled in.
+
+    Args:
+        values: Its content.
+        key: Where it stands in the recipe.
+
+    Raises:
+        ConfigError: A key is unknown, of the wrong type or missing.
+    """
+    if values.get("name") is None:
+        raise ConfigError(
+            f"{key}.name: missing; give the name of a model (known: {', '.join(registry.entries('model'))})"
+        )
+    entry = registry.entry("model", str(values["name"]), key=f"{key}.name")
+    return cast("ModelSection", _validated(section_model(entry), values, prefix=key))
+
+
 def json_schema() -> dict[str, Any]:
     """JSON schema of a recipe, for editors: completion and checks of every key, `data:` and `model:` by their name."""
     schema = Recipe.model_json_schema()
@@ -121,6 +139,10 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][section] = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
     definitions.pop("DataSection", None)
     definitions.pop("ModelSection", None)
+    # Before anything is checked, `kinema.recipes` puts the base in, with all that has to be there.
+    description = "A recipe, by name or path, that holds where this one says nothing."
+    schema["properties"]["base"] = {"type": "string", "description": description}
+    schema.pop("required")
     found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "kinema recipe",

@@ -147,9 +147,10 @@ class ModelSection(Section):
 class InitSection(Section):
     """Where weights come from, and which of them stay as they are. The same for every model."""
 
-    weights: str | None = None
+    weights: str | dict[str, str] | None = None
     """`published` (the weights that the backbone's library publishes), a file of weights, a weights folder of kinema,
-    or null: from scratch."""
+    or null: from scratch. Of a model with several backbones also {backbone: `published` or a file}; those that are not
+    named start from scratch."""
     mean: tuple[float, float, float] | None = None
     """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
     weights folders bring their own. null: that of the published weights."""
@@ -157,22 +158,28 @@ class InitSection(Section):
     """Like `mean`: the standard deviation."""
     inflate: bool = False
     """Weights of an image network are repeated over time where the model has the same layer for clips."""
-    freeze: Literal["none", "backbone", "all"] | PositiveInt = "none"
-    """What keeps its weights, and its batch norm its statistics: the `backbone`, `all` but the heads, or the first so
-    many stages of the backbone (2: what comes before `layer3` of a ResNet)."""
+    freeze: Literal["none", "backbone", "all"] | PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)] = "none"
+    """What keeps its weights, and its batch norm its statistics: the `backbone`, `all` but the heads, the first so many
+    stages of the backbone (2: what comes before `layer3` of a ResNet), or a list of backbones by name, of a model that
+    has several."""
     train_last: PositiveInt | None = None
     """All but the last so many blocks of the backbone keep their weights."""
 
     @field_validator("weights")
     @classmethod
-    def _absolute(cls, weights: str | None) -> str | None:
+    def _absolute(cls, weights: str | dict[str, str] | None) -> str | dict[str, str] | None:
         """A run can be continued from any folder."""
-        return weights if weights in (None, "published") else str(_absolute(Path(weights)))
+        if isinstance(weights, dict):
+            return {name: _source(of_backbone) for name, of_backbone in weights.items()}
+        return None if weights is None else _source(weights)
 
     @model_validator(mode="after")
     def _possible(self) -> InitSection:
+        if self.weights == {}:
+            raise ValueError("weights: {} names no backbone; use null to train from scratch")
         if self.freeze != "none" and self.weights is None:
-            raise ValueError(f"freeze: {self.freeze} needs init.weights; random weights would stay random")
+            what = ", ".join(self.freeze) if isinstance(self.freeze, tuple) else self.freeze
+            raise ValueError(f"freeze: {what} needs init.weights; random weights would stay random")
         if self.train_last is not None and self.weights is None:
             raise ValueError("train_last needs init.weights; random weights would stay random")
         if self.train_last is not None and self.freeze != "none":
@@ -202,6 +209,12 @@ class OptimSection(Section):
     """The optimiser."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     """Learning rate at its highest."""
+    backbone_lr_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    """The backbone, which is what `init.freeze: backbone` would freeze, learns at `lr` times this: below 1 where it has
+    weights that it should not lose, and what is behind it has none yet."""
+    stage_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each stage of the backbone, of those that `init.freeze` counts, learns at this times the rate of the stage behind
+    it; the last one at that of the backbone."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     """Decoupled weight decay; norms and biases have none."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -313,6 +326,10 @@ def words(annotation: Any) -> str:
         type(None): "null",
     }
     return named.get(annotation, "keys and values")
+
+
+def _source(weights: str) -> str:
+    return weights if weights == "published" else str(_absolute(Path(weights)))
 
 
 def _absolute(path: Path) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from kinema.models.configurations import Configuration, build_without_memory, configurations
+from kinema.models.freezing import freeze
 
 # Model, configuration, parameters, and of which part: `all`, or `trained` on top of a frozen backbone. Differences that
 # the source's framework makes are named behind it.
@@ -102,6 +103,46 @@ def test_to_the_unit(model: str, name: str, count: int, part: str, differences: 
 @pytest.mark.parametrize(("model", "name", "millions"), ROUNDED)
 def test_as_rounded(model: str, name: str, millions: float) -> None:
     assert round(parameters(built(model, name)) / 1e6, 1) == millions
+
+
+def trained(model: str, name: str) -> tuple[nn.Module, int]:
+    """The model, frozen as its configuration says, and how many of its parameters are trained."""
+    configuration = shipped(model, name)
+    module = build_without_memory(model, configuration)
+    freeze(module, configuration.freeze)
+    return module, sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def test_networks_side_by_side() -> None:
+    module, count = trained("joint_ensemble", "default")
+    assert count == 1_538_021
+    assert parameters(module) - count == 2_223_872 + 4_007_548  # MobileNetV2 and EfficientNet-B0 without classifiers
+
+
+def test_the_last_fifty_layers_of_mobilenet() -> None:
+    """As Keras counts layers, from the end: convolutions and batch norms, four numbers a channel of which two are
+    trained, and others without any. The fiftieth is in the middle of a block, which here stays frozen as a whole."""
+
+    def convolution(num_in: int, num_out: int) -> list[int]:
+        return [num_in * num_out, 2 * num_out]
+
+    def block(num_in: int, num_out: int, *, num_others: int) -> list[int]:
+        wide = 6 * num_in
+        depthwise = [9 * wide, 2 * wide]
+        return [*convolution(num_in, wide), *depthwise, *convolution(wide, num_out), *[0] * num_others]
+
+    layers = [
+        *block(96, 96, num_others=3),  # two activations and a sum
+        *block(96, 160, num_others=3),  # two activations and a padding
+        *block(160, 160, num_others=3),
+        *block(160, 160, num_others=3),
+        *block(160, 320, num_others=2),
+        *[320 * 1280, 2 * 1280, 0],
+    ]
+    cut_in_two = [*convolution(576, 96), 0]  # with the sum, the last three of nine
+    assert len(cut_in_two) + len(layers) == 50
+    head = 707_685
+    assert trained("frame_average", "ucf_mobilenet_finetuned")[1] == head + sum(layers)
 
 
 def test_the_first_two_stages_of_resnet50() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from tests.models.facts import MEAN, STD
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 
 from kinema.models.build import build_model, initialise
 from kinema.models.freezing import blocks, freeze, stages
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.video_resnet import video_resnet
 from kinema.sections import InitSection
-from kinema.types import ConfigError, DataError, InputShape
+from kinema.types import ConfigError, DataError, InputShape, UserError
 
 HEADS = {"action": ("open", "close", "push")}
 INPUTS = {"rgb": InputShape(num_frames=2, channels=3, height_px=32, width_px=32)}
@@ -165,6 +165,9 @@ def test_an_attention_that_is_in_no_file_cannot_be_frozen(tmp_path: Path) -> Non
         ({"freeze": 0, "weights": "published"}, "freeze"),
         ({"freeze": True, "weights": "published"}, "freeze"),
         ({"freeze": "some", "weights": "published"}, "freeze"),
+        ({"freeze": (), "weights": "published"}, "freeze"),
+        ({"freeze": ("tiny",)}, "freeze: tiny needs init.weights"),
+        ({"weights": {}}, "weights: {} names no backbone"),
     ],
 )
 def test_settings_that_make_no_sense(values: dict[str, Any], message: str) -> None:
@@ -195,9 +198,136 @@ def test_without_inflation_what_would_help_is_said(tmp_path: Path) -> None:
         initialise(build("r3d_18"), InitSection(weights=str(path), mean=MEAN, std=STD))
 
 
-def test_the_reference_layout_of_r2plus1d_loads_unchanged(tmp_path: Path) -> None:
-    state = get_model("r2plus1d_18", weights=None).state_dict()
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "model.pt")
+def r2plus1d() -> dict[str, torch.Tensor]:
+    network = get_model("r2plus1d_18", weights=None)
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
+
+
+def counted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As behind `nn.Sequential(*network.children())`."""
+    children = ["stem", "layer1", "layer2", "layer3", "layer4"]
+    split = {name: name.partition(".") for name in state}
+    return {f"{children.index(first)}.{rest}": state[name] for name, (first, _, rest) in split.items()}
+
+
+def beside(state: dict[str, torch.Tensor], prefix: str, **others: int) -> dict[str, torch.Tensor]:
+    """Below a prefix, beside other modules of another shape."""
+    return {
+        **{f"{name}.weight": torch.zeros(size, 7) for name, size in others.items()},
+        **{f"{prefix}{name}": value for name, value in state.items()},
+    }
+
+
+LAYOUTS: dict[str, Any] = {
+    "torchvision": lambda state: beside(state, "", fc=400),
+    "data parallel": lambda state: {"state_dict": beside(state, "module.", **{"module.fc": 400})},
+    "compiled": lambda state: {"model": beside(state, "_orig_mod.", **{"_orig_mod.fc": 400})},
+    "lightning, beside a head": lambda state: {"state_dict": beside(state, "model.encoder.", **{"model.head": 51})},
+    "a backbone beside a head": lambda state: {"model_state": beside(state, "backbone.", cls_head=51)},
+    "children in a row": lambda state: counted(state),
+    "children in a row, beside attention": lambda state: {
+        "state_dict": beside(counted(state), "model.cnn.", **{"model.cross_attention.to_q": 64, "model.fc": 51})
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_r2plus1d_load_unchanged(layout: str, tmp_path: Path) -> None:
+    state = r2plus1d()
+    torch.save(LAYOUTS[layout](state), tmp_path / "model.pt")
     model = build("r2plus1d_18", num_blocks=3)
+    done = initialise(model, InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD, freeze="backbone"))
+    body = model.backbone.body.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in body.items())
+    assert done.summary.startswith(f"{len(body)} of the backbone's {len(body)} tensors")
+
+
+def test_an_image_network_in_a_row_of_children_loads(tmp_path: Path) -> None:
+    network = get_model("resnet18", weights=None)
+    torch.save(nn.Sequential(*list(network.children())[:-1]).state_dict(), tmp_path / "model.pt")
+    model = build(backbone="resnet18")
     initialise(model, InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD, freeze="backbone"))
-    assert all(torch.equal(value, state[name]) for name, value in model.backbone.body.state_dict().items())
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.backbone.body.state_dict().items())
+
+
+def test_a_little_of_a_part_of_a_file_is_no_match(tmp_path: Path) -> None:
+    """A convolution that has a name and a shape by chance."""
+    state = {"other.deep.conv1.weight": torch.zeros(64, 3, 7, 7), "other.deep.odd": torch.zeros(2), "x": torch.zeros(1)}
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(DataError, match="none of its 3 tensors fits this model"):
+        initialise(build(backbone="resnet18"), InitSection(weights=str(tmp_path / "model.pt"), mean=MEAN, std=STD))
+
+
+# Several backbones
+
+
+def side_by_side(*names: str) -> Any:
+    return build("joint_ensemble", backbones=names, cnn_channels=(4,), branch_size=8, head_hidden=())
+
+
+def weights_of(name: str, path: Path) -> dict[str, torch.Tensor]:
+    torch.manual_seed(len(name))
+    state = dict(FrameBackbone(name).body.state_dict())
+    torch.save(state, path)
+    return state
+
+
+def test_each_backbone_has_weights_of_its_own_and_is_frozen_by_name(tmp_path: Path) -> None:
+    states = {name: weights_of(name, tmp_path / f"{name}.pt") for name in ("tiny", "wide_cnn")}
+    sources = {name: str(tmp_path / f"{name}.pt") for name in states}
+    model = side_by_side("tiny", "wide_cnn", "resnet18")
+    done = initialise(model, InitSection(weights=sources, mean=MEAN, std=STD, freeze=("tiny", "wide_cnn")))
+    for part, state in zip(model.backbones, states.values(), strict=False):
+        assert all(torch.equal(value, state[key]) for key, value in part.body.state_dict().items())
+    assert [part.frozen for part in model.backbones] == [True, True, False]
+    assert frozen(model) == sum(frozen(part) for part in model.backbones[:2]) > 0
+    assert all(parameter.requires_grad for parameter in model.backbones[2].parameters())
+    assert (done.mean, done.std) == (MEAN, STD)
+    assert f"tensors from {sources['tiny']} for tiny; " in done.summary
+    assert done.summary.endswith(", tiny, wide_cnn frozen")
+
+
+def test_published_weights_of_one_backbone_beside_one_from_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / Path(get_model_weights("resnet18").DEFAULT.url).name
+    path.parent.mkdir(parents=True)
+    state = get_model("resnet18", weights=None).state_dict()
+    torch.save(state, path)
+    model = side_by_side("tiny", "resnet18")
+    done = initialise(model, InitSection(weights={"resnet18": "published"}, freeze=("resnet18",)))
+    assert all(torch.equal(value, state[key]) for key, value in model.backbones[1].body.state_dict().items())
+    assert done.mean == model.backbones[1].mean
+    assert not caplog.records  # nobody meant weights for the other one
+    with pytest.raises(DataError, match=r"tensors of the backbone are not in it|frozen tensors are not in it"):
+        initialise(side_by_side("tiny", "resnet18"), InitSection(weights={"resnet18": "published"}, freeze="backbone"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weights": {"resnet81": "published"}}, "init.weights: this model has no backbone 'resnet81'; did you mean"),
+        ({"weights": {"tiny": "published"}}, "init.weights: nothing is published for 'tiny'"),
+        ({"weights": {"tiny": "absent.pt"}}, "absent.pt: no such file of weights"),
+        ({"weights": {"tiny": "FILE"}, "freeze": ("body",)}, "init.freeze: this model has no backbone 'body'"),
+        (
+            {"weights": {"resnet18": "published", "vit_b_16": "published"}},
+            "init.weights: this model has no backbone 'vit_b_16'",
+        ),
+    ],
+)
+def test_a_backbone_that_is_not_there(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    weights_of("tiny", tmp_path / "tiny.pt")
+    values["weights"] = {name: str(tmp_path / "tiny.pt") if v == "FILE" else v for name, v in values["weights"].items()}
+    with pytest.raises(UserError) as caught:
+        initialise(side_by_side("tiny", "resnet18"), InitSection(**values, mean=MEAN, std=STD))
+    assert message in str(caught.value)
+
+
+def test_published_weights_that_expect_different_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = side_by_side("tiny", "resnet18")
+    model.backbones[0].mean = MEAN
+    with pytest.raises(ConfigError, match="the published weights of tiny, resnet18 expect pixels of different"):
+        initialise(model, InitSection(weights="published"))

@@ -16,7 +16,9 @@ from torch import nn
 
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
+from kinema.models.build import build_model
 from kinema.models.frame_model import FrameModel
+from kinema.models.freezing import freeze
 from kinema.sections import OptimSection, Recipe, TaskSection
 from kinema.training import module as module_file
 from kinema.training.losses import multi_task_loss
@@ -25,7 +27,7 @@ from kinema.training.optimisers import build_optimiser, build_schedule
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
 from kinema.training.train import train
-from kinema.types import UserError
+from kinema.types import ConfigError, InputShape, UserError
 
 
 def test_the_loop_does_what_a_plain_loop_does(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +179,82 @@ def test_norms_and_biases_do_not_decay() -> None:
         "3.weight": 0.3,
         "3.bias": 0.0,
     }
+
+
+def rates(model: nn.Module, optim: OptimSection) -> dict[str, tuple[float, float]]:
+    """Parameter -> its learning rate and weight decay; each is in one group."""
+    optimiser = build_optimiser(model, optim, fused=True)
+    held = [(p, group) for group in optimiser.param_groups for p in group["params"]]
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert sorted(names[id(p)] for p, _ in held) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
+    return {names[id(p)]: (group["lr"], group["weight_decay"]) for p, group in held}
+
+
+def built(name: str, *, size_px: int = 32, **arguments: Any) -> nn.Module:
+    inputs = {"rgb": InputShape(num_frames=2, channels=3, height_px=size_px, width_px=size_px)}
+    return build_model(name, arguments, heads={"action": ("open", "close")}, inputs=inputs)
+
+
+@pytest.mark.parametrize("name", ["cnn_lstm", "joint_ensemble", "r3d_18"])
+def test_the_backbone_learns_at_a_rate_of_its_own(name: str) -> None:
+    arguments: dict[str, Any] = {"cnn_lstm": {"backbone": "tiny"}, "joint_ensemble": {"backbones": ("tiny", "tiny")}}
+    model = built(name, **arguments.get(name, {"num_blocks": 1}))
+    freeze(model, ("backbones.1",) if name == "joint_ensemble" else "none")
+    found = rates(model, OptimSection(lr=0.1, backbone_lr_factor=0.01, weight_decay=0.3))
+    for parameter, (lr, decay) in found.items():
+        assert lr == pytest.approx(0.001 if parameter.startswith("backbone") else 0.1), parameter
+        assert decay == (0.3 if model.get_parameter(parameter).ndim >= 2 else 0.0), parameter
+    assert sorted({lr for lr, _ in found.values()}) == pytest.approx([0.001, 0.1])
+    assert not any(parameter.startswith("backbones.1") for parameter in found)
+
+
+def test_each_stage_learns_slower_than_the_one_behind_it() -> None:
+    with torch.device("meta"):
+        model = built("frame_average", backbone="resnet18")
+    found = rates(model, OptimSection(lr=0.1, backbone_lr_factor=0.5, stage_lr_factor=0.2))
+    expected = {"heads": 0.1, "layer4": 0.05, "layer3": 0.01, "layer2": 0.002, "layer1": 4e-4, "conv1": 4e-4}
+    for parameter, (lr, _) in found.items():
+        part = parameter.removeprefix("backbone.body.").partition(".")[0].replace("bn1", "conv1")
+        assert lr == pytest.approx(expected[part]), parameter
+
+
+def test_class_tokens_and_positions_learn_as_the_first_stage() -> None:
+    with torch.device("meta"):
+        model = built("frame_average", size_px=224, backbone="timm/vit_tiny_patch16_224")
+    found = rates(model, OptimSection(lr=1.0, stage_lr_factor=0.5))
+    assert found["backbone.body.cls_token"][0] == found["backbone.body.blocks.0.norm1.weight"][0] == 0.5**11
+    assert found["backbone.body.blocks.11.norm1.weight"][0] == found["heads.linear.task_action.weight"][0] == 1.0
+
+
+def test_without_factors_there_are_the_groups_that_there_were() -> None:
+    optimiser = build_optimiser(built("cnn_lstm", backbone="tiny"), OptimSection(), fused=True)
+    assert [(group["lr"], group["weight_decay"]) for group in optimiser.param_groups] == [(1e-3, 0.01), (1e-3, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("key", "frozen", "message"),
+    [
+        ("backbone_lr_factor", True, "optim.backbone_lr_factor: the backbone is frozen, it does not learn; leave it"),
+        ("stage_lr_factor", True, "optim.stage_lr_factor: the backbone is frozen"),
+        ("stage_lr_factor", False, "optim.stage_lr_factor: this model has no backbone; leave it out"),
+    ],
+)
+def test_a_rate_of_what_does_not_learn_is_refused(key: str, frozen: bool, message: str) -> None:
+    model = built("cnn_lstm", backbone="tiny") if frozen else nn.Linear(2, 2)
+    if frozen:
+        freeze(model, "backbone")
+    with pytest.raises(ConfigError) as caught:
+        build_optimiser(model, OptimSection(**{key: 0.5}), fused=True)
+    assert str(caught.value).startswith(message)
+
+
+def test_rates_of_both_parts_are_logged_and_follow_the_schedule(recipe: Callable[..., Recipe]) -> None:
+    made = recipe("optim.backbone_lr_factor=0.1", "optim.lr=0.01", "optim.warmup_epochs=0", "trainer.epochs=2")
+    run = create_run(made)
+    train(prepare(made), run)
+    found = [(row["lr"], row["lr_backbone"]) for row in rows(run.folder)]
+    assert found[0] == pytest.approx((0.005, 0.0005))
+    assert found[1] == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
 def shares(optim: OptimSection, *, steps_per_epoch: int, num_epochs: int) -> list[float]:

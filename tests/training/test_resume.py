@@ -329,6 +329,18 @@ def test_a_run_that_was_moved_goes_on(
     assert not run.folder.exists()
 
 
+def test_learning_rates_of_two_parts_go_on(
+    recipe: Callable[..., Recipe], crash: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    rates = ["optim.backbone_lr_factor=0.1", "optim.stage_lr_factor=0.5", OFTEN]
+    undisturbed = create_run(recipe(*rates, f"output={tmp_path / 'undisturbed'}"))
+    train(prepare(undisturbed.recipe()), undisturbed)
+    run = interrupted(recipe(*rates), crash, 2, 4)
+    train(prepare(run.recipe()), run)
+    assert result(run.folder) == result(undisturbed.folder)
+    assert "lr_backbone" in rows(run.folder)[0]
+
+
 def test_early_stopping_counts_on(
     recipe: Callable[..., Recipe], crash: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

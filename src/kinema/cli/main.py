@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from kinema.cli import catalogue, data, demo, evaluate, info, predict, recipes, train
+from kinema.cli import catalogue, data, demo, ensemble, evaluate, info, predict, recipes, train
 from kinema.types import StoppedBySignal, UserError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("info")(info.info)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("ensemble")(ensemble.ensemble)
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 

@@ -54,14 +54,14 @@ def results(
         assert not record[JOINT]["top1"] > min(values["top1"] for values in tasks.values())
     for task, values in {**tasks, JOINT: record.get(JOINT, {})}.items():
         if values:
-            values["train_top1"] = training.accuracy[task]
-            values["gap"] = training.accuracy[task] - values["top1"]
+            known = values["train_top1"] = training.accuracy.get(task)
+            values["gap"] = None if known is None else known - values["top1"]
     within = pair_accuracy(predictions, pairs)
     if within:
         record["pairs"] = within.pop("all")
         record["pairs_by_name"] = within
     main = main_task(predictions.classes)
-    record["train_top1"] = training.accuracy[main]
+    record["train_top1"] = training.accuracy.get(main)
     record["gap"] = (record[JOINT] if main == JOINT else tasks[main])["gap"]
     record["num_clips"] = len(predictions.clips)
     record["num_skipped"] = len(predictions.skipped)

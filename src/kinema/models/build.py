@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from kinema import registry
-from kinema.models.freezing import Backbone, backbones, freeze
+from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.matching import Loaded, load_matching, some_of
 from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
@@ -21,6 +21,9 @@ from kinema.sections import InitSection
 from kinema.types import ConfigError, DataError, Heads, Inputs, UserError
 
 log = logging.getLogger(__name__)
+
+Normalisation: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,52 +75,91 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         DataError: A file is missing, unreadable, or fits nothing in the model.
     """
     parts = backbones(model)
-    part: Any = next(iter(parts.values()), model)
-    published = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
+    takes_all = bool(getattr(model, "normalises", False))  # an ensemble whose members expect different pixels
+    part: Any = model if takes_all else next(iter(parts.values()), model)
+    mean, std = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
     given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
-    mean, std = published if init.weights == "published" else given or published
+    weights = init.weights
+    if weights == "published":
+        weights = dict.fromkeys(parts, "published")
     loaded: Loaded | None = None
-    folder = None if init.weights is None else weights_folder(Path(init.weights))
-    if folder is not None and (folder / "config.json").is_file():
+    meant = parts  # whose weights are given
+    folder = weights_folder(Path(weights)) if isinstance(weights, str) else None
+    is_folder = folder is not None and (folder / "config.json").is_file()
+    if takes_all and weights is not None and not is_folder:
+        raise ConfigError("init.weights: this model normalises pixels itself (model.means); give a weights folder")
+    if folder is not None and is_folder:
         preprocessing = read_config(folder).preprocessing["rgb"]
         mean, std = preprocessing.mean, preprocessing.std
         state = read_state_dict(folder / "model.safetensors")
         loaded = load_matching(model, state, source=str(folder), inflate=init.inflate)
-    elif init.weights == "published":
-        loaded = _load_published(model, parts, inflate=init.inflate)
-    elif init.weights is not None:
-        state = read_state_dict(Path(init.weights))
-        if given is None:
-            log.warning(
-                "init.mean and init.std are not given: %s is taken to expect the normalisation of the published "
-                "weights, mean %s and std %s",
-                init.weights,
-                _numbers(mean),
-                _numbers(std),
-            )
-        loaded = load_matching(model, state, source=init.weights, inflate=init.inflate)
+    elif isinstance(weights, str):
+        state = read_state_dict(Path(weights))
+        mean, std = given or _assumed(weights, (mean, std))
+        loaded = load_matching(model, state, source=weights, inflate=init.inflate)
+    elif weights is not None:
+        each = _sources(parts, weights)
+        meant = {name: parts[name] for name in each}
+        mean, std = _normalisation(parts, each, given)
+        loaded = _load_each(model, parts, each, inflate=init.inflate)
     frozen = freeze(model, init.freeze, train_last=init.train_last)
     if loaded is not None:
-        _check_random(model, loaded, str(init.weights), parts)
+        _check_random(model, loaded, init.weights if isinstance(init.weights, str) else "init.weights", meant)
     summary = "from scratch" if loaded is None else loaded.summary
     return Initialisation(mean=mean, std=std, summary=f"{summary}, {frozen}" if frozen else summary)
 
 
-def _load_published(model: nn.Module, parts: Mapping[str, Backbone], *, inflate: bool) -> Loaded:
-    """Give every backbone the weights that are published for it.
+def _assumed(source: str, published: Normalisation) -> Normalisation:
+    mean, std = published
+    log.warning(
+        "init.mean and init.std are not given: %s is taken to expect the normalisation of the published "
+        "weights, mean %s and std %s",
+        source,
+        _numbers(mean),
+        _numbers(std),
+    )
+    return published
+
+
+def _sources(parts: Mapping[str, Backbone], weights: Mapping[str, str]) -> dict[str, str]:
+    """Backbone, by its place in the model -> `published` or a file.
 
     Raises:
-        ConfigError: Nothing is published for this model, or its backbones expect different pixels.
+        ConfigError: The model has no such backbone, or none at all.
     """
     if not parts:
         raise ConfigError("init.weights: nothing is published for this model; give the path of a file")
-    if len({(part.mean, part.std) for part in parts.values()}) > 1:
-        names = ", ".join(part.name for part in parts.values())
+    named = {name: of_name(parts, name, key="init.weights") for name in weights}
+    return {place: weights[name] for name, found in named.items() for place in found}
+
+
+def _normalisation(
+    parts: Mapping[str, Backbone], sources: Mapping[str, str], given: Normalisation | None
+) -> Normalisation:
+    """What the weights of all backbones expect.
+
+    Raises:
+        ConfigError: They expect different pixels.
+    """
+    published = [parts[name] for name, source in sources.items() if source == "published"]
+    expected = {(part.mean, part.std) for part in published}
+    if len(expected) > 1:
+        names = ", ".join(part.name for part in published)
         raise ConfigError(f"init.weights: the published weights of {names} expect pixels of different normalisations")
-    loaded = [
-        load_matching(model, part.published_weights(), source="published", inflate=inflate, part=name)
-        for name, part in parts.items()
-    ]
+    if expected:
+        return expected.pop()
+    first = next(iter(sources))
+    return given or _assumed(sources[first], (parts[first].mean, parts[first].std))
+
+
+def _load_each(model: nn.Module, parts: Mapping[str, Backbone], sources: Mapping[str, str], *, inflate: bool) -> Loaded:
+    """Give backbones the weights that are meant for each."""
+    loaded = []
+    for place, source in sources.items():
+        part = parts[place]
+        state = part.published_weights() if source == "published" else read_state_dict(Path(source))
+        called = source if len(parts) == 1 else f"{source} for {part.name}"
+        loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place))
     random = [name for name in loaded[0].random if all(name in other.random for other in loaded)]
     return Loaded(summary="; ".join(one.summary for one in loaded), random=random)
 

@@ -73,6 +73,16 @@ CONFIGURATIONS = (
         summary="mobilenet of the UCF101 framework: frozen MobileNetV2.",
     ),
     Configuration(
+        name="ucf_mobilenet_finetuned",
+        arguments={"head_hidden": (512,)},
+        classes={"action": 101},
+        num_frames=1,
+        size_px=224,
+        freeze=12,
+        summary="mobilenet_finetuned of the UCF101 framework: the same, the last 50 of 154 layers trained, but for the "
+        "projection of a block that these cut in two.",
+    ),
+    Configuration(
         name="ucf_efficientnet",
         arguments={"backbone": "efficientnet_b0", "head_norm": "batch", "head_hidden": (512,)},
         classes={"action": 101},

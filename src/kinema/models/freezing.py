@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from torch import nn
 
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.video import ClipBackbone
+from kinema.registry import suggest
 from kinema.types import ConfigError
 
 Backbone = FrameBackbone | ClipBackbone
@@ -19,7 +20,26 @@ def backbones(model: nn.Module) -> dict[str, Backbone]:
     return {name: part for name, part in model.named_modules() if isinstance(part, Backbone)}
 
 
-def freeze(model: nn.Module, how: str | int, *, train_last: int | None = None) -> str:
+def of_name(parts: Mapping[str, Backbone], name: str, *, key: str) -> dict[str, Backbone]:
+    """Those backbones that are called so, by their network (`mobilenet_v2`) or their place in the model.
+
+    Args:
+        parts: All of a model.
+        name: What is looked for.
+        key: The recipe's key that holds the name, for the error message.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = {place: part for place, part in parts.items() if name in (place, part.name)}
+    if not found:
+        raise ConfigError(
+            f"{key}: this model has no backbone {name!r}{suggest(name, [p.name for p in parts.values()])}"
+        )
+    return found
+
+
+def freeze(model: nn.Module, how: str | int | tuple[str, ...], *, train_last: int | None = None) -> str:
     """Keep a part of the weights, and the running statistics of its batch norms, as they are from now on.
 
     Args:
@@ -45,6 +65,11 @@ def freeze(model: nn.Module, how: str | int, *, train_last: int | None = None) -
             return "backbone frozen"
         _freeze_all(model)
         return "all but the heads frozen"
+    if isinstance(how, tuple):
+        for name in how:
+            for part in of_name(parts, name, key="init.freeze").values():
+                part.freeze()
+        return f"{', '.join(how)} frozen"
     said = []
     for part in parts.values():
         if train_last is None:

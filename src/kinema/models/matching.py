@@ -50,18 +50,15 @@ def load_matching(
         DataError: Nothing fits.
     """
     own = model.state_dict()
-    prefixes = ["", *(f"{name}.body." for name in backbones(model))] if part is None else [f"{part}.body."]
-    best: tuple[str, dict[str, Tensor], dict[str, str]] = "", {}, {}
-    for prefix in prefixes:
-        for names in _namings(state):
-            found = {}
-            for name, name_in_file in names.items():
-                fitting = _fit(state[name_in_file], own.get(prefix + name), inflate=inflate)
-                if fitting is not None:
-                    found[prefix + name] = fitting
-            if len(found) > len(best[1]):
-                best = prefix, found, {prefix + name: in_file for name, in_file in names.items()}
-    prefix, found, names = best
+    places = [name for name in backbones(model) if part in (None, name)]
+    prefixes = [*([""] if part is None else []), *(f"{name}.body." for name in places)]
+    best = _best(model, own, state, _namings(state), prefixes, inflate=inflate)
+    if 2 * len(best.found) < best.num_wanted:
+        # It may be a part of what is in the file; then there is most of it.
+        inside = [naming for names in _parts(list(state)) for naming in _namings(state, names)]
+        other = _best(model, own, state, inside, prefixes, inflate=inflate)
+        best = other if 2 * len(other.found) >= other.num_wanted else best
+    prefix, found, names = best.prefix, best.found, best.names
     if not found:
         some = ", ".join(list(state)[:3])
         hint = "" if inflate or not _would_inflate(model, state) else "; init.inflate=true repeats them over time"
@@ -70,8 +67,7 @@ def load_matching(
     of_another_size = [name for name in names if name in own and name not in found]
     num_left = len(state) - len(found)
     left = f"; of another size: {some_of(of_another_size)}" if of_another_size else ", such as a classifier"
-    num_wanted = sum(name.startswith(prefix) for name in own)
-    summary = f"{len(found)} of the {'backbone' if prefix else 'model'}'s {num_wanted} tensors from {source}"
+    summary = f"{len(found)} of the {'backbone' if prefix else 'model'}'s {best.num_wanted} tensors from {source}"
     num_inflated = sum(tensor.shape != state[names[name]].shape for name, tensor in found.items())
     summary += f", {num_inflated} of them inflated" if num_inflated else ""
     return Loaded(
@@ -79,6 +75,63 @@ def load_matching(
         # Files from before batch norm counted its batches lack these counts, which nothing depends on.
         random=[name for name in own if name not in found and "num_batches_tracked" not in name],
     )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Tensors for names of the model; names of the model, and of what is not in it -> names in the file; how many
+    tensors there are to be filled."""
+
+    prefix: str
+    found: dict[str, Tensor]
+    names: dict[str, str]
+    num_wanted: int
+
+
+def _best(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    namings: list[dict[str, str]],
+    prefixes: list[str],
+    *,
+    inflate: bool,
+) -> _Match:
+    """What fills the most."""
+    best = _Match("", {}, {}, len(own))
+    for prefix in prefixes:
+        num_wanted = sum(name.startswith(prefix) for name in own)
+        children = [name for name, _ in model.get_submodule(prefix.rstrip(".")).named_children()]
+        for names in [*namings, *(_counted(names, children) for names in namings)]:
+            found = {}
+            for name, name_in_file in names.items():
+                fitting = _fit(state[name_in_file], own.get(prefix + name), inflate=inflate)
+                if fitting is not None:
+                    found[prefix + name] = fitting
+            if len(found) > len(best.found):
+                in_file = {prefix + name: original for name, original in names.items()}
+                best = _Match(prefix, found, in_file, num_wanted)
+    return best
+
+
+def _counted(names: Mapping[str, str], children: list[str]) -> dict[str, str]:
+    """Names that begin with the number of a child, as behind `nn.Sequential(*network.children())`, with its name."""
+    counted = {}
+    for name, original in names.items():
+        first, _, rest = name.partition(".")
+        if first.isdecimal() and int(first) < len(children):
+            counted[f"{children[int(first)]}.{rest}"] = original
+    return counted
+
+
+def _parts(names: list[str]) -> list[list[str]]:
+    """Names in a file that begin alike, by their first, their first two and their first three parts."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        for depth in range(1, min(4, len(parts))):
+            groups.setdefault(".".join(parts[:depth]), []).append(name)
+    return [group for group in groups.values() if 1 < len(group) < len(names)]
 
 
 def some_of(names: list[str]) -> str:
@@ -104,10 +157,10 @@ def _would_inflate(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _namings(state: Mapping[str, Tensor]) -> list[dict[str, str]]:
+def _namings(state: Mapping[str, Tensor], chosen: list[str] | None = None) -> list[dict[str, str]]:
     """Candidates: name without the first 0, 1, 2 or 3 parts that all names share -> name in the file; and the same with
-    the names of an image network's layers translated."""
-    names = {name: name for name in state}
+    the names of an image network's layers translated. Of all names in the file, or those that are chosen."""
+    names = {name: name for name in (state if chosen is None else chosen)}
     candidates = [names]
     for _ in range(3):
         heads = {name.partition(".")[0] for name in names}

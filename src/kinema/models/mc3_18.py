@@ -2,7 +2,7 @@
 
 Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018,
 https://arxiv.org/abs/1711.11248. torchvision's implementation and published weights (Kinetics-400).
-Deviation: dropout may be put before the classifier.
+Deviation: dropout may be put before the classifier, and the network may be cut after a block.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ CONFIGURATIONS = (
 
 
 @register_model
-def mc3_18(heads: Heads, inputs: Inputs, *, dropout: float = 0.0) -> nn.Module:
+def mc3_18(heads: Heads, inputs: Inputs, *, num_blocks: int = 8, dropout: float = 0.0) -> nn.Module:
     """MC3-18: convolutions of three dimensions in the first layers, and of each frame alone after them.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
+        num_blocks: Residual blocks that are kept, of 8.
         dropout: Before the classifier.
+
+    Raises:
+        ConfigError: The network has no such block.
     """
-    clips = video_resnet("mc3_18")
+    clips = video_resnet("mc3_18", num_blocks=num_blocks)
     return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)

@@ -73,9 +73,10 @@ class TrainingFacts:
         class_counts: Task -> number of training clips per class.
         commonest: Task -> index of the commonest class; with several tasks also the commonest combination, under
             "joint", as a list in the order of the heads.
-        accuracy: Task (and "joint") -> top-1 accuracy on training clips, without augmentation.
+        accuracy: Task (and "joint") -> top-1 accuracy on training clips, without augmentation. Empty where it was not
+            measured: of an ensemble.
         num_accuracy_clips: Clips on which `accuracy` was measured.
-        epoch: Epoch whose weights these are, from 1.
+        epoch: Epoch whose weights these are, from 1; 0 of an ensemble.
         selected_by: How that epoch was chosen.
         groups: Groups of the training clips.
         contents: Content hash of each training video.
@@ -210,7 +211,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as weights: {reason(error)}") from None
-    for key in ("state_dict", "model_state_dict", "model", "net"):
+    for key in ("state_dict", "model_state_dict", "model_state", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = (

@@ -1,4 +1,7 @@
-"""Recipes that ship with kinema, `<dataset>/<name>.yaml`, and finding a recipe by its shipped name or its path."""
+"""Recipes that ship with kinema, `<dataset>/<name>.yaml`, and finding a recipe by its shipped name or its path.
+
+A recipe may say by `base:` which other recipe it is a variation of.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,15 @@ def find(recipe: str) -> Path:
 
 
 def read(recipe: str) -> dict[str, Any]:
-    """Content of a recipe, unchecked.
+    """Content of a recipe, unchecked. What its base says holds where it says nothing.
 
     Raises:
-        ConfigError: It is not there, or not a mapping in YAML.
+        ConfigError: It, or its base, is not there, or not a mapping in YAML.
     """
-    path = find(recipe)
+    return _read(find(recipe), ())
+
+
+def _read(path: Path, variations: tuple[Path, ...]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -50,4 +56,24 @@ def read(recipe: str) -> dict[str, Any]:
     content = parse_yaml(text, source=str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections (data:, model:, ...), found {type(content).__name__}")
-    return content
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected the name or the path of a recipe, got {base!r}")
+    beside = path.parent / base
+    found = beside if beside.is_file() else find(base)
+    if found.resolve() in (path.resolve(), *variations):
+        raise ConfigError(f"{path}: base: {base} is a variation of this recipe itself")
+    return _varied(_read(found, (path.resolve(), *variations)), content)
+
+
+def _varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """Keys and values within keys replaced; another model or data set takes none of the keys of the one before."""
+    varied = dict(base)
+    for key, value in content.items():
+        before = varied.get(key)
+        if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
+            value = _varied(before, value)
+        varied[key] = value
+    return varied

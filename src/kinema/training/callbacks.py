@@ -19,11 +19,13 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch.optim import Optimizer
 
 from kinema.data.loading import Batch
 from kinema.files import write_atomically
 from kinema.progress import Task
 from kinema.training.module import RecogniserTraining
+from kinema.training.optimisers import BACKBONE
 from kinema.types import DataError, StoppedBySignal
 
 LAST = "last.ckpt"
@@ -75,6 +77,7 @@ class History(Callback):
 
     epoch                   from 1
     lr                      learning rate that the next step would have
+    lr_backbone             that of the backbone, or of its last stage, where it has one of its own
     train/loss              mean over the epoch's clips, augmented and with label smoothing, while weights changed
     train/TASK_top1         accuracy on the same clips; for several tasks also joint, right in all of them
     validation/loss         mean over the validation clips, without label smoothing
@@ -94,7 +97,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RecogniserTraining)
-        row = {"epoch": float(trainer.current_epoch + 1), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row = {"epoch": float(trainer.current_epoch + 1), **_learning_rates(trainer.optimizers[0])}
         row |= pl_module.train_metrics()
         row |= {
             name: float(value)
@@ -123,6 +126,13 @@ class History(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+def _learning_rates(optimiser: Optimizer) -> dict[str, float]:
+    """Of what is behind the backbone, and the highest of the backbone, where that is another."""
+    groups = optimiser.param_groups
+    of_backbone = [group["lr"] for group in groups if group["part"] == BACKBONE]
+    return {"lr": groups[0]["lr"], **({"lr_backbone": max(of_backbone)} if of_backbone else {})}
 
 
 class StopNow(BaseException):

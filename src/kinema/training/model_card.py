@@ -24,7 +24,12 @@ def model_card(config: WeightsConfig, training: TrainingFacts, validation: Mappi
         for task, names in config.heads.items()
     )
     main = main_task(config.heads)
-    numbers = f"- training clips: top-1 {training.accuracy[main]:.1%} ({training.num_accuracy_clips} clips measured)"
+    if main in training.accuracy:
+        numbers = (
+            f"- training clips: top-1 {training.accuracy[main]:.1%} ({training.num_accuracy_clips} clips measured)"
+        )
+    else:
+        numbers = "- training clips: not measured; `kinema evaluate --split train` does it"
     if validation is not None:
         values = validation["joint"] if main == "joint" else validation["tasks"][main]
         numbers += (
@@ -63,8 +68,14 @@ print(kinema.load("this/folder").predict("clip.avi"))
 
 {numbers}
 
-Epoch {training.epoch}, kept for {training.selected_by}; trained on {training.num_clips} clips.
+{_made(training)}; trained on {training.num_clips} clips.
 """
+
+
+def _made(training: TrainingFacts) -> str:
+    if training.epoch == 0:
+        return f"Made of models that were trained alone, by {training.selected_by}"
+    return f"Epoch {training.epoch}, kept for {training.selected_by}"
 
 
 def _list(values: tuple[float, ...]) -> str:

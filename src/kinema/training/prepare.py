@@ -22,6 +22,7 @@ from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection, Recipe, TrainerSection
+from kinema.training.optimisers import parameter_groups
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         inputs={"rgb": preprocessing.shape},
     )
     initialisation = initialise(model, recipe.init)
+    parameter_groups(model, recipe.optim)
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)

@@ -1,0 +1,169 @@
+"""Several weights folders, made into one that answers with their average."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kinema.evaluation.leakage import is_same_source
+from kinema.models.build import build_model
+from kinema.models.load import load_model
+from kinema.models.weights import TrainingFacts, WeightsConfig, read_training, save, weights_folder
+from kinema.training.model_card import model_card
+from kinema.types import DataError, Heads, Preprocessing, UserError
+
+log = logging.getLogger(__name__)
+
+_PIXELS_AS_THEY_ARE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+_HOW_TO_ALIGN = {
+    "num_frames": "clips.num_frames",
+    "size_px": "clips.size_px",
+    "resize_px": "clips.resize_px",
+    "fit": "clips.fit",
+    "pixels": "clips.pixels",
+}
+"""What members cannot differ in, and the recipe's key that says it. Frames of one number are none of another's, and
+pixels that were scaled in one way are not those of another."""
+
+
+def make_ensemble(
+    paths: Sequence[Path], out: Path, *, shares: Sequence[float] = (), average: str = "probabilities"
+) -> WeightsConfig:
+    """Write a weights folder whose model is the weighted average of others.
+
+    Args:
+        paths: Weights folders, or runs. Same tasks and classes, same frames; of pixels each member gets the
+            normalisation that it was trained with.
+        out: The new folder.
+        shares: How much each one counts; they need not sum to 1. Empty: all the same.
+        average: `probabilities` or `logits`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: A folder is no weights folder, or differs in what members have to share.
+        ConfigError: The shares are impossible.
+    """
+    if len(paths) < 2:
+        raise UserError(f"an ensemble is made of two models at least, got {len(paths)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: is there already; name a new folder with --out")
+    folders = [weights_folder(path) for path in paths]
+    members, configs = zip(*(load_model(folder) for folder in folders), strict=True)
+    for folder, config in zip(folders[1:], configs[1:], strict=True):
+        _check_alike(folder, config, folders[0], configs[0])
+    seen = [config.preprocessing["rgb"] for config in configs]
+    differ = len({(each.mean, each.std) for each in seen}) > 1
+    mean, std = _PIXELS_AS_THEY_ARE if differ else (seen[0].mean, seen[0].std)
+    config = WeightsConfig(
+        model="ensemble",
+        arguments={
+            "members": [{"name": config.model, **config.arguments} for config in configs],
+            "shares": list(shares),
+            "average": average,
+            "means": [list(each.mean) for each in seen] if differ else [],
+            "stds": [list(each.std) for each in seen] if differ else [],
+        },
+        heads=configs[0].heads,
+        preprocessing={"rgb": replace(seen[0], mean=mean, std=std)},
+    )
+    model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
+    model.load_state_dict(_tensors(members))
+    facts = _facts([read_training(folder) for folder in folders], folders, _said(config))
+    save(out, model.state_dict(), config, facts, card=model_card(config, facts, None))
+    return config
+
+
+def _check_alike(folder: Path, config: WeightsConfig, first_folder: Path, first: WeightsConfig) -> None:
+    """See to it that two members answer the same question about the same frames."""
+    _check_classes(folder, config.heads, first_folder, first.heads)
+    if config.preprocessing.keys() != first.preprocessing.keys():
+        streams = ", ".join(config.preprocessing), ", ".join(first.preprocessing)
+        raise DataError(f"{folder}: its streams are {streams[0]}, those of {first_folder} are {streams[1]}")
+    one, other = config.preprocessing["rgb"], first.preprocessing["rgb"]
+    for name, key in _HOW_TO_ALIGN.items():
+        value, expected = getattr(one, name), getattr(other, name)
+        if value != expected:
+            raise DataError(
+                f"{folder}: {name} is {value}, that of {first_folder} is {expected}; members see the same frames, so "
+                f"train one of them again with {key}={expected if key != 'clips.resize_px' else _resize(other)}"
+            )
+
+
+def _resize(preprocessing: Preprocessing) -> int | str:
+    return preprocessing.resize_px if preprocessing.resize_px != preprocessing.size_px else "null"
+
+
+def _check_classes(folder: Path, heads: Heads, first_folder: Path, first: Heads) -> None:
+    if tuple(heads) != tuple(first):
+        raise DataError(f"{folder}: its tasks are {', '.join(heads)}, those of {first_folder} are {', '.join(first)}")
+    for task, names in heads.items():
+        expected = tuple(first[task])
+        if tuple(names) == expected:
+            continue
+        unknown = [name for name in names if name not in expected]
+        if unknown:
+            what = f"has the class {unknown[0]!r}, which {first_folder} has not"
+        elif len(names) != len(expected):
+            missing = next(name for name in expected if name not in names)
+            what = f"lacks the class {missing!r} of {first_folder}"
+        else:
+            what = f"has its classes in another order than {first_folder}"
+        raise DataError(f"{folder}: its task {task!r} {what}; members have the same classes")
+
+
+def _tensors(members: Sequence[nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"members.{number}.{name}": tensor
+        for number, member in enumerate(members)
+        for name, tensor in member.state_dict().items()
+    }
+
+
+def _said(config: WeightsConfig) -> str:
+    names = [str(member["name"]) for member in config.arguments["members"]]
+    shares = config.arguments["shares"]
+    if not shares:
+        return f"taking the mean {config.arguments['average']} of {', '.join(names)}"
+    each = ", ".join(f"{name} ({share / sum(shares):.3g})" for name, share in zip(names, shares, strict=True))
+    return f"averaging the {config.arguments['average']} of {each}"
+
+
+def _facts(facts: Sequence[TrainingFacts], folders: Sequence[Path], said: str) -> TrainingFacts:
+    """What all members were trained on together, as far as it can be told.
+
+    What an evaluation looks for among clips that were trained on is all that any member was trained on. Which data it
+    takes by default, and the classes that it compares with, are those of the member that was trained on the most clips.
+    """
+    most = max(range(len(facts)), key=lambda number: facts[number].num_clips)
+    chosen = facts[most]
+    for folder, other in zip(folders, facts, strict=True):
+        what = _difference(other, chosen)
+        if what:
+            log.warning(
+                "%s was trained on %s than %s; an evaluation takes the data, and the baseline, of the latter",
+                folder,
+                what,
+                folders[most],
+            )
+    of_same_source = [each for each in facts if is_same_source(each.data, chosen.data)]
+    return replace(
+        chosen,
+        accuracy={},  # of each member, not of all together
+        num_accuracy_clips=0,
+        epoch=0,
+        selected_by=said,
+        groups=sorted({group for each in of_same_source for group in each.groups}),
+        contents=sorted({content for each in facts for content in each.contents}),
+    )
+
+
+def _difference(one: TrainingFacts, other: TrainingFacts) -> str:
+    if not is_same_source(one.data, other.data):
+        return "other data"
+    return "other clips" if one.contents != other.contents or one.class_counts != other.class_counts else ""

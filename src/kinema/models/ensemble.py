@@ -1,0 +1,128 @@
+"""The weighted average of what several models say.
+
+Hansen and Salamon, "Neural Network Ensembles", TPAMI 1990; averaging the scores of networks that were trained alone is
+how the two streams of Simonyan and Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos",
+NIPS 2014, meet. `kinema ensemble` makes one of weights folders. Deviations: none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinema.config import model_section
+from kinema.models.build import build_model
+from kinema.models.configurations import Configuration
+from kinema.registry import register_model
+from kinema.types import ConfigError, Heads, Inputs
+
+CONFIGURATIONS = (
+    Configuration(
+        name="default",
+        arguments={"members": ({"name": "frame_average"}, {"name": "cnn_conv1d"})},
+        classes={"action": 101},
+        num_frames=20,
+        size_px=224,
+        freeze="backbone",
+        summary="A model that cannot see order beside one that can, with the classes of UCF101.",
+    ),
+)
+
+
+class Ensemble(nn.Module):
+    """Members see the same clips; their answers are averaged.
+
+    Args:
+        members: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
+        shares: How much each one counts; they need not sum to 1.
+        average: `probabilities`, of which the logarithm is given, or `logits`.
+        normalisations: Mean and standard deviation, per channel, that each member expects of pixels in 0..1, which this
+            model then takes. None: all take what this model takes.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        *,
+        shares: Sequence[float],
+        average: Literal["probabilities", "logits"],
+        normalisations: Sequence[tuple[Sequence[float], Sequence[float]]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.shares = [share / math.fsum(shares) for share in shares]
+        self.average = average
+        self.normalises = normalisations is not None
+        if self.normalises:  # what `kinema.models.build` then normalises pixels with
+            self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        # They follow the model to its device and are no weights: the arguments tell them.
+        pairs = torch.tensor([[list(mean), list(std)] for mean, std in normalisations or []])
+        self.normalisation: Tensor
+        self.register_buffer("normalisation", pairs, persistent=False)
+
+    def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
+        said = [member(self._given(number, streams)) for number, member in enumerate(self.members)]
+        return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
+
+    def _given(self, number: int, streams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if not self.normalises:
+            return streams
+        mean, std = self.normalisation[number].unsqueeze(-1).unsqueeze(-1)
+        return {stream: (frames - mean) * (1 / std) for stream, frames in streams.items()}
+
+    def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
+        if self.average == "logits":
+            return torch.stack([share * each for share, each in zip(self.shares, logits, strict=True)]).sum(dim=0)
+        # Their softmax is the averaged probabilities again. In fp32: far from the likely class half precision has none.
+        weighted = [
+            each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(weighted), dim=0)
+
+
+@register_model
+def ensemble(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    members: tuple[dict[str, Any], ...],
+    shares: tuple[float, ...] = (),
+    average: Literal["probabilities", "logits"] = "probabilities",
+    means: tuple[tuple[float, float, float], ...] = (),
+    stds: tuple[tuple[float, float, float], ...] = (),
+) -> nn.Module:
+    """The weighted average of what several models say.
+
+    Args:
+        heads: Task -> class names.
+        inputs: Stream -> shape.
+        members: A `model:` section for each member, with its name and arguments.
+        shares: How much each member counts, of their sum; []: all the same.
+        average: What is averaged: `probabilities` or `logits`.
+        means: Means that the members' weights expect of pixels, where they expect different ones. `kinema ensemble`
+            writes this.
+        stds: Like `means`: the standard deviations.
+
+    Raises:
+        ConfigError: An argument is impossible, or a member cannot be built.
+    """
+    if not members:
+        raise ConfigError("model.members: has to name one model at least")
+    if shares and len(shares) != len(members):
+        raise ConfigError(f"model.shares: {len(shares)} of them for {len(members)} members; give one for each")
+    if any(not share > 0 for share in shares):
+        raise ConfigError(f"model.shares: have to be above 0, got {', '.join(f'{share:g}' for share in shares)}")
+    if {len(means), len(stds)} not in ({0}, {len(members)}):
+        raise ConfigError(f"model.means: there have to be as many means and stds as members, {len(members)}, or none")
+    sections = [model_section(member, key=f"model.members.{number}") for number, member in enumerate(members)]
+    return Ensemble(
+        [build_model(section.name, section.arguments(), heads=heads, inputs=inputs) for section in sections],
+        shares=shares or [1.0] * len(members),
+        average=average,
+        normalisations=list(zip(means, stds, strict=True)) if means else None,
+    )
