@@ -3,7 +3,7 @@
     python benchmarks/memory.py [--json FILE] [--data FOLDER] [--rounds N] [--quick]
 
 The loader with 2 workers reads real videos, 16 frames at 112, and each batch becomes a model's input. After each epoch
-the proportional set sizes of this process and all its children are added: pages that several share count once. The
+what this process and all its children hold is added up (`memory_use.py`): pages that several share count once. The
 ratio is that of the mean after the last five epochs to what it was after the second; 1.03 at most is asked for.
 `--rounds` is the number of epochs.
 """
@@ -47,7 +47,7 @@ def main() -> None:
                 say(f"epoch {epoch + 1}: {used_mb[-1]:.0f} MB")
         finally:
             loader.close()
-    report.facts["pss_mb"] = [round(value, 1) for value in used_mb]
+    report.facts["epochs_mb"] = [round(value, 1) for value in used_mb]
     report.rows.append(_row(used_mb, len(paths)))
     report.finish()
 

@@ -1,4 +1,4 @@
-"""How much memory processes hold, from /proc: pages that several share are counted once (proportional set size)."""
+"""How much memory processes hold, from /proc."""
 
 from __future__ import annotations
 
@@ -15,13 +15,25 @@ def family(pid: int | None = None) -> list[int]:
     return found
 
 
-def megabytes(pids: list[int], *, kind: str = "Pss") -> float:
-    """Sum over processes of a line of `smaps_rollup`: `Pss`, or `Anonymous`: what is not in a file."""
-    total_kb = 0
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
-            continue
-        total_kb += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{kind}:"))
-    return total_kb / 1000
+def megabytes(pids: list[int]) -> float:
+    """What processes of one family hold together; pages that several of them share are counted once.
+
+    Pages of files, mostly libraries, are counted as in the process that has most of them in memory. Their proportional
+    share would change whenever any other program on the machine loads the same library.
+    """
+    own_kb = sum(sum(_values(pid, "smaps_rollup", ("Pss_Anon", "Pss_Shmem"))) for pid in pids)
+    files_kb = max((sum(_values(pid, "status", ("RssFile",))) for pid in pids), default=0)
+    return (own_kb + files_kb) / 1000
+
+
+def anonymous_megabytes(pid: int | None = None) -> float:
+    """What a process, by default this one, holds that is not in a file."""
+    return sum(_values(os.getpid() if pid is None else pid, "smaps_rollup", ("Anonymous",))) / 1000
+
+
+def _values(pid: int, file: str, names: tuple[str, ...]) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/{file}").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
+    return [int(line.split()[1]) for line in text.splitlines() if line.partition(":")[0] in names]

@@ -126,10 +126,10 @@ def loading(way: str, folder: Path, task: Task, num: int) -> Run:
 
     def run() -> list[float]:
         _warm(folder)
-        before_mb = memory_use.megabytes(memory_use.family()[:1], kind="Anonymous")
+        before_mb = memory_use.anonymous_megabytes()
         held: deque[NDArray[Any]] = deque(maxlen=None if whole else 1)
         seconds = timed(lambda: held.extend(read(folder)))
-        return [seconds, memory_use.megabytes(memory_use.family()[:1], kind="Anonymous") - before_mb]
+        return [seconds, memory_use.anonymous_megabytes() - before_mb]
 
     return run
 
