@@ -24,6 +24,7 @@ def rows(*, quick: bool, rounds: int) -> list[dict[str, Any]]:
     large = pipeline.preprocessing(num_frames=16 if quick else 20, size_px=224)
     lstm = build_model("cnn_lstm", {"backbone": "resnet50"}, heads={"action": _names(101)}, inputs={"rgb": large.shape})
     frozen = computing.frozen_model(None, large.shape, heads={"action": _names(101)})
+    computing.set_precision(frozen, "bf16")  # autocast is not for frozen backbones
     jobs: list[tuple[str, nn.Module, Callable[[Tensor], Tensor], Preprocessing, int, bool]] = []
     for name, network, call, wanted, batch, trains in (
         ("R(2+1)D-18 training step", computing.r2plus1d(), _three_dimensional, small, 32, True),

@@ -230,7 +230,8 @@ class Report:
             "benchmark": self.name,
             "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
             "quick": self.options.quick,
-            "rounds": self.options.rounds,
+            # There may not have been time for all.
+            "rounds": min((row["rounds"] for row in self.rows if "rounds" in row), default=self.options.rounds),
             "machine": machine() | {"load_before": [round(value, 2) for value in self.load_before]},
             "versions": versions(),
             "rows": self.rows,

@@ -163,6 +163,7 @@ def draw(series: list[dict[str, Any]], folder: Path) -> None:
 
     mpl.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     mpl.rcParams["svg.hashsalt"] = "kinema"  # the same figures give the same file
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +181,7 @@ def draw(series: list[dict[str, Any]], folder: Path) -> None:
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(folder / f"stores_{key.partition('_')[0]}.svg", metadata={"Date": None})

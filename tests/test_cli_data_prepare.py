@@ -16,6 +16,7 @@ import pytest
 from tests.commands import Kinema
 from tests.videos import numbered_frames, write_video
 
+from kinema.data.decoders import described
 from kinema.data.shards import Store
 
 
@@ -65,7 +66,7 @@ def test_frames_are_stored_once(kinema: Kinema, root: Path) -> None:
         "resize_px": 32,
         "fit": "crop",
         "num_frames": 4,
-        "decoder": "pyav",
+        "decoder": described("pyav"),
     }
     again = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-").json
     assert (again["before"], again["new"]) == (6, 0)
@@ -128,7 +129,8 @@ def test_a_recipe_says_what_is_stored(kinema: Kinema, root: Path, recipe: Path) 
     assert record["data"]["root"] == str(root)
     assert record["new"] == 6 + 2 * record["clips"]["train"]
     assert kinema(*command, split, "--views", 3, "--json", "-").json["new"] == record["clips"]["train"]
-    assert "--size: the recipe says that" in kinema(*command, "--size", 32).error()
+    for option, value in (("--size", 32), ("--num-frames", 7), ("--rate", 5)):
+        assert f"{option}: the recipe says that" in kinema(*command, option, value).error()
 
 
 def test_in_shards_and_checked(kinema: Kinema, root: Path) -> None:
@@ -176,6 +178,11 @@ def test_transcoding(kinema: Kinema, root: Path) -> None:
         (["--out", "s", "--frames", "--quality", "80"], "--quality: has a meaning with --pixels jpeg only"),
         (["--out", "s", "--frames", "--size", "33", "--pixels", "i420"], "--size: 33 is odd"),
         (["--out", "s", "--frames", "--size", "64", "--resize", "32"], "--resize: 32 has no meaning"),
+        (["--out", "s", "--frames", "--maps"], "--maps: has a meaning with --features only"),
+        (["--out", "s", "--frames", "--dtype", "fp32"], "--dtype: has a meaning with --features only"),
+        (["--out", "s", "--transcode", "--weights", "published"], "--weights: has a meaning with --features only"),
+        (["--out", "s", "--frames", "--crf", "0"], "--crf: has a meaning with --transcode only"),
+        (["--out", "s", "--frames", "--key-every", "12"], "--key-every: has a meaning with --transcode only"),
         (["--out", "s", "--transcode", "--size", "64"], "--size: has a meaning with --frames only"),
         (["--out", "s", "--frames", "--split", "test"], "--split: there is no test split; there are train"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from tests.videos import Image, write_video
 
-from kinema.data.decoders import Decoder, check_decoder, decoder
+from kinema.data.decoders import Decoder, check_decoder, decoder, described
 from kinema.data.decoding import probe, read_frames
 from kinema.data.video import Video
 from kinema.sections import ClipsSection
@@ -365,6 +365,12 @@ def test_decoding_on_a_gpu_is_not_for_worker_processes() -> None:
     assert ClipsSection(decoder="torchcodec_cuda", workers=0).decoder == "torchcodec_cuda"
     with pytest.raises(ValueError, match="set workers to 0"):
         ClipsSection(decoder="torchcodec_cuda", workers=2)
+
+
+def test_every_decoder_says_what_pixels_depend_on() -> None:
+    names = get_args(ClipsSection.model_fields["decoder"].annotation)
+    assert {"pyav", "torchcodec_cuda"} < set(names)
+    assert len({described(name) for name in names}) == len(names)
 
 
 def test_nothing_is_imported_before_it_is_needed() -> None:

@@ -413,6 +413,17 @@ def test_a_broken_store_of_the_cache_is_computed_again(
     assert np.array_equal(stored(frozen_model(), reader(videos)).values(), first)
 
 
+def test_a_store_that_another_run_is_just_beginning_is_left_alone(cache: Path, videos: list[Video]) -> None:
+    backbone = frozen_model().backbone
+    assert frozen_features(backbone, reader(videos), batch_size=3, workers=0) is not None
+    (description,) = cache.glob("*/store.json")
+    description.unlink()  # it is written after the folder is made
+    before = sorted(description.parent.iterdir())
+    assert before
+    assert frozen_features(backbone, reader(videos), batch_size=3, workers=0, compute=False) is None
+    assert sorted(description.parent.iterdir()) == before
+
+
 def test_bits_are_saved_only_where_predictions_agree(
     videos: list[Video], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

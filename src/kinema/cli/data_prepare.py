@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _QUALITY = 90
 _SHOWN = 3
 _NUM_FRAMES = 20
+_KEY_EVERY, _CRF = 12, 18
 
 
 class PixelsName(StrEnum):
@@ -73,7 +74,7 @@ def prepare(
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|published", help="--features BACKBONE: its weights.")
     ] = None,
-    dtype: Annotated[TypeName, typer.Option(help="--features: type of the numbers.")] = TypeName.fp16,
+    dtype: Annotated[TypeName | None, typer.Option(help="--features: type of the numbers; by default fp16.")] = None,
     maps: Annotated[
         bool,
         typer.Option(
@@ -98,8 +99,12 @@ def prepare(
     ] = None,
     pixels: Annotated[PixelsName | None, typer.Option(help="--frames: how they are stored; by default i420.")] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="--pixels jpeg: 90 by default.")] = None,
-    key_every: Annotated[int, typer.Option(min=1, metavar="N", help="--transcode: frames between key frames.")] = 12,
-    crf: Annotated[int, typer.Option(min=0, max=51, help="--transcode: quality, the smaller the better.")] = 18,
+    key_every: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="--transcode: frames between key frames; by default 12.")
+    ] = None,
+    crf: Annotated[
+        int | None, typer.Option(min=0, max=51, help="--transcode: quality, the smaller the better; by default 18.")
+    ] = None,
     split: Annotated[SplitName | None, typer.Option(help="Only this split.")] = None,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N parts: for array jobs.")] = "1/1",
     workers: Annotated[
@@ -117,6 +122,10 @@ def prepare(
     output = Output(json_file)
     workers = available_cores() if workers is None else workers
     folder = out.expanduser().absolute()
+    if not transcode:
+        _only_with("--transcode", key_every=key_every, crf=crf)
+    if features is None:
+        _only_with("--features", weights=weights, dtype=dtype, maps=maps or None)
     if transcode:
         _only_with("--frames", recipe=recipe, size=size, fit=fit, resize=resize, rate=rate, views=views)
         _only_with("--frames", num_frames=num_frames, pixels=pixels, quality=quality)
@@ -126,7 +135,9 @@ def prepare(
 
         done = transcode_videos(
             videos,
-            TranscodeSettings(short_side_px=short_side, key_every=key_every, crf=crf),
+            TranscodeSettings(
+                short_side_px=short_side, key_every=key_every or _KEY_EVERY, crf=_CRF if crf is None else crf
+            ),
             folder,
             root=section.root,
             shard=part,
@@ -149,23 +160,23 @@ def prepare(
             clips,
             videos,
             folder,
-            stored_as=dtype.value,
+            stored_as=(dtype or TypeName.fp16).value,
             maps=maps,
             views=views,
             still=weights is not None and views is None,
             shard=part,
-            workers=workers,
+            workers=_readers(of_frozen.clips.decoder, workers),
             reporter=output.reporter,
         )
         _finish(output, record, of_frozen.data, folder, "clips", done)
         return
     taken = _recipe(recipe, name, root, overrides, annotations)
     section = data_section(name, root, overrides, annotations) if taken is None else taken.data
-    settings = (
-        _settings(size, fit, resize, short_side, num_frames, rate, pixels, quality, views)
-        if taken is None
-        else _settings_of(taken, pixels, quality, views, size=size, fit=fit, resize=resize, short_side=short_side)
-    )
+    if taken is None:
+        settings = _settings(size, fit, resize, short_side, num_frames, rate, pixels, quality, views)
+    else:
+        cut = {"size": size, "fit": fit, "resize": resize, "short_side": short_side}
+        settings = _settings_of(taken, pixels, quality, views, **cut, num_frames=num_frames, rate=rate)
     seed = 0 if taken is None else taken.trainer.seed
     clips, videos, record = _clips(section, seed, split, workers, output, decoder=settings.decoder)
     from kinema.preparation.frames import prepare_frames
@@ -177,10 +188,15 @@ def prepare(
         folder,
         root=section.root,
         shard=part,
-        workers=workers,
+        workers=_readers(settings.decoder, workers),
         reporter=output.reporter,
     )
     _finish(output, record, section, folder, "clips", stored)
+
+
+def _readers(decoder: str, workers: int) -> int:
+    """Processes that read: none but this one where a GPU decodes, which processes made by forking cannot use."""
+    return 0 if decoder == "torchcodec_cuda" else workers
 
 
 def _finish(

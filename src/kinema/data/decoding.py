@@ -34,7 +34,6 @@ from kinema.data.containers import Reading, check_file, opened
 from kinema.data.frame_table import probe_file
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
 from kinema.data.pictures import Picture, take_rgb
-from kinema.data.processes import decoding_threads
 from kinema.data.sparse import DamagedError, take_by_index
 from kinema.data.truncation import check_complete
 from kinema.data.video import STORE, Video
@@ -93,9 +92,8 @@ def take_frames(
     Args:
         video: What `probe` returned.
         indices: Which frames, in any order, with repetitions.
-        take: Called on each frame that was asked for, in any order, and again where a first attempt fails: a frame as
-            decoded, which `video.orientation` makes upright, or upright RGB (height, width, 3) where there is no such
-            thing (images, other decoders).
+        take: Called once on each frame that was asked for, in any order: a frame as decoded, which `video.orientation`
+            makes upright, or upright RGB (height, width, 3) where there is no such thing (images, other decoders).
         decoder: "pyav", or the name of another one.
 
     Returns:
@@ -185,16 +183,12 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
     if index.num_frames != len(video.times_s):
         _LOG.debug("%s: its packet index is about another number of frames", video.path)
         return {}
-    taken: dict[int, R] = {}
-    for threads in dict.fromkeys((decoding_threads(), 1)):
-        try:
-            taken = take_by_index(video.path, index, wanted, take, threads=threads)
-            break
-        except OSError as error:
-            raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
-        except (DamagedError, av.FFmpegError, ValueError) as error:
-            _LOG.debug("%s: not read by the packet index in %d threads: %s", video.path, threads, error)
-    else:
+    try:
+        taken = take_by_index(video.path, index, wanted, take)
+    except OSError as error:
+        raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
+    except (DamagedError, av.FFmpegError, ValueError) as error:
+        _LOG.debug("%s: not read by the packet index: %s", video.path, error)
         return {}
     if len(taken) < len(wanted):
         _LOG.debug(

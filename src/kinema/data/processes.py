@@ -17,9 +17,6 @@ from typing import Any, TypeVar, cast
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_MOST_THREADS = 4
-"""Of one decoder: frames wait for those that they refer to, and more threads for each other."""
-
 # Fewer items than this are done before processes have started.
 _POOL_FROM = 17
 
@@ -27,13 +24,6 @@ _POOL_FROM = 17
 def available_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def decoding_threads() -> int:
-    """That a decoder of this process may use: one in a worker, which is one of several; elsewhere what there is."""
-    if multiprocessing.parent_process() is not None:
-        return 1
-    return min(_MOST_THREADS, available_cores())
 
 
 class Died:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kinema.data import frame_store, transcoded
 from kinema.data.cache import cache_folder
+from kinema.data.decoders import described
 from kinema.data.frame_store import Files, FrameFormat, FrameStore
 from kinema.data.loading import ClipReader
 from kinema.data.shards import Store, is_store
@@ -153,7 +154,7 @@ def _fits(store: Store, section: ClipsSection, preprocessing: Preprocessing) -> 
     """Whether there can be clips in it that are what would be decoded."""
     form = FrameFormat.of(preprocessing).facts
     settings = store.settings
-    return settings.get("decoder") == section.decoder and form == {name: settings.get(name) for name in form}
+    return settings.get("decoder") == described(section.decoder) and form == {name: settings.get(name) for name in form}
 
 
 def _check_geometry(store: Store, preprocessing: Preprocessing) -> None:

@@ -40,9 +40,7 @@ _GAP_BYTES = 1 << 16
 _packet = cast("Callable[[memoryview], Packet[VideoStream]]", Packet)
 
 
-def take_by_index(
-    path: Path, index: PacketIndex, wanted: set[int], take: Callable[[VideoFrame], R], *, threads: int = 1
-) -> dict[int, R]:
+def take_by_index(path: Path, index: PacketIndex, wanted: set[int], take: Callable[[VideoFrame], R]) -> dict[int, R]:
     """Decode frames.
 
     Args:
@@ -50,13 +48,12 @@ def take_by_index(
         index: Of its packets.
         wanted: Which frames; all of them exist.
         take: Called on each frame as it comes out.
-        threads: Of the decoder. Sound files decode to the same in any number of threads.
 
     Returns:
         For each frame that came out, what `take` made of it. One is missing if the file is not what it was.
 
     Raises:
-        DamagedError: Something does not decode in full; or, in several threads, something that may not have to.
+        DamagedError: Something does not decode in full.
         OSError: The file cannot be read.
     """
     taken: dict[int, R] = {}
@@ -64,14 +61,12 @@ def take_by_index(
     try:
         if os.fstat(descriptor).st_size != index.file_bytes:
             return taken
-        decoder = open_decoder(index.settings, threads=threads)
+        decoder = open_decoder(index.settings)
         for start, numbers, frame_of in _runs(index, wanted):
             # How far frames may be out of order, as the container's reader found out. The decoder alone guesses too
             # little at first, and then drops frames.
             decoder.reorder_depth = index.settings.reorder_depth
             right = (index.frames >= index.starts[start]) | (index.frames < 0)
-            if threads > 1:
-                right[:] = True  # an error comes up with a later packet than its own
             for frame in _decoded(decoder, packets(descriptor, index, numbers), right):
                 number = frame_of.get(frame.pts)
                 if number is not None and number not in taken:
@@ -82,17 +77,15 @@ def take_by_index(
     return taken
 
 
-def open_decoder(settings: DecoderSettings, *, threads: int = 1) -> VideoCodecContext:
-    """A decoder that needs no container."""
+def open_decoder(settings: DecoderSettings) -> VideoCodecContext:
+    """A decoder in one thread that needs no container."""
     decoder = cast("VideoCodecContext", av.CodecContext.create(settings.codec, "r"))
     if settings.extradata:
         decoder.extradata = settings.extradata
     decoder.codec_tag = settings.tag
     decoder.width, decoder.height = settings.width_px, settings.height_px
     decoder.color_range, decoder.color_primaries, decoder.color_trc, decoder.colorspace = settings.color
-    decoder.thread_count = threads
-    if threads > 1:
-        decoder.reorder_depth = settings.reorder_depth  # its threads are told when they start, and not again
+    decoder.thread_count = 1
     decoder.open()
     return decoder
 

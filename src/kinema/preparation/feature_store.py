@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kinema.data.decoders import described
@@ -128,7 +129,8 @@ class FeatureFormat:
 def _arithmetic(backbone: FrameBackbone, *, maps: bool) -> str:
     if backbone.arithmetic != "int8":
         return backbone.arithmetic
-    return f"int8 {fingerprint({'ranges': {name: list(ends) for name, ends in backbone.ranges[maps].items()}})}"
+    ranges = {name: list(ends) for name, ends in backbone.ranges[maps].items()}
+    return f"int8 {fingerprint({'ranges': ranges, 'engine': torch.backends.quantized.engine})}"
 
 
 def weights_digest(backbone: FrameBackbone) -> str:

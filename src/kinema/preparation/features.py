@@ -24,7 +24,7 @@ from kinema.data.frame_store import Files
 from kinema.data.loading import Batch, ClipReader, clip_loader
 from kinema.data.places import Places
 from kinema.data.read_ahead import Lost
-from kinema.data.shards import Store
+from kinema.data.shards import Store, is_store
 from kinema.data.sources import known_stores, register, say_frames
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
@@ -228,7 +228,7 @@ def _cached(form: FeatureFormat) -> Path:
 def _in_cache(form: FeatureFormat) -> list[Store]:
     """The store in the cache, if there is one. One that is broken is thrown away."""
     folder = _cached(form)
-    if not folder.exists():
+    if not is_store(folder):  # or not yet: another run may be about to begin one
         return []
     try:
         store = Store.open(folder, kind=KIND)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from kinema.data.decoders import described
 from kinema.data.decoding import Video, take_frames
 from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
@@ -69,7 +70,7 @@ class FrameSettings:
     def facts(self) -> dict[str, Any]:
         """Settings of the store. Versions of clips are no such thing: there may be more of them later."""
         taken = {"num_frames": self.num_frames} if self.rate_fps is None else {"rate_fps": self.rate_fps}
-        return {**self.form.facts, **taken, "decoder": self.decoder}
+        return {**self.form.facts, **taken, "decoder": described(self.decoder)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ __all__ = ["Decoder", "check_decoder", "decoder", "described"]
 
 _PACKAGES = {
     "torchcodec": ("torchcodec",),
+    "torchcodec_cuda": ("torchcodec",),
     "opencv": ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python"),
 }
 

@@ -31,6 +31,9 @@ Ranges = Mapping[str, tuple[float, float]]
 
 _STEPS_PER_OCTAVE = 16
 
+_AT_ONCE = 10
+"""Frames that are observed together: what goes from layer to layer takes some 10 MB each."""
+
 
 def observe(body: nn.Module, frames: Iterable[Tensor], *, name: str) -> Ranges:
     """The ranges of what goes from layer to layer.
@@ -44,10 +47,12 @@ def observe(body: nn.Module, frames: Iterable[Tensor], *, name: str) -> Ranges:
         ConfigError: The way through the network cannot be traced, or there is nothing to compute in integers.
     """
     with _quiet() as quantisation:
-        prepared, num_batches = _prepared(body, quantisation, name), 0
-        for num_batches, batch in enumerate(frames, 1):  # noqa: B007
-            prepared(batch)
-        if not num_batches:
+        prepared, num_seen = _prepared(body, quantisation, name), 0
+        for batch in frames:
+            for part in torch.split(batch, _AT_ONCE):
+                prepared(part)
+                num_seen += len(part)
+        if not num_seen:
             raise ConfigError(f"trainer.runtime.features: no clip could be read to see the ranges of {name} on")
         found = {
             where: (_outwards(float(observer.min_val)), _outwards(float(observer.max_val)))
