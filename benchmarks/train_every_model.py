@@ -251,7 +251,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "model",
         "begins from",
         "epochs",
-        "loss of the first and last",
+        "loss, first and last",
         "training clips",
         "top-1",
         "CPU time",
