@@ -278,10 +278,13 @@ def test_tensorboard_has_the_numbers_of_the_metrics(recipe: Callable[..., Recipe
         assert [event.value for event in values] == pytest.approx([row[name] for row in table], rel=1e-5)
 
 
-def test_every_column_of_the_metrics_is_explained(recipe: Callable[..., Recipe]) -> None:
-    trained = run_of(recipe("trainer.epochs=1"))
+def test_every_column_of_the_metrics_is_explained(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     explained = re.findall(r"^    (\S+)  ", History.__doc__ or "", flags=re.MULTILINE)
-    assert [name.replace("TASK", "action") for name in explained] == list(rows(trained.run.folder)[0])
+    columns = [name.replace("TASK", "action") for name in explained]
+    two_rates = run_of(recipe("trainer.epochs=1", "optim.backbone_lr_factor=0.5"))
+    assert list(rows(two_rates.run.folder)[0]) == columns
+    one_rate = run_of(recipe("trainer.epochs=1", f"output={tmp_path / 'one'}"))
+    assert list(rows(one_rate.run.folder)[0]) == [name for name in columns if name != "lr_backbone"]
 
 
 def test_the_metrics_mean_what_they_say(recipe: Callable[..., Recipe]) -> None:
