@@ -77,6 +77,9 @@ def test_a_model_that_cannot_be_built_is_refused(
         ("cnn_lstm", {"dropout": -0.1}, "model.dropout: has to be at least 0 and less than 1, got -0.1"),
         ("cnn_lstm", {"hidden_size": 0}, "model.hidden_size: has to be at least 1, got 0"),
         ("cnn_lstm", {"num_layers": 0}, "model.num_layers: has to be at least 1, got 0"),
+        ("cnn_bert", {"num_layers": 0}, "model.num_layers: has to be at least 1, got 0"),
+        ("cnn_perceiver", {"num_queries": 0}, "model.num_queries: has to be at least 1, got 0"),
+        ("cnn_perceiver", {"size": 0}, "model.size: has to be at least 1, got 0"),
         ("cnn_conv1d", {"kernel_size": 2}, "model.kernel_size: has to be odd and at least 1, got 2"),
     ],
 )
@@ -100,6 +103,25 @@ def test_an_impossible_argument_is_named(arguments: dict[str, Any], message: str
     with pytest.raises(ConfigError) as caught:
         build("cnn_conv1d", **arguments)
     assert str(caught.value) == message
+
+
+def test_arguments_of_networks_on_clips_that_are_too_small_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.num_hidden: has to be at least 1, got 0"):
+        build_model("c3d", {"num_hidden": 0}, heads=HEADS, inputs=inputs())
+    with pytest.raises(ConfigError, match=r"^model\.attention_size: has to be at least 1, got 0"):
+        build_model("r2plus1d_18", {"pool": "perceiver", "attention_size": 0}, heads=HEADS, inputs=inputs())
+
+
+@pytest.mark.parametrize("in_ensemble", [False, True])
+def test_a_clip_of_one_frame_without_its_mean_is_refused(in_ensemble: bool) -> None:
+    name = "cnn_lstm"
+    arguments: dict[str, Any] = {"backbone": "tiny", "feature_norm": "clip"}
+    if in_ensemble:
+        name, arguments = "ensemble", {"members": [{"name": name, **arguments}, {"name": name, "backbone": "tiny"}]}
+    one = {"rgb": InputShape(num_frames=1, channels=3, height_px=32, width_px=32)}
+    with pytest.raises(ConfigError, match=r"^model\.feature_norm: clip takes the mean .* raise clips\.num_frames"):
+        build_model(name, arguments, heads=HEADS, inputs=one)
+    build_model(name, arguments, heads=HEADS, inputs=inputs())
 
 
 def test_an_unknown_model_is_named() -> None:
@@ -154,7 +176,7 @@ def write(path: Path, state: dict[str, Tensor], form: str) -> Path:
         state = {f"model.encoder.{key}": value for key, value in state.items()}
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(state, path)
-    elif form in ("state_dict", "model"):
+    elif form in ("state_dict", "model", "module"):
         torch.save({form: state, "epoch": 3}, path)
     else:
         torch.save(state, path)
@@ -176,7 +198,7 @@ def test_a_torchvision_file_fills_the_backbone(tmp_path: Path, suffix: str, form
     assert (done.mean, done.std) == (MEAN, STD)
 
 
-@pytest.mark.parametrize("form", ["state_dict", "model"])
+@pytest.mark.parametrize("form", ["state_dict", "model", "module"])
 def test_a_checkpoint_around_the_weights_is_opened(tmp_path: Path, form: str) -> None:
     state = network()
     path = write(tmp_path / "checkpoint.pth", state, form)
@@ -215,8 +237,41 @@ def test_a_file_that_fits_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         initialise(build(), InitSection(weights=str(path)))
     assert str(caught.value) == (
-        f"{path}: none of its 2 tensors fits this model (it holds encoder.weight, encoder.bias, ...)"
+        f"{path}: none of its 2 tensors fits this model (it holds encoder.weight, encoder.bias; the model "
+        f"{', '.join(list(build().state_dict())[:3])}, ...)"
     )
+
+
+def test_images_weights_for_a_video_network_without_inflation_are_told_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Most tensors are those of batch norms, which fit."""
+    path = write(tmp_path / "resnet18.pt", network(), "plain")
+    model = build_model("r3d_18", {}, heads=HEADS, inputs=inputs())
+    given = InitSection(weights=str(path), mean=MEAN, std=STD)
+    assert initialise(model, given).summary.startswith("100 of the backbone's 120 tensors")
+    assert "they stay random; init.inflate=true repeats an image network's over time" in caplog.text
+    with pytest.raises(
+        DataError, match=r"all of its weights; init\.inflate=true repeats an image network's over time$"
+    ):
+        initialise(model, given.model_copy(update={"freeze": "backbone"}))
+    caplog.clear()
+    done = initialise(model, given.model_copy(update={"inflate": True}))
+    assert done.summary.startswith("120 of the backbone's 120 tensors")
+    assert not caplog.text
+
+
+def test_mmaction2s_names_of_c3d_are_translated() -> None:
+    """There, a convolution is wrapped together with its activation."""
+    model: Any = build_model("c3d", {"padded": True, "num_hidden": 8}, heads=HEADS, inputs=inputs())
+    torch.manual_seed(3)
+    expected = {name: torch.randn_like(tensor) for name, tensor in body(model).items()}
+    theirs = {f"backbone.{name.replace('.', '.conv.') if 'conv' in name else name}": t for name, t in expected.items()}
+    assert "backbone.conv3b.conv.bias" in theirs
+    theirs |= {"cls_head.fc_cls.weight": torch.zeros(101, 8), "cls_head.fc_cls.bias": torch.zeros(101)}
+    loaded = load_matching(model, theirs, source="file", part="backbone")
+    assert loaded.summary.startswith("20 of the backbone's 20 tensors")
+    assert all(torch.equal(value, expected[name]) for name, value in body(model).items())
 
 
 def test_a_part_of_the_weights_is_said_and_cannot_be_frozen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

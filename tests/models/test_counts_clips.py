@@ -48,6 +48,25 @@ def test_attention_of_project_h(name: str, body: int, expected: int) -> None:
     assert measure("r2plus1d_18", configuration("r2plus1d_18", name)).total == body + expected
 
 
+@pytest.mark.parametrize(("model", "expected"), [("r2plus1d_18", 32_029_098), ("r3d_18", 33_895_245)])
+def test_networks_of_the_epic_study(model: str, expected: int) -> None:
+    """Classifiers 512 -> 512 -> 97 verbs, and 300 nouns."""
+    assert measure(model, configuration(model, "epic")).total == expected
+
+
+@pytest.mark.parametrize(
+    "model", ["r2plus1d_18", "r3d_18", "mc3_18", "s3d", "mvit", "swin3d", "resnext101_3d", "video_transformer"]
+)
+def test_classifiers_may_have_hidden_layers(model: str) -> None:
+    chosen = configuration(model, "default")
+    arguments = {**chosen.arguments, "head_hidden": (24,), "head_dropout": 0.25, "dropout": 0.75}
+    module: Any = build_without_memory(model, replace(chosen, arguments=arguments))
+    (classifier,) = module.heads.linear.values()
+    assert next(layer.out_features for layer in classifier if isinstance(layer, nn.Linear)) == 24
+    assert [layer.p for layer in classifier if isinstance(layer, nn.Dropout)] == [0.25]
+    assert module.heads.dropout.p == 0.75
+
+
 def test_parts_of_the_attention_of_project_h() -> None:
     model: Any = build_without_memory("r2plus1d_18", configuration("r2plus1d_18", "perceiver_1c6s"))
     pool = model.pool.pool

@@ -194,7 +194,9 @@ def test_an_image_network_is_inflated(tmp_path: Path) -> None:
 def test_without_inflation_what_would_help_is_said(tmp_path: Path) -> None:
     path = tmp_path / "convolution.pt"
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
-    with pytest.raises(DataError, match=r"none of its 1 tensors fits .*; init\.inflate=true repeats them over time"):
+    with pytest.raises(
+        DataError, match=r"none of its 1 tensors fits .*; init\.inflate=true repeats an image network's over time"
+    ):
         initialise(build("r3d_18"), InitSection(weights=str(path), mean=MEAN, std=STD))
 
 

@@ -68,6 +68,7 @@ BLIND: dict[str, Callable[[], nn.Module]] = {
     "mean": lambda: MeanPool(WIDTH),
     "max": lambda: MaxPool(WIDTH),
     "statistics": lambda: StatisticsPool(WIDTH, deviation=True, difference=False, segments=1),
+    "perceiver without cross attention": lambda: PerceiverPool(WIDTH, num_cross=0, num_self=1),
     "map convolution": lambda: MapConvolution(WIDTH, channels=8),
 }
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 
 from kinema import registry
+from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.matching import Loaded, load_matching, some_of
@@ -56,6 +57,7 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
     function = registry.entry("model", name, key="model.name").load()
     try:
         module: nn.Module = function(heads, inputs, **arguments)
+        _check_centred(module, inputs)
         _check_shapes(module, inputs)
     except UserError:
         raise
@@ -161,7 +163,8 @@ def _load_each(model: nn.Module, parts: Mapping[str, Backbone], sources: Mapping
         called = source if len(parts) == 1 else f"{source} for {part.name}"
         loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place))
     random = [name for name in loaded[0].random if all(name in other.random for other in loaded)]
-    return Loaded(summary="; ".join(one.summary for one in loaded), random=random)
+    hint = next((one.hint for one in loaded if one.hint), "")
+    return Loaded(summary="; ".join(one.summary for one in loaded), random=random, hint=hint)
 
 
 def _check_random(model: nn.Module, loaded: Loaded, source: str, parts: Mapping[str, Backbone]) -> None:
@@ -177,17 +180,31 @@ def _check_random(model: nn.Module, loaded: Loaded, source: str, parts: Mapping[
         what = "tensors of the backbone" if all(_is_of(name, parts) for name in lacking) else "frozen tensors"
         raise DataError(
             f"{source}: {len(lacking)} {what} are not in it: {some_of(lacking)}; a frozen backbone needs all of its "
-            "weights"
+            f"weights{loaded.hint}"
         )
     random = [name for name in loaded.random if _is_of(name, parts)]
     if random:
         log.warning(
-            "%s: %d tensors of the backbone are not in it: %s; they stay random", source, len(random), some_of(random)
+            "%s: %d tensors of the backbone are not in it: %s; they stay random%s",
+            source,
+            len(random),
+            some_of(random),
+            loaded.hint,
         )
 
 
 def _is_of(name: str, parts: Mapping[str, Backbone]) -> bool:
     return any(name.startswith(f"{part}.") for part in parts)
+
+
+def _check_centred(module: nn.Module, inputs: Inputs) -> None:
+    """Raises a ConfigError where nothing is left of a clip without its mean."""
+    centred = any(isinstance(part, FrameModel) and part.centred for part in module.modules())
+    if centred and min(shape.num_frames for shape in inputs.values()) < 2:
+        raise ConfigError(
+            "model.feature_norm: clip takes the mean over frames away, which leaves nothing of a single one; raise "
+            "clips.num_frames, or take batch or none"
+        )
 
 
 def _check_shapes(module: nn.Module, inputs: Inputs) -> None:

@@ -1,7 +1,7 @@
 """C3D: eight convolutions of three dimensions and two wide linear layers.
 
 Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", ICCV 2015,
-https://arxiv.org/abs/1412.0767. Its parameters have the names that they have in mmaction2.
+https://arxiv.org/abs/1412.0767. Weights of mmaction2 fit `padded`; their names are translated.
 Deviations: without `padded` the last pooling leaves out the edge of a map of 7 x 7 places, as that of
 the Kinetics project that kinema rebuilds does, so that the first linear layer has 4,608 inputs instead of 8,192 for
 clips of 16 frames of 112 px; it has as many inputs as the clip asks for, so that a clip may have any length.
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
+from kinema.models.layers.checks import at_least
 from kinema.models.layers.video import ClipBackbone
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
@@ -111,8 +112,9 @@ def c3d(
         dropout: Behind each of the linear layers.
 
     Raises:
-        ConfigError: The frames are too small.
+        ConfigError: The frames are too small, or there are no units.
     """
+    at_least(1, num_hidden=num_hidden)
     shape = inputs["rgb"]
     body = C3D(shape.num_frames, shape.height_px, shape.width_px, padded=padded, num_hidden=num_hidden, dropout=dropout)
     return ClipModel(ClipBackbone(body, num_hidden, name="c3d"), None, heads, dropout=dropout)

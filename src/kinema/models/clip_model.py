@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.video import ClipBackbone
-from kinema.types import ConfigError, Heads
+from kinema.types import Heads
 
 
 class ClipModel(nn.Module):
@@ -20,16 +20,25 @@ class ClipModel(nn.Module):
         pool: A module with `num_features`: (B, D, t, h, w) -> (B, num_features). None: the backbone gives features.
         heads: Task -> class names.
         dropout: Before the heads.
+        hidden: Hidden layers of the heads.
+        hidden_dropout: Behind each of these; None: `dropout`.
     """
 
-    def __init__(self, backbone: ClipBackbone, pool: nn.Module | None, heads: Heads, *, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: ClipBackbone,
+        pool: nn.Module | None,
+        heads: Heads,
+        *,
+        dropout: float,
+        hidden: Sequence[int] = (),
+        hidden_dropout: float | None = None,
+    ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout: has to be at least 0 and less than 1, got {dropout}")
         self.backbone = backbone
         self.pool = nn.Identity() if pool is None else pool
         num_features: int = backbone.num_features if pool is None else pool.num_features  # type: ignore[assignment]
-        self.heads = LinearHeads(num_features, heads, dropout=dropout)
+        self.heads = LinearHeads(num_features, heads, dropout=dropout, hidden=hidden, hidden_dropout=hidden_dropout)
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         return self.heads(self.pool(self.backbone(streams["rgb"].transpose(1, 2))))

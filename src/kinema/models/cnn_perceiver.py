@@ -58,7 +58,8 @@ def cnn_perceiver(
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         size: Length of a query, and of what comes out.
         num_queries: Learned queries of a cross attention.
-        num_cross: Cross attentions.
+        num_cross: Cross attentions. 0: frames attend to each other without positions, so that the order of frames is
+            not seen.
         num_self: Self-attentions.
         layer_dropout: Inside layers.
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what

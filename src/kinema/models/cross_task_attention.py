@@ -15,9 +15,9 @@ from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.cross_task import CrossTaskHeads
-from kinema.models.layers.transformer import MultiScalePool, TransformerPool
+from kinema.models.layers.transformer import MultiScalePool, TransformerPool, window_starts
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs
 
 CONFIGURATIONS = (
     Configuration(
@@ -102,6 +102,8 @@ def cross_task_attention(
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
     num_frames = inputs["rgb"].num_frames
+    if len(heads) < 3:  # a task attends to the tokens of one other, or its own
+        _see_several(tokens, windows, num_frames=num_frames, shared=shared)
     temporal: MultiScalePool | TransformerPool
     if tokens == "windows":
         temporal = MultiScalePool(
@@ -140,3 +142,26 @@ def cross_task_attention(
         hidden_dropout=head_dropout,
     )
     return FrameModel(frames, temporal, classifiers, feature_norm=feature_norm)
+
+
+def _see_several(tokens: str, windows: tuple[int, ...], *, num_frames: int, shared: bool) -> None:
+    """See to it that tasks do not attend to one token alone, or to equal ones, which gets the same weight whatever it
+    says.
+
+    Raises:
+        ConfigError: They do.
+    """
+    advice = "attention to a single one says nothing"
+    if tokens == "frames" and num_frames == 1:
+        raise ConfigError(f"model.tokens: a clip of one frame is one token, and {advice}; raise clips.num_frames")
+    different = {
+        (0 if shared else scale, start, min(window, num_frames))
+        for scale, window in enumerate(windows)
+        if window > 0
+        for start in window_starts(num_frames, window)
+    }
+    if tokens == "windows" and len(different) == 1:
+        raise ConfigError(
+            f"model.windows: {list(windows)} make one token of a clip of {num_frames} frames, and {advice}; give "
+            "shorter windows, or model.tokens=frames"
+        )

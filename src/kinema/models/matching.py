@@ -11,13 +11,17 @@ from torch import Tensor, nn
 from kinema.models.freezing import backbones
 from kinema.types import DataError
 
-_VIDEO_RESNET = (
+_TRANSLATIONS = (
     # An image network's names -> those of torchvision's residual video networks, which pair convolution and norm.
     (re.compile(r"^conv1\."), "stem.0."),
     (re.compile(r"^bn1\."), "stem.1."),
     (re.compile(r"^(layer\d\.\d+)\.conv(\d)\."), r"\1.conv\2.0."),
     (re.compile(r"^(layer\d\.\d+)\.bn(\d)\."), r"\1.conv\2.1."),
+    # mmaction2's names of C3D's convolutions, which it wraps.
+    (re.compile(r"^(conv\d[ab])\.conv\."), r"\1."),
 )
+
+_INFLATE = "; init.inflate=true repeats an image network's over time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +31,12 @@ class Loaded:
     Attributes:
         summary: One line that says what fitted.
         random: Names of the model's tensors that nothing was found for.
+        hint: What to try, behind a message about these.
     """
 
     summary: str
     random: list[str]
+    hint: str = ""
 
 
 def load_matching(
@@ -60,9 +66,11 @@ def load_matching(
         best = other if 2 * len(other.found) >= other.num_wanted else best
     prefix, found, names = best.prefix, best.found, best.names
     if not found:
-        some = ", ".join(list(state)[:3])
-        hint = "" if inflate or not _would_inflate(model, state) else "; init.inflate=true repeats them over time"
-        raise DataError(f"{source}: none of its {len(state)} tensors fits this model (it holds {some}, ...){hint}")
+        hint = _INFLATE if not inflate and _would_inflate(model, state) else ""
+        raise DataError(
+            f"{source}: none of its {len(state)} tensors fits this model (it holds {some_of(list(state))}; the model "
+            f"{some_of([name for name in own if name.startswith(prefixes[0])])}){hint}"
+        )
     model.load_state_dict(found, strict=False)
     of_another_size = [name for name in names if name in own and name not in found]
     num_left = len(state) - len(found)
@@ -70,10 +78,14 @@ def load_matching(
     summary = f"{len(found)} of the {'backbone' if prefix else 'model'}'s {best.num_wanted} tensors from {source}"
     num_inflated = sum(tensor.shape != state[names[name]].shape for name, tensor in found.items())
     summary += f", {num_inflated} of them inflated" if num_inflated else ""
+    would_inflate = not inflate and any(
+        _fit(state[names[name]], own[name], inflate=True) is not None for name in of_another_size
+    )
     return Loaded(
         summary=summary + (f" ({num_left} not used{left})" if num_left else ""),
         # Files from before batch norm counted its batches lack these counts, which nothing depends on.
         random=[name for name in own if name not in found and "num_batches_tracked" not in name],
+        hint=_INFLATE if would_inflate else "",
     )
 
 
@@ -159,7 +171,7 @@ def _would_inflate(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
 
 def _namings(state: Mapping[str, Tensor], chosen: list[str] | None = None) -> list[dict[str, str]]:
     """Candidates: name without the first 0, 1, 2 or 3 parts that all names share -> name in the file; and the same with
-    the names of an image network's layers translated. Of all names in the file, or those that are chosen."""
+    names translated. Of all names in the file, or those that are chosen."""
     names = {name: name for name in (state if chosen is None else chosen)}
     candidates = [names]
     for _ in range(3):
@@ -172,7 +184,7 @@ def _namings(state: Mapping[str, Tensor], chosen: list[str] | None = None) -> li
 
 
 def _translated(name: str) -> str:
-    for pattern, replacement in _VIDEO_RESNET:
+    for pattern, replacement in _TRANSLATIONS:
         if pattern.search(name):
             return pattern.sub(replacement, name)
     return name

@@ -29,17 +29,29 @@ CONFIGURATIONS = (
 
 
 @register_model
-def mc3_18(heads: Heads, inputs: Inputs, *, num_blocks: int = 8, dropout: float = 0.0) -> nn.Module:
+def mc3_18(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    num_blocks: int = 8,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.0,
+) -> nn.Module:
     """MC3-18: convolutions of three dimensions in the first layers, and of each frame alone after them.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
         num_blocks: Residual blocks that are kept, of 8.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
 
     Raises:
         ConfigError: The network has no such block.
     """
     clips = video_resnet("mc3_18", num_blocks=num_blocks)
-    return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)
+    return ClipModel(
+        clips, MeanMaps(clips.num_features), heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout
+    )

@@ -36,13 +36,23 @@ CONFIGURATIONS = (_configuration("default", "v2_s"), _configuration("mvit_v1_b",
 
 
 @register_model
-def mvit(heads: Heads, inputs: Inputs, *, variant: Literal["v1_b", "v2_s"] = "v2_s", dropout: float = 0.5) -> nn.Module:
+def mvit(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    variant: Literal["v1_b", "v2_s"] = "v2_s",
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.5,
+) -> nn.Module:
     """MViT: a transformer that pools its tokens from stage to stage.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
         variant: Base network of the first paper, or small one of the second.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
     """
     shape = inputs["rgb"]
@@ -51,7 +61,7 @@ def mvit(heads: Heads, inputs: Inputs, *, variant: Literal["v1_b", "v2_s"] = "v2
     num_features: int = body.head[1].in_features
     body.head = nn.Identity()
     clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name), mean=_MEAN, std=_STD)
-    return ClipModel(clips, None, heads, dropout=dropout)
+    return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 
 
 def _network(variant: str, shape: InputShape) -> nn.Module:

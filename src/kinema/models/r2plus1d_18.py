@@ -17,6 +17,7 @@ from torch import nn
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.bert import BertPool
+from kinema.models.layers.checks import at_least
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.models.layers.video import MeanMaps, MomentPool, TokenPool
 from kinema.models.layers.video_resnet import video_resnet
@@ -72,6 +73,14 @@ CONFIGURATIONS = (
         size_px=112,
         summary="3D CNN + BERT, which the HMDB51 project compares with.",
     ),
+    Configuration(
+        name="epic",
+        arguments={"head_hidden": (512,)},
+        classes={"verb": 97, "noun": 300},
+        num_frames=16,
+        size_px=112,
+        summary="Phase 1 of the EPIC-KITCHENS study, for clips of the published weights' size.",
+    ),
 )
 
 
@@ -88,6 +97,8 @@ def r2plus1d_18(
     attention_size: int = 512,
     num_layers: int = 1,
     attention_dropout: float = 0.0,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
     """R(2+1)D-18, whole or cut, with a mean, a Perceiver or BERT behind it.
@@ -97,19 +108,24 @@ def r2plus1d_18(
         inputs: Stream -> shape.
         num_blocks: Residual blocks that are kept, of 8.
         pool: What makes one feature of the last map: its `mean`, a `perceiver` over its places, or `bert` over time.
-        num_cross: Cross attentions of the perceiver; 0 lets the places attend to each other.
+        num_cross: Cross attentions of the perceiver; 0 lets the places attend to each other, without regard to
+            where and when they are.
         num_self: Self-attentions of the perceiver, spread over its cross attentions.
         num_queries: Learned queries of a cross attention.
         attention_size: Length of a query.
         num_layers: Encoder layers of BERT.
         attention_dropout: Within the perceiver, or BERT.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
 
     Raises:
         ConfigError: An argument is impossible.
     """
     clips = video_resnet("r2plus1d_18", num_blocks=num_blocks)
+    pooling: nn.Module = MeanMaps(clips.num_features)
     if pool == "perceiver":
+        at_least(1, attention_size=attention_size)
         perceiver = PerceiverPool(
             clips.num_features,
             num_axes=3,
@@ -119,11 +135,11 @@ def r2plus1d_18(
             size=attention_size,
             dropout=attention_dropout,
         )
-        return ClipModel(clips, TokenPool(perceiver), heads, dropout=dropout)
+        pooling = TokenPool(perceiver)
     if pool == "bert":
         num_moments = inputs["rgb"].num_frames
         for _ in range((num_blocks - 1) // _BLOCKS_PER_HALVING):  # every layer but the first halves the clip
             num_moments = (num_moments + 1) // 2
         bert = BertPool(clips.num_features, num_tokens=num_moments, num_layers=num_layers, dropout=attention_dropout)
-        return ClipModel(clips, MomentPool(bert), heads, dropout=dropout)
-    return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)
+        pooling = MomentPool(bert)
+    return ClipModel(clips, pooling, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)

@@ -25,21 +25,41 @@ CONFIGURATIONS = (
         size_px=112,
         summary="The network that torchvision publishes weights for.",
     ),
+    Configuration(
+        name="epic",
+        arguments={"head_hidden": (512,)},
+        classes={"verb": 97, "noun": 300},
+        num_frames=16,
+        size_px=112,
+        summary="Phase 1 of the EPIC-KITCHENS study, for clips of the published weights' size.",
+    ),
 )
 
 
 @register_model
-def r3d_18(heads: Heads, inputs: Inputs, *, num_blocks: int = 8, dropout: float = 0.0) -> nn.Module:
+def r3d_18(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    num_blocks: int = 8,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.0,
+) -> nn.Module:
     """R3D-18: convolutions of three dimensions throughout.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
         num_blocks: Residual blocks that are kept, of 8.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
 
     Raises:
         ConfigError: The network has no such block.
     """
     clips = video_resnet("r3d_18", num_blocks=num_blocks)
-    return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)
+    return ClipModel(
+        clips, MeanMaps(clips.num_features), heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout
+    )

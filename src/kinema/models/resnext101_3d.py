@@ -2,9 +2,8 @@
 
 Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", CVPR 2018,
 https://arxiv.org/abs/1711.09577. Its parameters have the names that they have in the paper's implementation.
-Deviations, all of them those of the Kinetics project that kinema rebuilds, which `classic` takes back: convolutions
-have biases, the activation is leaky, the first block of every layer has a projection, and a block is cut into 32 groups
-whose widths are half of the output's.
+Deviations, which are those of the Kinetics project that kinema rebuilds, and which `classic` takes back: convolutions
+have biases, and the activation is leaky.
 """
 
 from __future__ import annotations
@@ -109,7 +108,14 @@ def _activation(classic: bool) -> nn.Module:
 
 @register_model
 def resnext101_3d(
-    heads: Heads, inputs: Inputs, *, classic: bool = False, divisor: int = 1, dropout: float = 0.0
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    classic: bool = False,
+    divisor: int = 1,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """3D ResNeXt-101: residual blocks of grouped convolutions of three dimensions.
 
@@ -118,6 +124,8 @@ def resnext101_3d(
         inputs: Stream -> shape.
         classic: The paper's network, without biases in convolutions and with plain ReLU; else the Kinetics project's.
         divisor: Every layer is this many times narrower: 1, 2 or 4.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
 
     Raises:
@@ -127,4 +135,6 @@ def resnext101_3d(
         raise ConfigError(f"model.divisor: has to be 1, 2 or 4, got {divisor}")
     body = ResNeXt3D(classic=classic, divisor=divisor)
     clips = ClipBackbone(body, body.num_features, name="resnext101_3d")
-    return ClipModel(clips, MeanMaps(clips.num_features), heads, dropout=dropout)
+    return ClipModel(
+        clips, MeanMaps(clips.num_features), heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout
+    )

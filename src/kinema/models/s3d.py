@@ -41,12 +41,21 @@ CONFIGURATIONS = (
 
 
 @register_model
-def s3d(heads: Heads, inputs: Inputs, *, dropout: float = 0.2) -> nn.Module:
+def s3d(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.2,
+) -> nn.Module:
     """S3D: Inception with convolutions over space and over time in turn.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
     """
     network: Any = torchvision_body("s3d")
@@ -55,4 +64,11 @@ def s3d(heads: Heads, inputs: Inputs, *, dropout: float = 0.2) -> nn.Module:
     clips = ClipBackbone(
         body, _NUM_FEATURES, name="s3d", fetch=torchvision_fetch("s3d"), mean=KINETICS_MEAN, std=KINETICS_STD
     )
-    return ClipModel(clips, MeanMaps(_NUM_FEATURES, window=_WINDOW), heads, dropout=dropout)
+    return ClipModel(
+        clips,
+        MeanMaps(_NUM_FEATURES, window=_WINDOW),
+        heads,
+        dropout=dropout,
+        hidden=head_hidden,
+        hidden_dropout=head_dropout,
+    )

@@ -37,13 +37,23 @@ CONFIGURATIONS = (
 
 
 @register_model
-def swin3d(heads: Heads, inputs: Inputs, *, variant: Literal["t", "s", "b"] = "t", dropout: float = 0.0) -> nn.Module:
+def swin3d(
+    heads: Heads,
+    inputs: Inputs,
+    *,
+    variant: Literal["t", "s", "b"] = "t",
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
+    dropout: float = 0.0,
+) -> nn.Module:
     """Video Swin: a transformer whose attention is within windows of space and time.
 
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
         variant: Tiny, small or base.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
     """
     name = f"swin3d_{variant}"
@@ -51,4 +61,4 @@ def swin3d(heads: Heads, inputs: Inputs, *, variant: Literal["t", "s", "b"] = "t
     num_features: int = body.num_features
     body.head = nn.Identity()
     clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name))
-    return ClipModel(clips, None, heads, dropout=dropout)
+    return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)

@@ -19,8 +19,9 @@ from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.layers.video import ClipBackbone
+from kinema.models.weights import reason
 from kinema.registry import register_model
-from kinema.types import ConfigError, Heads, Inputs, InputShape
+from kinema.types import ConfigError, DataError, Heads, Inputs, InputShape, UserError
 
 _HALF = (0.5, 0.5, 0.5)
 _CLASSES = {
@@ -74,6 +75,8 @@ def video_transformer(
     num_heads: int = 12,
     patch_size: int = 16,
     published: str | None = None,
+    head_hidden: tuple[int, ...] = (),
+    head_dropout: float | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
     """VideoMAE, TimeSformer, ViViT or V-JEPA 2, through the package transformers.
@@ -87,6 +90,8 @@ def video_transformer(
         num_heads: Heads of their attention.
         patch_size: Height and width of a token's patch, in pixels.
         published: Name, for `init.weights: published`, of what transformers loads; null: the best known one.
+        head_hidden: Units of hidden layers in each task's classifier.
+        head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
 
     Raises:
@@ -113,7 +118,7 @@ def video_transformer(
         std=std,
         call=_features,
     )
-    return ClipModel(clips, None, heads, dropout=dropout)
+    return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 
 
 def _network(architecture: str, shape: InputShape, *, patch_size: int, **sizes: int) -> nn.Module:
@@ -149,8 +154,22 @@ def _features(network: nn.Module, clips: Tensor) -> Tensor:
 
 
 def _fetch(architecture: str, name: str) -> dict[str, Tensor]:
-    network = getattr(_transformers(), _CLASSES[architecture][1]).from_pretrained(name, use_safetensors=True)
-    return dict(network.state_dict())
+    library, (config_name, class_name) = _transformers(), _CLASSES[architecture]
+    try:
+        found = getattr(library, config_name).get_config_dict(name)[0].get("model_type")
+        if found is None:
+            raise OSError("there is no config.json that says what it is")
+        if found != architecture:
+            raise DataError(f"model.published: {name} is a network of type {found}, not {architecture}")
+        network, told = getattr(library, class_name).from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of many classes of its own
+        raise OSError(reason(error)) from None
+    random = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    return {key: tensor for key, tensor in network.state_dict().items() if key not in random}
 
 
 def _transformers() -> Any:

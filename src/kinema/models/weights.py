@@ -211,7 +211,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as weights: {reason(error)}") from None
-    for key in ("state_dict", "model_state_dict", "model_state", "model", "net"):
+    for key in ("state_dict", "model_state_dict", "model_state", "model", "net", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = (

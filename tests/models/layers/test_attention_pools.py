@@ -95,7 +95,14 @@ def alive(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("num_cross", "num_self", "shares", "sizes"),
-    [(1, 2, [2], (2, 3, 2)), (2, 3, [2, 1], (4,)), (2, 0, [0, 0], (1, 3)), (1, 0, [0], (5,))],
+    [
+        (1, 2, [2], (2, 3, 2)),
+        (2, 3, [1, 2], (4,)),
+        (2, 1, [0, 1], (3,)),
+        (3, 2, [0, 1, 1], (3,)),
+        (2, 0, [0, 0], (1, 3)),
+        (1, 0, [0], (5,)),
+    ],
 )
 def test_the_perceiver_is_the_slow_one(
     num_cross: int, num_self: int, shares: list[int], sizes: tuple[int, ...]
@@ -107,6 +114,13 @@ def test_the_perceiver_is_the_slow_one(
     tokens = torch.randn(2, *sizes, 10)
     with torch.no_grad():
         torch.testing.assert_close(pool(tokens), plain_perceiver(pool, tokens, shares), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_cross", "num_self"), [(1, 1), (2, 1), (3, 2), (2, 3), (3, 0), (0, 2)])
+def test_the_answer_depends_on_every_layer_of_the_perceiver(num_cross: int, num_self: int) -> None:
+    pool = alive(PerceiverPool(16, num_cross=num_cross, num_self=num_self, num_queries=4, size=16, num_bands=3))
+    pool(torch.randn(2, 5, 16)).square().sum().backward()
+    assert not [name for name, p in pool.named_parameters() if p.grad is None or not p.grad.abs().sum()]
 
 
 def test_without_cross_attention_tokens_attend_to_each_other() -> None:
@@ -179,6 +193,15 @@ def test_bert_sees_order_and_a_perceiver_does() -> None:
         alive(pool)
         with torch.no_grad():
             assert (pool(features) - pool(features.flip(1))).abs().max() > 1e-2
+
+
+def test_pools_without_layers_queries_or_size_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.num_layers: has to be at least 1, got 0"):
+        BertPool(16, num_tokens=3, num_layers=0)
+    with pytest.raises(ConfigError, match=r"^model\.num_queries: has to be at least 1, got 0"):
+        PerceiverPool(16, num_queries=0)
+    with pytest.raises(ConfigError, match=r"^model\.size: has to be at least 1, got 0"):
+        PerceiverPool(16, size=0)
 
 
 def test_heads_that_do_not_divide_the_feature_are_refused() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from kinema.models.cross_task_attention import cross_task_attention
 from kinema.models.layers.cross_task import CrossTaskAttention, CrossTaskHeads
-from kinema.types import ConfigError
+from kinema.types import ConfigError, InputShape
 
 HEADS = {"verb": ("open", "close"), "noun": ("door", "box", "jar")}
 
@@ -69,3 +72,31 @@ def test_what_one_task_sees_changes_what_the_other_answers() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^model\.num_heads: 3 does not divide the width of branches, 16"):
         CrossTaskAttention(16, ("verb",), num_heads=3, dropout=0.0)
+
+
+SMALL: dict[str, Any] = {"backbone": "tiny", "width": None, "num_heads": 2, "branch_width": 8, "head_hidden": ()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_frames", "message"),
+    [
+        (
+            {"windows": (16,)},
+            16,
+            r"model\.windows: \[16\] make one token of a clip of 16 frames, .*; give shorter windows",
+        ),
+        ({"windows": (8, 16), "shared": True}, 8, r"model\.windows: \[8, 16\] make one token of a clip of 8 frames"),
+        ({"tokens": "frames"}, 1, r"model\.tokens: a clip of one frame is one token, .*; raise clips\.num_frames"),
+    ],
+)
+def test_attention_to_one_token_is_refused(arguments: dict[str, Any], num_frames: int, message: str) -> None:
+    inputs = {"rgb": InputShape(num_frames=num_frames, channels=3, height_px=32, width_px=32)}
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        cross_task_attention(HEADS, inputs, **SMALL, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"windows": (8,)}, {"windows": (8, 16)}, {"tokens": "frames"}])
+def test_attention_to_two_tokens_is_not(arguments: dict[str, Any]) -> None:
+    num_frames = 16 if arguments.get("windows") == (8,) else 8
+    inputs = {"rgb": InputShape(num_frames=num_frames, channels=3, height_px=32, width_px=32)}
+    cross_task_attention(HEADS, inputs, **SMALL, **arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,14 @@ def test_channels_come_from_neighbours_of_the_same_clip(num_frames: int, share: 
 
 @pytest.mark.parametrize(
     ("name", "num_shifts"),
-    [("resnet18", 8), ("mobilenet_v2", 10), ("timm/resnet18", 8), ("timm/mobilenetv2_100", 10), ("efficientnet_b0", 9)],
+    [
+        ("resnet18", 8),
+        ("mobilenet_v2", 10),
+        ("timm/resnet18", 8),
+        ("timm/mobilenetv2_100", 10),
+        ("efficientnet_b0", 9),
+        ("efficientnet_v2_s", 35),
+    ],
 )
 def test_where_shifts_are(name: str, num_shifts: int) -> None:
     """In front of every block of a ResNet, and of those with a way around of the others."""
@@ -102,3 +110,15 @@ def test_what_cannot_be_shifted_is_refused() -> None:
         tsm(HEADS, inputs, backbone="tiny")
     with pytest.raises(ConfigError, match=r"^model\.shift_share: has to be at least 2, got 1"):
         tsm(HEADS, inputs, backbone="resnet18", shift_share=1)
+    with pytest.raises(ConfigError, match=r"^model\.shift_share: has to be at most 64 with 'resnet18', got 65"):
+        tsm(HEADS, inputs, backbone="resnet18", shift_share=65)
+
+
+def test_the_same_blocks_are_shifted_in_timm_s_networks() -> None:
+    """timm's name of a fused block is another."""
+    body = FrameBackbone("timm/efficientnetv2_rw_t").body
+    kinds = ("EdgeResidual", "InvertedResidual")
+    blocks: list[Any] = [block for block in body.modules() if type(block).__name__ in kinds]
+    assert len({type(block) for block in blocks}) == len(kinds)
+    num_skips = sum(block.has_skip for block in blocks)
+    assert insert_shifts(body, num_frames=4, share=8, name="timm/efficientnetv2_rw_t") == num_skips

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinema.models.layers.checks import at_least
 from kinema.types import ConfigError
 
 
@@ -24,13 +25,14 @@ class BertPool(nn.Module):
         dropout: Within the layers.
 
     Raises:
-        ConfigError: The feature cannot be shared among so many heads.
+        ConfigError: The feature cannot be shared among so many heads, or there is no layer.
     """
 
     def __init__(
         self, num_inputs: int, *, num_tokens: int, num_layers: int = 1, num_heads: int = 8, dropout: float = 0.1
     ) -> None:
         super().__init__()
+        at_least(1, num_layers=num_layers)
         if num_heads < 1 or num_inputs % num_heads:
             raise ConfigError(f"model.num_heads: features of {num_inputs} numbers are not shared by {num_heads} heads")
         self.num_features = num_inputs

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinema.models.layers.checks import at_least
 from kinema.types import ConfigError
 
 
@@ -25,9 +26,10 @@ class PerceiverPool(nn.Module):
     Args:
         num_inputs: Length of a token.
         num_axes: Axes of the grid of tokens: 1 for a sequence, 3 for a clip.
-        num_cross: Cross attentions. 0: the tokens themselves go into the self-attention, without positions.
-        num_self: Self-attentions; spread over the cross attentions, the first of which get the rest. 0: the answer is
-            the mean over queries.
+        num_cross: Cross attentions. 0: the tokens themselves go into the self-attention, without positions: their
+            order is not seen.
+        num_self: Self-attentions; spread over the cross attentions, the last of which get the rest, so that what the
+            last one says is always used. 0: the answer is the mean over queries.
         num_queries: Learned queries of a cross attention.
         size: Length of a query, and of the answer.
         num_bands: Frequencies per axis of the positions' Fourier features.
@@ -54,6 +56,7 @@ class PerceiverPool(nn.Module):
         super().__init__()
         if min(num_cross, num_self) < 0 or num_cross + num_self < 1:
             raise ConfigError(f"model.num_self: {num_cross} cross and {num_self} self-attentions are no pooling")
+        at_least(1, num_queries=num_queries, size=size)
         self.num_axes = num_axes
         self.num_bands = num_bands
         self.max_freq = max_freq
@@ -93,7 +96,7 @@ class PerceiverPool(nn.Module):
         num = max(1, len(self.cross))
         least, rest = divmod(len(self.blocks), num)
         blocks = iter(self.blocks)
-        return [[next(blocks) for _ in range(least + (number < rest))] for number in range(num)]
+        return [[next(blocks) for _ in range(least + (number >= num - rest))] for number in range(num)]
 
 
 class CrossAttention(nn.Module):

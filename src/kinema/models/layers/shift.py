@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 
 from kinema.types import ConfigError
 
-_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv")
+_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv", "FusedMBConv", "EdgeResidual")
+"""As torchvision and timm call them. The last is timm's name for the one before."""
 
 
 class Shift:
@@ -53,18 +54,24 @@ def insert_shifts(network: nn.Module, *, num_frames: int, share: int, name: str)
     """
     if share < 2:
         raise ConfigError(f"model.shift_share: has to be at least 2, got {share}: there are two directions")
-    num = 0
+    convolutions = []
     for block in network.modules():
         if type(block).__name__ not in _BLOCKS or not _has_skip(block):
             continue
-        convolution = next(part for part in block.modules() if isinstance(part, nn.Conv2d))
-        convolution.register_forward_pre_hook(Shift(num_frames, share))
-        num += 1
-    if not num:
+        convolutions.append(next(part for part in block.modules() if isinstance(part, nn.Conv2d)))
+    if not convolutions:
         raise ConfigError(
             f"model.backbone: {name!r} has no residual blocks to shift in; take a ResNet, MobileNet or EfficientNet"
         )
-    return num
+    least = min(convolution.in_channels for convolution in convolutions)
+    if share > least:
+        raise ConfigError(
+            f"model.shift_share: has to be at most {least} with {name!r}, got {share}: a block of so few channels "
+            "would not be shifted"
+        )
+    for convolution in convolutions:
+        convolution.register_forward_pre_hook(Shift(num_frames, share))
+    return len(convolutions)
 
 
 def _has_skip(block: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.weights import UNREADABLE, reason
-from kinema.types import ConfigError, DataError
+from kinema.types import ConfigError, DataError, UserError
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 """What torchvision's residual video networks and S3D were trained with."""
@@ -79,6 +79,8 @@ class ClipBackbone(nn.Module):
             raise ConfigError(f"init.weights: nothing is published for {self.name!r}; give the path of a file, or null")
         try:
             return self._fetch()
+        except UserError:
+            raise
         except UNREADABLE as error:
             raise DataError(
                 f"init.weights: the published weights of {self.name!r} cannot be fetched "
