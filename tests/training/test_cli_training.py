@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.training.conftest import _untouched_state, clips_root, settings  # noqa: F401 - fixtures
 from tests.training.processes import wait_until
 from tests.training.runs import position, result, training_json
 
@@ -59,7 +58,7 @@ def kinema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.fixture
-def recipe(settings: dict[str, Any], tmp_path: Path) -> Path:  # noqa: F811
+def recipe(settings: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -230,7 +229,7 @@ def test_broken_clips_are_said_once_and_left_out(
     kinema: Callable[..., Done],
     recipe: Path,
     tmp_path: Path,
-    clips_root: Path,  # noqa: F811
+    clips_root: Path,
 ) -> None:
     root = shutil.copytree(clips_root, tmp_path / "clips")
     (root / "train" / "rising" / "0.mp4").write_bytes(b"")
@@ -252,7 +251,7 @@ def test_a_table_with_a_time_outside_its_video(
     kinema: Callable[..., Done],
     recipe: Path,
     tmp_path: Path,
-    clips_root: Path,  # noqa: F811
+    clips_root: Path,
 ) -> None:
     videos = sorted((clips_root / "train").rglob("*.mp4"))[:4]
     lines = [f"{path},{path.parent.name},0,{7.5 if number == 2 else 1}" for number, path in enumerate(videos)]
@@ -271,7 +270,7 @@ def test_the_installed_command_is_killed_and_goes_on(kinema: Callable[..., Done]
     """From a shell's point of view, with as many threads as there are cores, and a kill whose moment nobody chose."""
     command = [str(Path(sys.executable).with_name("kinema")), "train"]
     environment = {**os.environ, "KINEMA_CACHE": str(tmp_path / "cache")}
-    settings = ["clips.workers=1", "trainer.checkpoint_minutes=1e-9", "trainer.epochs=2"]  # noqa: F811
+    settings = ["clips.workers=1", "trainer.checkpoint_minutes=1e-9", "trainer.epochs=2"]
     run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     begin = [*command, str(recipe), *settings]
     with subprocess.Popen([*begin, f"output={run}"], env=environment, start_new_session=True) as process:

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.commands import Kinema
-from tests.training.conftest import _untouched_state, clips_root, settings  # noqa: F401 - fixtures
 
 
 @pytest.fixture
-def runs(kinema: Kinema, settings: dict[str, Any]) -> tuple[str, str]:  # noqa: F811
+def runs(kinema: Kinema, settings: dict[str, Any]) -> tuple[str, str]:
     """Two models, trained for an epoch each."""
     Path("recipe.yaml").write_text(yaml.safe_dump(settings))
     assert kinema("train", "recipe.yaml", "output=one", "trainer.epochs=1").code == 0
@@ -24,7 +23,7 @@ def runs(kinema: Kinema, settings: dict[str, Any]) -> tuple[str, str]:  # noqa: 
 def test_it_is_evaluated_and_used_like_any_other(
     kinema: Kinema,
     runs: tuple[str, str],
-    clips_root: Path,  # noqa: F811
+    clips_root: Path,
 ) -> None:
     made = kinema("ensemble", *runs, "--out", "both", "--shares", "0.7,0.3", "--json", "-")
     assert made.code == 0
