@@ -216,7 +216,7 @@ def test_code_in_what_transformers_would_load_is_not_run(hub: Path) -> None:
     folder = publish(hub, DEFAULTS["videomae"])
     network.config.save_pretrained(folder)
     (folder / "pytorch_model.bin").write_bytes(content({**network.state_dict(), "fc_norm.weight": Planted()}))
-    with pytest.raises(DataError, match="the published weights of .* cannot be fetched") as caught:
+    with pytest.raises(DataError, match=r"the published weights of .* cannot be fetched") as caught:
         initialise(build("video_transformer", **SMALL), InitSection(weights="published"))
     assert "\n" not in str(caught.value)
     assert not Path("planted").exists()
