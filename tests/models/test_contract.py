@@ -7,19 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.facts import MEAN, STD, TRAINING
-from torch import Tensor, nn
+from tests.models import contract
+from tests.models.contract import ONE, THREE, backward, clips
+from tests.models.facts import MEAN, STD
+from torch import nn
 
-from kinema.models.build import build_model, initialise
+from kinema.models.build import initialise
 from kinema.models.freezing import backbones
-from kinema.models.load import load_model
-from kinema.models.weights import WeightsConfig, save
 from kinema.registry import entries
 from kinema.sections import InitSection
-from kinema.types import Heads, Inputs, InputShape, Preprocessing
+from kinema.types import Heads
 
-ONE: Heads = {"action": ("open", "close", "push")}
-THREE: Heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar", "lid"), "hand": ("left", "right", "both")}
 TASKS = pytest.mark.parametrize("heads", [ONE, THREE], ids=["one", "three"])
 TINY = {"backbone": "tiny"}
 SMALL: dict[str, dict[str, Any]] = {
@@ -73,50 +71,25 @@ BLIND = {"frame_average", "frame_class_conv", "frame_max", "tsn"}
 """They cannot see the order of frames."""
 
 
-def shape(num_frames: int, size_px: int) -> Inputs:
-    return {"rgb": InputShape(num_frames=num_frames, channels=3, height_px=size_px, width_px=size_px)}
-
-
 def build(
     name: str, *, heads: Heads = ONE, num_frames: int | None = None, size_px: int = 32, **arguments: Any
 ) -> nn.Module:
-    torch.manual_seed(0)
-    inputs = shape(num_frames or frames(name), size_px)
-    return build_model(name, {**small(name), **arguments}, heads=heads, inputs=inputs)
-
-
-def clips(num: int, num_frames: int = 4, size_px: int = 32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(num_frames)
-    return {"rgb": torch.randn(num, num_frames, 3, size_px, size_px, generator=generator)}
-
-
-def backward(logits: dict[str, Tensor]) -> None:
-    """One backward pass, of targets that go through the classes."""
-    losses = [
-        nn.functional.cross_entropy(values, torch.arange(len(values)) % values.shape[1]) for values in logits.values()
-    ]
-    torch.autograd.backward(torch.stack(losses).sum())
+    return contract.build(
+        name, {**small(name), **arguments}, heads=heads, num_frames=num_frames or frames(name), size_px=size_px
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("num_frames", "size_px"), [(1, 32), (4, 32), (9, 32), (4, 64)])
 def test_lengths_and_sizes(name: str, num_frames: int, size_px: int) -> None:
     num_frames = max(num_frames, SHORTEST.get(name, 1))
-    model = build(name, num_frames=num_frames, size_px=size_px).eval()
-    logits = model(clips(2, num_frames, size_px))
-    assert {task: tuple(values.shape) for task, values in logits.items()} == {"action": (2, 3)}
-    assert torch.isfinite(logits["action"]).all()
+    model = build(name, num_frames=num_frames, size_px=size_px)
+    contract.check_answers(model, clips(2, num_frames, size_px), ONE)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_several_tasks(name: str) -> None:
-    logits = build(name, heads=THREE).eval()(clips(3, frames(name)))
-    assert list(logits) == list(THREE)
-    assert {task: tuple(values.shape) for task, values in logits.items()} == {
-        "verb": (3, 2),
-        "noun": (3, 4),
-        "hand": (3, 3),
-    }
+    contract.check_answers(build(name, heads=THREE), clips(3, frames(name)), THREE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,41 +103,18 @@ def test_a_new_model_is_ready_to_be_trained(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @TASKS
 def test_gradient_reaches_every_parameter(name: str, heads: Heads) -> None:
-    model = build(name, heads=heads)
-    backward(model(clips(4, frames(name))))
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+    contract.check_gradient(build(name, heads=heads), clips(4, frames(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @TASKS
 def test_half_precision(name: str, heads: Heads) -> None:
-    """As `trainer.precision: bf16` computes. A number of bf16 is off by 2^-9 of itself at most; after the hundred
-    layers of the deepest network here, errors that fall to either side come to ten times as much, and what a
-    classifier adds up may be some times larger than the sum."""
-    model = build(name, heads=heads).eval()
-    batch = clips(3, frames(name))
-    with torch.no_grad():
-        exact = model(batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = model(batch)
-    assert list(rounded) == list(exact)
-    for task, logits in exact.items():
-        assert torch.isfinite(rounded[task]).all()
-        assert (rounded[task].float() - logits).abs().max() <= 0.05 * logits.abs().max(), task
+    contract.check_half_precision(build(name, heads=heads), clips(3, frames(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_makes_no_parameter_and_changes_none(name: str) -> None:
-    model = build(name)
-    before = {n: parameter.clone() for n, parameter in model.named_parameters()}
-    keys = list(model.state_dict())
-    model(clips(2, frames(name)))
-    after = dict(model.named_parameters())
-    assert before.keys() == after.keys()
-    assert list(model.state_dict()) == keys
-    assert all(torch.equal(before[n], after[n]) for n in before)
+    contract.check_forward_makes_no_parameter_and_changes_none(build(name), clips(2, frames(name)))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -174,16 +124,7 @@ def test_parameters_are_as_many_as_the_paper_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_is_deterministic_and_independent_of_the_batch(name: str) -> None:
-    model = build(name).eval()
-    batch = clips(5, frames(name))
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    with torch.inference_mode():
-        together = model(batch)["action"]
-        assert torch.equal(model(batch)["action"], together)
-        for row in range(5):
-            alone = model({"rgb": batch["rgb"][row : row + 1]})["action"]
-            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-5)
-    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    contract.check_evaluation(build(name), clips(5, frames(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,18 +151,8 @@ def test_order_of_frames_matters_where_it_should(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @TASKS
 def test_saved_and_loaded_it_says_the_same(name: str, heads: Heads, tmp_path: Path) -> None:
-    model = build(name, heads=heads)
-    model(clips(4, frames(name)))  # so that batch norm's statistics are not those of a new model
-    preprocessing = Preprocessing(num_frames=frames(name), size_px=32, resize_px=32, fit="crop", mean=MEAN, std=STD)
-    config = WeightsConfig(model=name, arguments=small(name), heads=heads, preprocessing={"rgb": preprocessing})
-    save(tmp_path / "weights", model.state_dict(), config, TRAINING, card="# A model\n")
-    loaded, loaded_config = load_model(tmp_path / "weights")
-    assert loaded_config == config
-    assert not loaded.training
-    with torch.inference_mode():
-        expected, found = model.eval()(clips(3, frames(name))), loaded(clips(3, frames(name)))
-    assert list(found) == list(expected) == list(heads)
-    assert all(torch.equal(found[task], expected[task]) for task in heads)
+    model, folder = build(name, heads=heads), tmp_path / "weights"
+    contract.check_round_trip(model, clips(4, frames(name)), folder, name=name, arguments=small(name), heads=heads)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-
-from kinema.models.build import build_model
-from kinema.types import InputShape
+from tests.models import contract
+from tests.models.contract import ONE, THREE, clips
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "tiny": {"backbone": "tiny"},
@@ -33,11 +31,11 @@ MODULES: dict[str, dict[str, Any]] = {
     "cnn_hybrid": {"width": 16, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "feed_forward": 16},
     "cnn_lsta": {"channels": 8, "bank": 4},
     "cnn_lstm": {"hidden_size": 8, "bidirectional": True},
-    "cnn_multi_scale_transformer": {**SMALL_TRANSFORMER, "windows": (2, 4)},
+    "cnn_multi_scale_transformer": {**SMALL_TRANSFORMER, "windows": [2, 4]},
     "cnn_perceiver": {"size": 16, "num_queries": 4, "num_self": 1},
     "cnn_rnn": {"hidden_size": 8},
     "cnn_transformer": SMALL_TRANSFORMER,
-    "cross_task_attention": {**SMALL_TRANSFORMER, "windows": (2, 4), "branch_width": 16, "head_hidden": ()},
+    "cross_task_attention": {**SMALL_TRANSFORMER, "windows": [2, 4], "branch_width": 16, "head_hidden": []},
     "frame_average": {},
     "frame_class_conv": {"channels": 8},
     "frame_max": {},
@@ -49,32 +47,30 @@ GRID = list(product(BACKBONES, MODULES))
 SAMPLE = [(list(BACKBONES)[index % len(BACKBONES)], name) for index, name in enumerate(MODULES)]
 
 
-def check(backbone: str, name: str) -> None:
-    torch.manual_seed(0)
-    inputs = {"rgb": InputShape(num_frames=4, channels=3, height_px=64, width_px=64)}
-    heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar")}
-    model = build_model(name, {**BACKBONES[backbone], **MODULES[name]}, heads=heads, inputs=inputs)
-    clips = {"rgb": torch.randn(2, 4, 3, 64, 64)}
-    logits = model(clips)
-    assert {task: values.shape for task, values in logits.items()} == {"verb": (2, 2), "noun": (2, 3)}
-    losses = [nn.functional.cross_entropy(values, torch.tensor([0, 1])) for values in logits.values()]
-    torch.autograd.backward(torch.stack(losses).sum())
-    assert all(parameter.grad is not None for parameter in model.parameters())
-    with torch.inference_mode():
-        together = model.eval()(clips)["verb"]
-        alone = model({"rgb": clips["rgb"][1:]})["verb"]
-    torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-4)
+def check(backbone: str, name: str, folder: Path) -> None:
+    """What every model keeps to: for one task and for three, of two lengths and two sizes."""
+    arguments = {**BACKBONES[backbone], **MODULES[name]}
+    for heads, num_frames, size_px in ((ONE, 4, 64), (THREE, 6, 48)):
+        model = contract.build(name, arguments, heads=heads, num_frames=num_frames, size_px=size_px)
+        batch = clips(4, num_frames, size_px)
+        contract.check_answers(model, batch, heads)
+        contract.check_forward_makes_no_parameter_and_changes_none(model, batch)
+        contract.check_evaluation(model, batch)
+        contract.check_half_precision(model, batch)
+        contract.check_gradient(model, batch)
+        place = folder / str(num_frames)
+        contract.check_round_trip(model, batch, place, name=name, arguments=arguments, heads=heads)
 
 
 @pytest.mark.parametrize(("backbone", "name"), SAMPLE)
-def test_a_sample(backbone: str, name: str) -> None:
-    check(backbone, name)
+def test_a_sample(backbone: str, name: str, tmp_path: Path) -> None:
+    check(backbone, name, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "name"), [pair for pair in GRID if pair not in SAMPLE])
-def test_the_rest(backbone: str, name: str) -> None:
-    check(backbone, name)
+def test_the_rest(backbone: str, name: str, tmp_path: Path) -> None:
+    check(backbone, name, tmp_path)
 
 
 def test_the_grid_is_whole() -> None:
