@@ -256,7 +256,8 @@ class TrainerSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random. The same seed on the same machine gives the same weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU."""
+    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU. On a CPU, convolutions of three
+    dimensions stay in fp32: of their gradients in bf16 not all are right."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     select: Literal["auto", "best", "last"] = "auto"

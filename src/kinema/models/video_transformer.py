@@ -161,8 +161,9 @@ def _fetch(architecture: str, name: str) -> dict[str, Tensor]:
             raise OSError("there is no config.json that says what it is")
         if found != architecture:
             raise DataError(f"model.published: {name} is a network of type {found}, not {architecture}")
+        # A repository may have no safetensors. What is pickled is read without running code in it.
         network, told = getattr(library, class_name).from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            name, weights_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except UserError:
         raise
