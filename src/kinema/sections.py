@@ -153,7 +153,8 @@ class InitSection(Section):
     named start from scratch."""
     mean: tuple[float, float, float] | None = None
     """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
-    weights folders bring their own. null: that of the published weights."""
+    weights folders bring their own, and are refused together with it. From scratch it may be any. null: that of the
+    published weights."""
     std: tuple[float, float, float] | None = None
     """Like `mean`: the standard deviation."""
     inflate: bool = False
