@@ -90,5 +90,6 @@ def _print(record: dict[str, Any], output: Output) -> None:
         output.say(
             f"top-1 {percent(record['top1_mean'])}{between}{seeds}; of all {record['num_clips']} held-out clips "
             f"together {percent(record['pooled_top1'])}; chance {percent(record['chance'])}, "
-            f"majority {percent(record['majority'])}; training clips {percent(record['train_top1'])}, gap {percent(record['gap'])}"
+            f"majority {percent(record['majority'])}; training clips {percent(record['train_top1'])}, "
+            f"gap {percent(record['gap'])}"
         )
