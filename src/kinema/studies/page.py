@@ -190,8 +190,8 @@ def _beside(outcomes: Outcomes) -> Markup:
     note = (
         "Paired over clips, two-sided. One seed: exact McNemar test on the clips that one of the two got right. "
         "Several seeds: each clip counts with the share of seeds that got it right, and signs of the differences are "
-        "drawn at random 20,000 times. Corrected for the number of comparisons by Holm's method; told apart: below 0.05. Clips "
-        "of one group are alike, and the best was chosen by these same clips: both make differences look surer than "
+        "drawn at random 20,000 times. Corrected for the number of comparisons by Holm's method; told apart: below "
+        "0.05. Clips of one group are alike, and the best was chosen by these same clips: both make differences look surer than "
         "they are."
     )
     return join(table(head, rows, text_columns=(0, 4, 6)), element("p", note, class_="note"))
