@@ -137,6 +137,7 @@ def _ticks(points: Sequence[Point]) -> list[float]:
     power = 10.0 ** math.floor(math.log10(span / 5))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / 5 * (1 - 1e-9))
     begin, end = math.floor(lowest / step - 0.25), math.ceil(highest / step + 0.25)
+    begin = max(begin, 0) if lowest >= 0 else begin
     return [step * place for place in range(begin, max(end, begin + 1) + 1)]
 
 

@@ -67,6 +67,7 @@ def study_page(outcomes: Outcomes, *, more: Sequence[tuple[str, str, Markup]] = 
         sections.append(("source", "The source's table, beside ours", _source(outcomes)))
     if any(row.outcomes for row in outcomes.rows):
         sections.append(("curves", "Training", _curves(outcomes)))
+    if sum(row.score is not None for row in outcomes.rows) > 1:
         sections.append(("cost", "Accuracy against cost", _cost(outcomes)))
     if any(row.folds for row in outcomes.rows):
         sections.append(("folds", "Folds", _folds(outcomes)))
@@ -191,8 +192,8 @@ def _beside(outcomes: Outcomes) -> Markup:
         "Paired over clips, two-sided. One seed: exact McNemar test on the clips that one of the two got right. "
         "Several seeds: each clip counts with the share of seeds that got it right, and signs of the differences are "
         "drawn at random 20,000 times. Corrected for the number of comparisons by Holm's method; told apart: below "
-        "0.05. Clips of one group are alike, and the best was chosen by these same clips: both make differences look surer than "
-        "they are."
+        "0.05. Clips of one group are alike, and the best was chosen by these same clips: both make differences look "
+        "surer than they are."
     )
     return join(table(head, rows, text_columns=(0, 4, 6)), element("p", note, class_="note"))
 

@@ -34,6 +34,9 @@ from kinema.types import JOINT, DataError, Split, UserError
 
 log = logging.getLogger(__name__)
 
+_CHECKPOINT_SHARE = 0.05
+"""Epochs on stored features take as long as a checkpoint does."""
+
 
 def do(
     job: Job, place: Place, *, callbacks: Sequence[Callback] = (), reporter: Reporter = SILENT
@@ -81,7 +84,7 @@ def _done(job: Job, callbacks: Sequence[Callback], reporter: Reporter) -> dict[s
             create_run(job.recipe)
         _write_facts(facts_file, prepared)
         with _log_to(job.folder / "log.txt"):
-            train(prepared, run, callbacks=callbacks, reporter=reporter)
+            train(prepared, run, callbacks=callbacks, checkpoint_share=_CHECKPOINT_SHARE, reporter=reporter)
         del prepared
     if job.split == "test" and not _is_evaluated(run, "test"):
         _evaluate(run, job, reporter)

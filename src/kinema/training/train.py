@@ -57,13 +57,21 @@ class Trained:
     best: Mapping[str, Any]
 
 
-def train(prepared: Prepared, run: Run, *, callbacks: Sequence[Callback] = (), reporter: Reporter = SILENT) -> Trained:
+def train(
+    prepared: Prepared,
+    run: Run,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_share: float = 1.0,
+    reporter: Reporter = SILENT,
+) -> Trained:
     """Train, or go on with a run that was interrupted, and write its weights.
 
     Args:
         prepared: From `kinema.training.prepare`.
         run: Its folder. If it holds a checkpoint, training goes on from there, and ends in the same weights.
         callbacks: That Lightning is to call too, after an epoch's row is in `metrics.csv`.
+        checkpoint_share: Share of the time that may be spent on writing checkpoints; 1: there is one after every epoch.
         reporter: Where to show progress.
 
     Raises:
@@ -76,7 +84,7 @@ def train(prepared: Prepared, run: Run, *, callbacks: Sequence[Callback] = (), r
     try:
         with warnings.catch_warnings(), stop_request() as request:
             _ignore_hints()
-            module, history = _fit(prepared, run, request, callbacks, reporter)
+            module, history = _fit(prepared, run, request, callbacks, checkpoint_share, reporter)
             epoch = _load_selected(module, run, prepared.select, last_epoch=len(history.rows))
             best = finish(prepared, run, module, epoch, reporter)
             return Trained(run=run, best=best)
@@ -98,7 +106,12 @@ def _ignore_hints() -> None:
 
 
 def _fit(
-    prepared: Prepared, run: Run, request: StopRequest, more: Sequence[Callback], reporter: Reporter
+    prepared: Prepared,
+    run: Run,
+    request: StopRequest,
+    more: Sequence[Callback],
+    checkpoint_share: float,
+    reporter: Reporter,
 ) -> tuple[RecogniserTraining, History]:
     recipe = prepared.recipe
     clips, seed = prepared.clips, recipe.trainer.seed
@@ -143,7 +156,12 @@ def _fit(
         callbacks: list[Callback] = [history, Progress(task)]
         callbacks += [*_selection_callbacks(prepared, run), *more]
         callbacks.append(
-            LastCheckpoint(run.last_checkpoint, every_minutes=recipe.trainer.checkpoint_minutes, request=request)
+            LastCheckpoint(
+                run.last_checkpoint,
+                every_minutes=recipe.trainer.checkpoint_minutes,
+                request=request,
+                share=checkpoint_share,
+            )
         )
         trainer = _trainer(prepared, run, callbacks)
         batches = clip_loader(readers["train"], order, workers=recipe.clips.workers, pin_memory=_has_gpu(trainer))
