@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.config import resolve
-from kinema.data.folds import hold_out, parts_of
+from kinema.data.folds import divided, hold_out, parts_of
 from kinema.data.load_dataset import load_dataset
 from kinema.data.reading import plan_of_view
 from kinema.sections import FoldSection
@@ -71,6 +72,13 @@ def test_groups_alone_and_by_column() -> None:
     assert "part 2 of 3" in note
     assert "day 1" in note
     assert "2 clips of the test split take no part" in note
+
+
+def test_groups_that_parts_divide_are_named() -> None:
+    whole = dataset([2] * 6)
+    assert divided(whole, FoldSection(by="day")) == []
+    clips = tuple(replace(clip, group="same") for clip in whole.splits["train"])
+    assert divided(replace(whole, splits={"train": clips}), FoldSection(by="day")) == ["same"]
 
 
 def test_a_clip_keeps_its_number_in_every_fold() -> None:

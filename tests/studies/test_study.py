@@ -98,6 +98,7 @@ def test_folds_hold_out_every_group(tmp_path: Path) -> None:
         ),
         ({"space": {"optim.lr": {"low": 2, "high": 1}}}, r"low \(2\) has to be below high \(1\)"),
         ({"folds": {"k": 2}, "split": "test"}, r"split has no meaning with folds"),
+        ({"folds": {"k": 2}, "grid": {"data.folds.k": [2]}}, r"^data\.folds\.k: what is held out is what folds: says"),
     ],
 )
 def test_studies_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -36,6 +36,17 @@ def parts_of(dataset: Dataset, section: FoldSection) -> list[tuple[str, ...]]:
     return _dealt({name: by_group[name] for name in names}, section.k, seed=section.seed)
 
 
+def divided(dataset: Dataset, section: FoldSection) -> list[str]:
+    """Groups of the data set's own that have clips in more than one part: what is learned of one helps with another."""
+    part_of = {name: number for number, part in enumerate(parts_of(dataset, section)) for name in part}
+    pool = _pool(dataset)
+    places: dict[str, set[int]] = defaultdict(set)
+    for clip, name in zip(pool, _names(pool, section), strict=True):
+        if clip.group is not None:
+            places[clip.group].add(part_of[name])
+    return [group for group, parts in places.items() if len(parts) > 1]
+
+
 def hold_out(dataset: Dataset, section: FoldSection) -> Dataset:
     """Make one part of the clips the test split, and all others the training split.
 

@@ -12,7 +12,7 @@ from kinema.config import apply_overrides, checked, resolve
 from kinema.files import parse_yaml
 from kinema.studies.jobs import recipe_fingerprint
 from kinema.studies.outcomes import Outcome, Outcomes
-from kinema.studies.study import Folds, Setting, Study, StudyFile
+from kinema.studies.study import Folds, Setting, Study, StudyFile, refuse_holdout
 from kinema.types import ConfigError
 
 _KEYS = ("by", "k")
@@ -43,7 +43,7 @@ def crossval_study(
             raise ConfigError(f"{argument!r}: expected by=COLUMN, k=n or section.key=value")
         else:
             overrides.append(argument)
-    refuse_holdout(overrides)
+    refuse_holdout(overrides, folds="by=")
     settings = checked(Folds, folds, source="crossval")
     values = apply_overrides(recipes.read(recipe), overrides)
     resolved = resolve(values)
@@ -55,17 +55,6 @@ def crossval_study(
         settings=(Setting(name=resolved.model.name, values=values, changes=tuple(overrides)),),
         folder=output or resolved.output or Path("runs") / "crossval" / name,
     )
-
-
-def refuse_holdout(overrides: Iterable[str]) -> None:
-    """
-    Raises:
-        ConfigError: What is held out is said in two ways.
-    """
-    keys = [override.partition("=")[0].strip() for override in overrides]
-    twice = [key for key in keys if key.startswith(("data.holdout", "data.folds"))]
-    if twice:
-        raise ConfigError(f"{twice[0]}: what is held out is what by= says; choose rows of a table by data.where")
 
 
 def summary(outcomes: Outcomes) -> dict[str, Any]:

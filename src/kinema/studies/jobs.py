@@ -14,19 +14,22 @@ report.html             the page
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kinema.config import resolve
-from kinema.data.folds import fold_name, parts_of
+from kinema.data.folds import divided, fold_name, parts_of
 from kinema.data.load_dataset import load_dataset
 from kinema.files import locked, read_json_object, write_json
 from kinema.progress import SILENT, Reporter
 from kinema.sections import DataSection, FoldSection, Recipe
 from kinema.studies.study import Folds, Setting, Study, plain_name
 from kinema.types import ConfigError, DataError, Split, fingerprint
+
+log = logging.getLogger(__name__)
 
 _NAME_LENGTH = 60
 
@@ -167,6 +170,13 @@ class _Parts:
             dataset = load_dataset(plain, seed=recipe.trainer.seed, reporter=self._reporter)
             section = FoldSection(by=folds.by, k=folds.k, seed=folds.seed)
             parts = parts_of(dataset, section)
+            if groups := divided(dataset, section):
+                log.warning(
+                    "%d groups of the data set have clips in more than one fold, such as %s: results are better than "
+                    "on new data",
+                    len(groups),
+                    groups[0],
+                )
             sections = [section.model_copy(update={"fold": number}) for number in range(len(parts))]
             names = [fold_name(section, part) for section, part in zip(sections, parts, strict=True)]
             self._found[key] = list(zip(names, sections, strict=True))

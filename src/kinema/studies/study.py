@@ -211,12 +211,31 @@ def read_study(study: str, overrides: Iterable[str] = (), *, output: Path | None
     given = list(overrides)
     for override in given:
         apply_overrides({}, [override])
+    if file.folds is not None:
+        of_runs = [key for run in file.runs for key in run.overrides]
+        refuse_holdout([*file.overrides, *of_runs, *file.grid, *given], folds="folds:")
     return Study(
         file=file,
         path=path,
         settings=tuple(_settings(file, path, given)),
         folder=output or file.output or Path("runs") / "studies" / plain_name(file.name),
     )
+
+
+def refuse_holdout(overrides: Iterable[str], *, folds: str) -> None:
+    """See that it is not said in two ways what is held out.
+
+    Args:
+        overrides: `section.key=value`, or keys alone.
+        folds: What says it already.
+
+    Raises:
+        ConfigError: It is.
+    """
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    twice = [key for key in keys if key.startswith(("data.holdout", "data.folds"))]
+    if twice:
+        raise ConfigError(f"{twice[0]}: what is held out is what {folds} says; choose rows of a table by data.where")
 
 
 def nested(overrides: Mapping[str, Any], *, key: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,6 +225,7 @@ def _tried(job: Job, place: Place, trial: Any) -> tuple[str, float | None, str |
             stop = MedianStop(trial, job.folder / "metrics.csv")
             record = record or do(job, place, callbacks=[stop])
         except GivenUp:
+            shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
             return "PRUNED", None, None
     if record is None:
         return "FAIL", None, place.failure(job)
