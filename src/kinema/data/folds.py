@@ -90,7 +90,8 @@ def _by(section: FoldSection) -> str:
 
 
 def _pool(dataset: Dataset) -> list[Clip]:
-    return [clip for split in ("train", "validation") for clip in dataset.splits.get(split, ())]  # type: ignore[call-overload]
+    used: tuple[Split, ...] = ("train", "validation")
+    return [clip for split in used for clip in dataset.splits.get(split, ())]
 
 
 def _names(clips: Sequence[Clip], section: FoldSection) -> list[str]:

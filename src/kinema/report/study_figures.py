@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kinema.report.figures import HEIGHT, LEFT, RIGHT, TOP, WIDTH, text, y_axis
+from kinema.report.figures import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, text, y_axis
 from kinema.report.markup import Child, Markup, element, join, number, percent
 
 NUM_STYLES = 8
@@ -89,8 +89,7 @@ def share_bars(rows: Sequence[tuple[str, float]], *, title: str, note: Child = N
     return element("figure", caption, element("div", found, class_="bars counts wide"), class_="panel")
 
 
-def _point(point: Point, x: float, y_at: object) -> Markup:
-    assert callable(y_at)
+def _point(point: Point, x: float, y_at: Scale) -> Markup:
     y = y_at(point.y)
     parts = []
     if point.spread:

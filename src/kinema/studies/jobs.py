@@ -102,7 +102,7 @@ def jobs_of(study: Study, *, reporter: Reporter = SILENT) -> list[Job]:
         for seed in _seeds(study, recipe):
             seeded = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"seed": seed})})
             if file.folds is None:
-                split = file.split or "validation"
+                split: Split = file.split or "validation"
                 parts.check(seeded, split, where=setting.name)
                 found.append(_job(study, setting, seeded, seed=seed, split=split))
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from kinema.files import to_yaml
@@ -53,14 +53,9 @@ def write_study_page(outcomes: Outcomes) -> Path:
     return target
 
 
-def study_page(outcomes: Outcomes, *, more: Sequence[tuple[str, str, Markup]] = ()) -> str:
-    """The page as HTML.
-
-    Args:
-        outcomes: What is there of the study.
-        more: Further sections, behind the results: (identifier, title, content).
-    """
-    sections = [("results", "Results", _results(outcomes)), *more]
+def study_page(outcomes: Outcomes) -> str:
+    """The page as HTML."""
+    sections = [("results", "Results", _results(outcomes))]
     if outcomes.comparisons:
         sections.append(("beside", "Beside the best", _beside(outcomes)))
     if outcomes.study.file.source is not None:
