@@ -201,7 +201,7 @@ def checked(model: type[S], values: Any, *, source: str) -> S:
     try:
         return _validated(model, values, prefix="")
     except ConfigError as error:
-        lines = [line.removeprefix(": ") for line in str(error).splitlines()]
+        lines = [line.removeprefix(": ").removeprefix(".") for line in str(error).splitlines()]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
