@@ -19,7 +19,12 @@ from kinema.types import ConfigError
 BASE: dict[str, Any] = {
     "name": "mine",
     "base": "motion/frame_average",
-    "overrides": {"data.num_train_backgrounds": 2, "data.num_validation_backgrounds": 1, "data.size_px": 32},
+    "overrides": {
+        "data.num_train_backgrounds": 2,
+        "data.num_validation_backgrounds": 1,
+        "data.num_test_backgrounds": 0,
+        "data.size_px": 32,
+    },
 }
 
 
