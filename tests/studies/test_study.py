@@ -136,14 +136,7 @@ def test_a_result_counts_only_with_its_run(tmp_path: Path) -> None:
     assert place.result(job) == record
 
 
-TO_COME = {"epic_phase2", "epic_phase3", "ucf101_models", "clip_length", "kinetics_15", "kinetics_600"}
-TO_COME |= {"egocentric_categories", "egocentric_classes", "hmdb51_blocks", "hmdb51_depth", "hmdb51_modules"}
-"""Studies of full data sets, in keys of optimisers and augmentations that recipes do not have yet."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xfail(strict=False) if name in TO_COME else ()) for name in names()]
-)
+@pytest.mark.parametrize("name", names())
 def test_shipped_studies_are_possible(name: str) -> None:
     study = read_study(name)
     assert study.file.name == name
