@@ -98,7 +98,7 @@ def test_folds_hold_out_every_group(tmp_path: Path) -> None:
         ({"runs": [{"name": "a"}, {"name": "a"}]}, r"two runs are called 'a'"),
         ({"runs": [{"name": "a", "overrides": {"optim.lrr": 1}}]}, r"^run 'a': optim\.lrr: unknown key"),
         (
-            {"overrides": {"data": {"name": "motion", "num_validation_backgrounds": 0}}},
+            {"overrides": {**BASE["overrides"], "data.num_validation_backgrounds": 0}},
             r"no validation split .*; cut one",
         ),
         ({"space": {"optim.lr": {"low": 2, "high": 1}}}, r"low \(2\) has to be below high \(1\)"),
