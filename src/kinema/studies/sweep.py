@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -259,8 +260,10 @@ def importances(search: Any) -> dict[str, float]:
     optuna = load_optuna()
     for name in ("FanovaImportanceEvaluator", "PedAnovaImportanceEvaluator"):
         try:
-            evaluator = getattr(optuna.importance, name)()
-            found: Mapping[str, float] = optuna.importance.get_param_importances(search, evaluator=evaluator)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that few trials say little; the page says so too
+                evaluator = getattr(optuna.importance, name)()
+                found: Mapping[str, float] = optuna.importance.get_param_importances(search, evaluator=evaluator)
         except ImportError:
             continue
         except (RuntimeError, ValueError) as error:
