@@ -10,7 +10,7 @@ from kinema.report.study_figures import Point, scatter, share_bars
 
 
 def point(x: float, y: float, **more: float) -> Point:
-    return Point(name="a <b>", label="1", style="s0", x=x, y=y, **more)  # type: ignore[arg-type]
+    return Point(name="a <b>", label="1", style="s0", x=x, y=y, **more)
 
 
 @pytest.mark.parametrize("log", [True, False])
