@@ -1,8 +1,9 @@
 """The weighted average of what several models say.
 
-Hansen and Salamon, "Neural Network Ensembles", TPAMI 1990; averaging the scores of networks that were trained alone is
-how the two streams of Simonyan and Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos",
-NIPS 2014, meet. `kinema ensemble` makes one of weights folders. Deviations: none.
+Hansen and Salamon, "Neural Network Ensembles", TPAMI 1990, https://doi.org/10.1109/34.58871; averaging the scores of
+networks that were trained alone is how the two streams of Simonyan and Zisserman, "Two-Stream Convolutional Networks
+for Action Recognition in Videos", NIPS 2014, https://arxiv.org/abs/1406.2199, meet. `kinema ensemble` makes one of
+weights folders, whose members may see a clip in different forms. Deviations: none.
 """
 
 from __future__ import annotations

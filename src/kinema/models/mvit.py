@@ -3,7 +3,8 @@
 Fan et al., "Multiscale Vision Transformers", ICCV 2021, https://arxiv.org/abs/2104.11227 (v1_b), and Li et al.,
 "MViTv2", CVPR 2022, https://arxiv.org/abs/2112.01526 (v2_s). torchvision's implementation and published weights
 (Kinetics-400), which are for 16 frames of 224 px: in a network for other clips, positions stay random.
-Deviation: the network can be built for clips of another length and size than torchvision's functions build it for.
+Deviations: the network can be built for clips of another length and size than torchvision's functions build it for;
+dropout before the classifier can be chosen.
 """
 
 from __future__ import annotations
