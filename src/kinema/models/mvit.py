@@ -61,7 +61,15 @@ def mvit(
     body: Any = _network(variant, shape)
     num_features: int = body.head[1].in_features
     body.head = nn.Identity()
-    clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name), mean=_MEAN, std=_STD)
+    clips = ClipBackbone(
+        body,
+        num_features,
+        name=name,
+        fetch=torchvision_fetch(name),
+        mean=_MEAN,
+        std=_STD,
+        classifier="head.1",
+    )
     return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 
 
