@@ -220,7 +220,15 @@ def test_what_a_model_comes_to(kinema: Kinema) -> None:
         "\nepic_categories: model.hidden_size=50 model.head_norm=batch init.freeze=backbone clips.num_frames=20"
         in words
     )
-    assert "2,958,821" in kinema("models").out
+    defaults = {line.split()[0]: line.split()[1:] for line in words.splitlines() if len(line.split()) > 1}
+    assert defaults["bidirectional"][:2] == ["bool", "false"]
+    assert defaults["head_hidden"][:3] == ["tuple[int,", "...]", "[]"]
+    listed = kinema("models").out
+    assert "2,958,821" in listed
+    assert [line.split()[6] for line in listed.splitlines() if line.startswith((" cnn_lstm ", " tsm "))] == [
+        "6.00",
+        "32.70",
+    ]
 
 
 def test_what_is_shown_of_a_configuration_can_be_written_behind_a_recipe(kinema: Kinema) -> None:

@@ -153,7 +153,8 @@ class InitSection(Section):
     named start from scratch."""
     mean: tuple[float, float, float] | None = None
     """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
-    weights folders bring their own. null: that of the published weights."""
+    weights folders bring their own, and are refused together with it. From scratch it may be any. null: that of the
+    published weights."""
     std: tuple[float, float, float] | None = None
     """Like `mean`: the standard deviation."""
     inflate: bool = False
@@ -256,7 +257,8 @@ class TrainerSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random. The same seed on the same machine gives the same weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU."""
+    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU. On a CPU, convolutions of three
+    dimensions stay in fp32: of their gradients in bf16 not all are right."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     select: Literal["auto", "best", "last"] = "auto"

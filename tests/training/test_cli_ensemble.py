@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.commands import Kinema
+from tests.training.runs import training_json
 
 
 @pytest.fixture
@@ -35,9 +38,14 @@ def test_it_is_evaluated_and_used_like_any_other(
     assert evaluated.code == 0
     record = evaluated.json
     assert record["num_clips"] == 4
-    assert record["gap"] is record["train_top1"] is None
     assert record["leakage"] == {"same_video": 0, "same_group": 0}
-    assert kinema("evaluate", "both", "--split", "train", "--json", "-").json["num_clips"] == 16
+    on_training = kinema("evaluate", "both", "--split", "train", "--json", "-").json
+    assert on_training["num_clips"] == 16
+    (top1,) = made.json["train_top1"].values()
+    assert record["train_top1"] == on_training["tasks"]["action"]["top1"] == top1
+    assert record["gap"] == top1 - record["tasks"]["action"]["top1"]
+    assert record["gap_unknown"] is made.json["gap_unknown"] is None
+    assert "- training clips: top-1 " in Path("both/README.md").read_text()
 
     video = clips_root / "test" / "rising" / "0.mp4"
     said = {}
@@ -46,6 +54,50 @@ def test_it_is_evaluated_and_used_like_any_other(
         said[weights] = {each["class"]: each["probability"] for each in answer["tasks"]["action"]}
     for name in ("rising", "falling"):
         assert said["both"][name] == pytest.approx(0.7 * said["one"][name] + 0.3 * said["two"][name], abs=1e-6)
+
+
+def test_it_is_measured_on_what_all_its_members_were_trained_on(kinema: Kinema, settings: dict[str, Any]) -> None:
+    Path("recipe.yaml").write_text(yaml.safe_dump(settings))
+    for seed in (1, 2):
+        half = (f"output=of_{seed}", f"trainer.seed={seed}", "data.fraction=0.5", "trainer.epochs=1")
+        assert kinema("train", "recipe.yaml", *half).code == 0
+    each = [set(training_json(Path(run))["contents"]) for run in ("of_1", "of_2")]
+    assert 0 < len(each[0] & each[1]) < 8
+    assert kinema("ensemble", "of_1", "of_2", "--out", "both").code == 0
+    facts = json.loads(Path("both/training.json").read_text())
+    assert facts["num_accuracy_clips"] == len(each[0] & each[1])
+    assert facts["accuracy"].keys() == {"action"}
+
+
+def test_why_it_cannot_be_measured_is_said_and_kept(
+    kinema: Kinema, runs: tuple[str, str], clips_root: Path, tmp_path: Path
+) -> None:
+    def evaluated(*arguments: str) -> tuple[Any, str]:
+        said = kinema("evaluate", "both", *arguments, "--split", "test", "--json", "-")
+        assert said.code == 0
+        return said.json, said.err
+
+    assert kinema("ensemble", *runs, "--out", "both", "--no-measure").code == 0
+    record, said = evaluated()
+    assert record["gap"] is record["train_top1"] is None
+    assert record["gap_unknown"] == "left out when it was made"
+    assert "and the gap to it, are unknown: left out when it was made" in said
+    shutil.rmtree("both")
+
+    known = training_json(Path("two"))
+    Path("two/weights/training.json").write_text(json.dumps({**known, "contents": ["a" * 24]}))
+    assert kinema("ensemble", *runs, "--out", "both").code == 0
+    assert evaluated()[0]["gap_unknown"] == f"no training clip of {clips_root} was trained on by all of the members"
+    shutil.rmtree("both")
+
+    elsewhere = str(tmp_path / "moved")
+    for run in runs:
+        facts = {**known, "data": {**known["data"], "root": elsewhere}}
+        Path(run, "weights", "training.json").write_text(json.dumps(facts))
+    assert kinema("ensemble", *runs, "--out", "both").code == 0
+    record, said = evaluated(f"data.root={clips_root}")
+    assert record["gap_unknown"].startswith(elsewhere)
+    assert f"are unknown: {elsewhere}" in said
 
 
 @pytest.mark.parametrize(

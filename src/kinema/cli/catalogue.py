@@ -70,6 +70,7 @@ def _show(output: Output, model: Entry, configurations: list[dict[str, Any]]) ->
         return
     rows = [[one["name"], *figures(one), _classes(one), one["summary"]] for one in configurations]
     output.table(["name", *FIGURES, "classes", "summary"], rows, title="configurations")
+    output.say("Behind a recipe of this model they are written so:")
     for one in configurations:
         output.say(f"{one['name']}: {' '.join(_settings(one))}")
 
@@ -129,4 +130,7 @@ def _type(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    return "(has to be given)" if value is REQUIRED else "null" if value is None else str(value)
+    """As it is written in a recipe."""
+    if value is REQUIRED:
+        return "(has to be given)"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -277,6 +277,8 @@ def _one_line(text: str) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}"  # so that points stand below each other
     if isinstance(value, bool) or not isinstance(value, int):
         return str(value)
     return f"{value:,}"

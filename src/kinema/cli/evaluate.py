@@ -78,6 +78,8 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
         [[task, *(percent(values.get(column)) for column in columns)] for task, values in rows.items()],
         title=f"{record['split']} split: {record['num_clips']:,} clips, {record['num_skipped']:,} skipped",
     )
+    if record["gap_unknown"]:
+        output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")
     if "pairs" in record:
         output.say(
             f"within pairs that show the same frames in opposite order: {percent(record['pairs'])} (chance 50 %)"

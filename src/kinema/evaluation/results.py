@@ -63,6 +63,7 @@ def results(
     main = main_task(predictions.classes)
     record["train_top1"] = training.accuracy.get(main)
     record["gap"] = (record[JOINT] if main == JOINT else tasks[main])["gap"]
+    record["gap_unknown"] = None if record["gap"] is not None else training.unmeasured or "it was not measured"
     record["num_clips"] = len(predictions.clips)
     record["num_skipped"] = len(predictions.skipped)
     return record

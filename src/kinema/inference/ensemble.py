@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from kinema.evaluation.leakage import is_same_source
+from kinema.evaluation.metrics import accuracy
+from kinema.evaluation.training_clips import predict_common_training_clips
 from kinema.models.build import Normalisation, build_model
 from kinema.models.load import load_model
 from kinema.models.weights import TrainingFacts, WeightsConfig, read_training, save, weights_folder
+from kinema.progress import SILENT, Reporter
 from kinema.training.model_card import model_card
 from kinema.types import DataError, Heads, Preprocessing, UserError
 
@@ -25,7 +28,14 @@ _PIXELS_AS_THEY_ARE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def make_ensemble(
-    paths: Sequence[Path], out: Path, *, shares: Sequence[float] = (), average: str = "probabilities"
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    shares: Sequence[float] = (),
+    average: str = "probabilities",
+    measure: bool = True,
+    reading: Mapping[str, Any] | None = None,
+    reporter: Reporter = SILENT,
 ) -> WeightsConfig:
     """Write a weights folder whose model is the weighted average of others.
 
@@ -35,6 +45,10 @@ def make_ensemble(
         out: The new folder.
         shares: How much each one counts; they need not sum to 1. Empty: all the same.
         average: `probabilities` or `logits`.
+        measure: Measure its accuracy on clips that all members were trained on, from which later evaluations take the
+            gap. Where that is not possible, the folder says why.
+        reading: `clips:` settings of reading these: workers, batch_size.
+        reporter: Where to show progress.
 
     Returns:
         What was written.
@@ -69,7 +83,10 @@ def make_ensemble(
     )
     model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
     model.load_state_dict(_tensors(members))
-    facts = _facts([read_training(folder) for folder in folders], folders, _said(config))
+    of_members = [read_training(folder) for folder in folders]
+    facts = _facts(of_members, folders, _said(config))
+    if measure:
+        facts = _measured(model.eval(), config, of_members, facts, reading=reading, reporter=reporter)
     save(out, model.state_dict(), config, facts, card=model_card(config, facts, None))
     return config
 
@@ -154,13 +171,32 @@ def _facts(facts: Sequence[TrainingFacts], folders: Sequence[Path], said: str) -
     of_same_source = [each for each in facts if is_same_source(each.data, chosen.data)]
     return replace(
         chosen,
-        accuracy={},  # of each member, not of all together
+        accuracy={},  # that of one member is not that of all together
         num_accuracy_clips=0,
+        unmeasured="left out when it was made",
         epoch=0,
         selected_by=said,
         groups=sorted({group for each in of_same_source for group in each.groups}),
         contents=sorted({content for each in facts for content in each.contents}),
     )
+
+
+def _measured(
+    model: nn.Module,
+    config: WeightsConfig,
+    members: Sequence[TrainingFacts],
+    facts: TrainingFacts,
+    *,
+    reading: Mapping[str, Any] | None,
+    reporter: Reporter,
+) -> TrainingFacts:
+    """The facts with the accuracy on clips that all members were trained on, or with why it is unknown."""
+    try:
+        found = predict_common_training_clips(model, config, members, facts, reading=reading, reporter=reporter)
+    except UserError as error:
+        log.warning("its accuracy on training clips stays unknown: %s", error)
+        return replace(facts, unmeasured=str(error))
+    return replace(facts, accuracy=accuracy(found), num_accuracy_clips=len(found.clips), unmeasured="")
 
 
 def _difference(one: TrainingFacts, other: TrainingFacts) -> str:

@@ -15,6 +15,7 @@ from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.bert import BertPool
+from kinema.models.layers.checks import share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.temporal import Projected
 from kinema.registry import register_model
@@ -71,6 +72,7 @@ def cnn_bert(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(layer_dropout=layer_dropout)
     frames = FrameBackbone(backbone, cut=backbone_cut)
     pool = BertPool(
         width or frames.num_features,

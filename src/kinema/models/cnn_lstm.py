@@ -16,6 +16,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.registry import register_model
@@ -96,7 +97,14 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_cnn_lstm",
-        arguments={"backbone": "flat_cnn", "hidden_size": 256, "further_sizes": (128,), "head_hidden": (256,)},
+        arguments={
+            "backbone": "flat_cnn",
+            "hidden_size": 256,
+            "further_sizes": (128,),
+            "head_hidden": (256,),
+            "head_dropout": 0.5,
+            "dropout": 0.0,
+        },
         classes={"action": 101},
         num_frames=5,
         size_px=224,
@@ -158,6 +166,8 @@ def cnn_lstm(
     Raises:
         ConfigError: An argument is impossible.
     """
+    if num_layers == 1 and not further_sizes:
+        unused("with a single layer", layer_dropout=(layer_dropout, 0.0))
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = RecurrentPool(
         "lstm",

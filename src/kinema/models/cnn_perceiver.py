@@ -15,6 +15,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.registry import register_model
@@ -74,6 +75,7 @@ def cnn_perceiver(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(layer_dropout=layer_dropout)
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = PerceiverPool(
         frames.num_features,

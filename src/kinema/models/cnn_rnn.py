@@ -14,6 +14,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.registry import register_model
@@ -76,6 +77,8 @@ def cnn_rnn(
     Raises:
         ConfigError: An argument is impossible.
     """
+    if num_layers == 1 and not further_sizes:
+        unused("with a single layer", layer_dropout=(layer_dropout, 0.0))
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = RecurrentPool(
         "rnn",

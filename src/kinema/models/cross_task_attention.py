@@ -16,6 +16,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.cross_task import CrossTaskHeads
 from kinema.models.layers.transformer import MultiScalePool, TransformerPool, window_starts
 from kinema.registry import register_model
@@ -104,6 +105,8 @@ def cross_task_attention(
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
     num_frames = inputs["rgb"].num_frames
+    if tokens == "frames":
+        unused("with model.tokens=frames", windows=(tuple(windows), (4, 8, 16)), shared=(shared, False))
     if len(heads) < 3:  # a task attends to the tokens of one other, or its own
         _see_several(tokens, windows, num_frames=num_frames, shared=shared)
     temporal: MultiScalePool | TransformerPool

@@ -66,7 +66,7 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_mobilenet",
-        arguments={"head_hidden": (512,)},
+        arguments={"head_hidden": (512,), "dropout": 0.0, "head_dropout": 0.5},
         classes={"action": 101},
         num_frames=1,
         size_px=224,
@@ -75,7 +75,7 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_mobilenet_finetuned",
-        arguments={"head_hidden": (512,)},
+        arguments={"head_hidden": (512,), "dropout": 0.0, "head_dropout": 0.5},
         classes={"action": 101},
         num_frames=1,
         size_px=224,

@@ -29,7 +29,7 @@ def _configuration(name: str, variant: str) -> Configuration:
         classes={"action": 400},
         num_frames=16,
         size_px=224,
-        summary="The network that torchvision publishes weights for.",
+        summary=f"mvit_{variant}, which torchvision publishes weights for.",
     )
 
 

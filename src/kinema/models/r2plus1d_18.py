@@ -20,7 +20,7 @@ from torch import nn
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.bert import BertPool
-from kinema.models.layers.checks import at_least
+from kinema.models.layers.checks import at_least, share, unused
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.models.layers.video import MeanMaps, MomentPool, TokenPool
 from kinema.models.layers.video_resnet import video_resnet
@@ -125,6 +125,19 @@ def r2plus1d_18(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(attention_dropout=attention_dropout)
+    if pool == "mean":
+        unused("with model.pool=mean", attention_dropout=(attention_dropout, 0.0))
+    if pool != "perceiver":
+        unused(
+            f"with model.pool={pool}",
+            num_cross=(num_cross, 1),
+            num_self=(num_self, 6),
+            num_queries=(num_queries, 256),
+            attention_size=(attention_size, 512),
+        )
+    if pool != "bert":
+        unused(f"with model.pool={pool}", num_layers=(num_layers, 1))
     clips = video_resnet("r2plus1d_18", num_blocks=num_blocks)
     pooling: nn.Module = MeanMaps(clips.num_features)
     if pool == "perceiver":

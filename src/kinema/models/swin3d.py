@@ -25,7 +25,7 @@ def _configuration(name: str, variant: str) -> Configuration:
         classes={"action": 400},
         num_frames=32,
         size_px=224,
-        summary="The network that torchvision publishes weights for.",
+        summary=f"swin3d_{variant}, which torchvision publishes weights for.",
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.models.layers.checks import at_least
 from kinema.models.layers.video import ClipBackbone
 from kinema.models.weights import reason
 from kinema.registry import register_model
@@ -97,6 +98,7 @@ def video_transformer(
     Raises:
         ConfigError: transformers is not installed, or the sizes do not go together.
     """
+    at_least(1, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, patch_size=patch_size)
     if hidden_size % num_heads:
         raise ConfigError(f"model.num_heads: {hidden_size} features are not shared by {num_heads} heads")
     network = _network(
@@ -162,8 +164,9 @@ def _fetch(architecture: str, name: str) -> dict[str, Tensor]:
             raise OSError("there is no config.json that says what it is")
         if found != architecture:
             raise DataError(f"model.published: {name} is a network of type {found}, not {architecture}")
+        # A repository may have no safetensors. What is pickled is read without running code in it.
         network, told = getattr(library, class_name).from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            name, weights_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except UserError:
         raise

@@ -74,12 +74,13 @@ class TrainingFacts:
         commonest: Task -> index of the commonest class; with several tasks also the commonest combination, under
             "joint", as a list in the order of the heads.
         accuracy: Task (and "joint") -> top-1 accuracy on training clips, without augmentation. Empty where it was not
-            measured: of an ensemble.
+            measured, which only an ensemble's may be.
         num_accuracy_clips: Clips on which `accuracy` was measured.
         epoch: Epoch whose weights these are, from 1; 0 of an ensemble.
         selected_by: How that epoch was chosen.
         groups: Groups of the training clips.
         contents: Content hash of each training video.
+        unmeasured: Why `accuracy` is empty.
     """
 
     data: Mapping[str, Any]
@@ -93,6 +94,7 @@ class TrainingFacts:
     selected_by: str
     groups: list[str]
     contents: list[str]
+    unmeasured: str = ""
 
 
 def save(

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from kinema.data.hashing import content_hash
@@ -20,6 +19,7 @@ from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results, save_evaluation
+from kinema.evaluation.training_clips import sample
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
 from kinema.progress import Reporter
 from kinema.training.model_card import model_card
@@ -27,9 +27,6 @@ from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared, compute_device
 from kinema.training.run_folder import Run
 from kinema.types import Clip, DataError
-
-_ACCURACY_CLIPS = 2000
-"""Training clips on which the final weights are measured: their accuracy is then known to about 1 %."""
 
 
 def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int, reporter: Reporter) -> dict[str, Any]:
@@ -51,7 +48,6 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     recipe, classes = prepared.recipe, prepared.dataset.classes
     model = module.model.to(compute_device(recipe.trainer))  # Lightning has put it back on the CPU
     train_clips = _trained_clips(prepared, module)
-    chosen = np.random.default_rng(recipe.trainer.seed).permutation(len(train_clips))[:_ACCURACY_CLIPS]
     settings: dict[str, Any] = {
         "classes": classes,
         "preprocessing": prepared.preprocessing,
@@ -62,7 +58,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     }
     on_training = predict_clips(
         model,
-        [train_clips[index] for index in sorted(chosen)],
+        sample(train_clips, seed=recipe.trainer.seed),
         prepared.videos,
         read=partial(_reader, prepared, model, "training"),
         description="measuring on training clips",

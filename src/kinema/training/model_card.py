@@ -30,7 +30,8 @@ def model_card(config: WeightsConfig, training: TrainingFacts, validation: Mappi
             f"- training clips: top-1 {training.accuracy[main]:.1%} ({training.num_accuracy_clips} clips measured)"
         )
     else:
-        numbers = "- training clips: not measured; `kinema evaluate --split train` does it"
+        why = f" ({training.unmeasured})" if training.unmeasured else ""
+        numbers = f"- training clips: not measured{why}; `kinema evaluate --split train` does it"
     if validation is not None:
         values = validation["joint"] if main == "joint" else validation["tasks"][main]
         numbers += (

@@ -282,8 +282,9 @@ def _remove_classifier(body: nn.Module, name: str) -> tuple[int, str]:
             names = [name for name, _ in classifier.named_children()]
             *before, last = classifier
             if isinstance(last, nn.Linear):
-                kept = [] if all(isinstance(layer, nn.Dropout) for layer in before) else before
-                setattr(body, attribute, nn.Sequential(*kept))
+                while before and isinstance(before[-1], nn.Dropout):  # heads have their own
+                    before.pop()
+                setattr(body, attribute, nn.Sequential(*before))
                 return last.in_features, f"{attribute}.{names[-1]}"
     raise ConfigError(f"model.backbone: {name!r} does not end in one linear layer; it cannot be a frame backbone")
 

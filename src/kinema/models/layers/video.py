@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,6 +49,9 @@ class ClipBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
+        for part in body.modules():
+            if isinstance(part, nn.Conv3d):
+                part.__dict__["forward"] = partial(_convolve, part)
         self.num_features = num_features
         self.name = name
         self.mean = mean
@@ -90,6 +94,17 @@ class ClipBackbone(nn.Module):
                 f"init.weights: the published weights of {self.name!r} cannot be fetched "
                 f"({reason(error)}); give the path of a file instead: init.weights=FILE"
             ) from None
+
+
+def _convolve(convolution: nn.Conv3d, clips: Tensor) -> Tensor:
+    """What the convolution does, on a CPU always in fp32. In bf16, of a clip of two moments that is padded over time,
+    which most networks make of 16 frames, oneDNN leaves part of the gradient of the weights unwritten: it is whatever
+    was in memory, not a number or, worse, one. Seen with torch 2.15 on a processor without instructions for bf16."""
+    forward = type(convolution).forward
+    if clips.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return forward(convolution, clips.float())
+    return forward(convolution, clips)
 
 
 class MeanMaps(nn.Module):
