@@ -65,10 +65,23 @@ def make_ensemble(
     members, configs = zip(*(load_model(folder) for folder in folders), strict=True)
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         _check_classes(folder, config.heads, folders[0], configs[0].heads)
+    config = _config(configs, shares, average)
+    model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
+    model.load_state_dict(_tensors(members))
+    of_members = [read_training(folder) for folder in folders]
+    facts = _facts(of_members, folders, _said(config))
+    if measure:
+        facts = _measured(model.eval(), config, of_members, facts, reading=reading, reporter=reporter)
+    save(out, model.state_dict(), config, facts, card=model_card(config, facts, None))
+    return config
+
+
+def _config(configs: Sequence[WeightsConfig], shares: Sequence[float], average: str) -> WeightsConfig:
+    """How the ensemble is built, and fed."""
     normalised = [_normalisation(config) for config in configs]
     differ = len(set(normalised)) > 1
     preprocessing, streams = _streams(configs, *(_PIXELS_AS_THEY_ARE if differ else normalised[0]))
-    config = WeightsConfig(
+    return WeightsConfig(
         model="ensemble",
         arguments={
             "members": [{"name": config.model, **config.arguments} for config in configs],
@@ -81,14 +94,6 @@ def make_ensemble(
         heads=configs[0].heads,
         preprocessing=preprocessing,
     )
-    model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
-    model.load_state_dict(_tensors(members))
-    of_members = [read_training(folder) for folder in folders]
-    facts = _facts(of_members, folders, _said(config))
-    if measure:
-        facts = _measured(model.eval(), config, of_members, facts, reading=reading, reporter=reporter)
-    save(out, model.state_dict(), config, facts, card=model_card(config, facts, None))
-    return config
 
 
 def _normalisation(config: WeightsConfig) -> Normalisation:
