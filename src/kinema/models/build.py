@@ -213,7 +213,7 @@ def _is_of(name: str, parts: Mapping[str, Backbone]) -> bool:
 
 def _check_centred(module: nn.Module, inputs: Inputs) -> None:
     """Raises a ConfigError where nothing is left of a clip without its mean."""
-    centred = any(isinstance(part, FrameModel) and part.centred for part in module.modules())
+    centred = isinstance(module, FrameModel) and module.centred  # members of an ensemble are built one by one
     if centred and min(shape.num_frames for shape in inputs.values()) < 2:
         raise ConfigError(
             "model.feature_norm: clip takes the mean over frames away, which leaves nothing of a single one; raise "

@@ -118,4 +118,4 @@ def c3d(
     share(dropout=dropout)
     shape = inputs["rgb"]
     body = C3D(shape.num_frames, shape.height_px, shape.width_px, padded=padded, num_hidden=num_hidden, dropout=dropout)
-    return ClipModel(ClipBackbone(body, num_hidden, name="c3d"), None, heads, dropout=dropout)
+    return ClipModel(ClipBackbone(body, num_hidden, name="c3d", classifier="fc8"), None, heads, dropout=dropout)

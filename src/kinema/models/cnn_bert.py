@@ -1,8 +1,8 @@
 """A CNN on frames and BERT-style pooling over time.
 
 Kalfaoglu, Kalkan and Alatan, "Late Temporal Modeling in 3D CNN Architectures with BERT for Action Recognition", ECCV
-Workshops 2020, over frames instead of the moments of a 3D network. Deviation: features are projected to the width of
-tokens where one is given.
+Workshops 2020, https://arxiv.org/abs/2008.01232. Deviations: over frames instead of the moments of a 3D network; no
+token is masked in training; features are projected to the width of tokens where one is given.
 """
 
 from __future__ import annotations

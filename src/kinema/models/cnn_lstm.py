@@ -1,8 +1,10 @@
 """A CNN on frames and an LSTM over time.
 
-Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description", CVPR 2015.
-Deviations: the classifier sees the LSTM's final state, or the mean of its outputs, instead of averaging the
-predictions of every time step.
+Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description", CVPR 2015,
+https://arxiv.org/abs/1411.4389; Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997,
+https://doi.org/10.1162/neco.1997.9.8.1735, with forget gates. Deviations: the classifier sees the LSTM's final state,
+or the mean of its outputs, instead of averaging the predictions of every time step; the LSTM is PyTorch's, which has
+two bias vectors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A CNN on frames and Perceiver pooling over time.
 
-Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021, over a token for each frame.
-Deviations: those of `kinema.models.layers.perceiver`.
+Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021, https://arxiv.org/abs/2103.03206,
+over a token for each frame. Deviations: every cross attention has queries of its own, to which what came before is
+added, and its own weights, as has every self-attention; the classifier sees a class token instead of the mean over
+queries, wherever there is self-attention; feed-forward layers are gated (GEGLU).
 """
 
 from __future__ import annotations

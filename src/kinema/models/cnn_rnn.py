@@ -1,7 +1,8 @@
 """A CNN on frames and a plain recurrent network over time.
 
-Elman, "Finding Structure in Time", Cognitive Science 1990, with tanh. Deviations: none in the recurrence; the
-classifier sees its final state, or the mean of its outputs.
+Elman, "Finding Structure in Time", Cognitive Science 1990, https://doi.org/10.1207/s15516709cog1402_1. Deviations: tanh
+instead of the logistic function; the gradient goes back through all of the clip instead of one step; the classifier
+sees the final state, or the mean of the outputs.
 """
 
 from __future__ import annotations

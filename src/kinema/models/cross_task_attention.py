@@ -1,8 +1,10 @@
 """Multi-scale Transformers over frame features, a branch for each task, and attention between the branches.
 
 The third phase of the EPIC-KITCHENS study that kinema rebuilds (ResNet-50, windows of 4, 8 and 16 frames, verbs and
-nouns). Deviations: tasks attend to each other's tokens of frames or windows, where the study had one token per task,
-which leaves nothing to attend to; windows lie over the whole clip, where the study took the clip's first frames.
+nouns), which has no paper of its own; attention is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+https://arxiv.org/abs/1706.03762. Deviations: tasks attend to each other's tokens of frames or windows, where the study
+had one token per task, which leaves nothing to attend to; windows lie over the whole clip, where the study took the
+clip's first frames.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Averaging over frames: the baseline that cannot see order.
 
-Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014 (single-frame model);
-Donahue et al., "Long-term Recurrent Convolutional Networks", CVPR 2015, table 1 (averaged single frames).
+Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014 (single-frame model),
+https://cs.stanford.edu/people/karpathy/deepvideo/; Donahue et al., "Long-term Recurrent Convolutional Networks", CVPR
+2015, https://arxiv.org/abs/1411.4389, table 1 (averaged single frames).
 Deviation: the frames' features are averaged and classified once; with a linear classifier that equals averaging the
 frames' logits.
 """

@@ -1,8 +1,9 @@
 """Several image networks side by side, trained as one: their features meet in front of the classifier.
 
-The `ensemble` of the UCF101 framework that kinema rebuilds, which has no paper: frozen MobileNetV2, frozen
-EfficientNet-B0 and a small network of its own, each with a linear layer behind it. It is a fusion of features, trained
-together; an average of models that were trained alone is `ensemble`.
+The `ensemble` of the UCF101 framework that kinema rebuilds, which has no paper: frozen MobileNetV2 (Sandler et al.,
+CVPR 2018, https://arxiv.org/abs/1801.04381), frozen EfficientNet-B0 (Tan and Le, ICML 2019,
+https://arxiv.org/abs/1905.11946) and a small network of its own, each with a linear layer behind it. It is a fusion of
+features, trained together; an average of models that were trained alone is `ensemble`.
 Deviations: what is averaged over the frames of a clip are each network's features, the original sees single frames; by
 default the small network pools behind its last convolution too.
 """

@@ -3,9 +3,12 @@
 Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018,
 https://arxiv.org/abs/1711.11248. torchvision's implementation and published weights (Kinetics-400).
 `pool: perceiver` is a Perceiver (Jaegle et al., ICML 2021, https://arxiv.org/abs/2103.03206) on the places of the
-last map; its deviations are told in `layers/perceiver.py`. `pool: bert` is Kalfaoglu et al., "Late Temporal Modeling in
-3D CNN Architectures with BERT for Action Recognition", ECCV workshops 2020, https://arxiv.org/abs/2008.01232.
-Deviation: dropout may be put before the classifier.
+last map. `pool: bert` is Kalfaoglu et al., "Late Temporal Modeling in 3D CNN Architectures with BERT for Action
+Recognition", ECCV workshops 2020, https://arxiv.org/abs/2008.01232.
+Deviations: dropout may be put before the classifier, and the network may be cut after a block. Of the Perceiver: every
+cross attention has queries of its own, to which what came before is added, and its own weights, as has every
+self-attention; the classifier sees a class token instead of the mean over queries, wherever there is self-attention;
+feed-forward layers are gated (GEGLU). Of BERT: no token is masked in training.
 """
 
 from __future__ import annotations

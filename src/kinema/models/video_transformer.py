@@ -119,6 +119,7 @@ def video_transformer(
         mean=mean,
         std=std,
         call=_features,
+        classifier="classifier",
     )
     return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 
