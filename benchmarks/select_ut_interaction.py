@@ -63,7 +63,11 @@ def cross_validate(name: str, candidate: list[str], number: int, root: Path, wei
     """Share of the clips of a set that are right when their own sequence was left out, for each seed."""
     recipe = resolve(
         recipes.read(f"ut_interaction/{name}"),
-        [f"data.root={root}", f"data.where.set=[{number}]", "data.holdout={}", f"init.weights={weights}", *candidate],
+        [
+            *[f"data.root={root}", f"data.where.set=[{number}]", "data.holdout={}", f"init.weights={weights}"],
+            *["init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]"],  # which the file expects
+            *candidate,
+        ],
     )
     prepared = prepare(recipe)
     versions, plain = _features(prepared, augmented=True), _features(prepared, augmented=False)

@@ -98,7 +98,9 @@ class Plan:
     def command(self, root: Path, weights: Path, output: Path) -> list[str]:
         """Arguments of `kinema train`."""
         given = [f"data.root={root}", "data.holdout.set=[2]", "clips.workers=0", f"output={output}"]
-        given += [f"init.weights={weights}"] if self.start == FROZEN else []
+        # What the file expects: pixel / 127.5 - 1.
+        expected = ["init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]"]
+        given += [f"init.weights={weights}", *expected] if self.start == FROZEN else []
         return ["train", self.recipe, *given, *self.settings]
 
 

@@ -192,6 +192,19 @@ def _section_models(values: Mapping[str, Any]) -> dict[str, type[Section]]:
     return models
 
 
+def checked(model: type[S], values: Any, *, source: str) -> S:
+    """Values of a file that is no recipe, checked like one.
+
+    Raises:
+        ConfigError: A key is unknown, of the wrong type, or impossible beside another.
+    """
+    try:
+        return _validated(model, values, prefix="")
+    except ConfigError as error:
+        lines = [line.removeprefix(": ").removeprefix(".") for line in str(error).splitlines()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
 def _validated(model: type[S], values: Any, *, prefix: str) -> S:
     try:
         return model.model_validate(values)

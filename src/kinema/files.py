@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,39 @@ def write_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk's error names no file, another's names the temporary one
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a file for this process alone; it then holds the process's number. The system takes it back when the process
+    ends, however it ends.
+
+    Args:
+        path: The file; made where it is not there.
+        wait: For another process to let go of it.
+
+    Returns:
+        Whether it is held; always, where the system has no such locks.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as file:
+        try:
+            # Not flock: children that are forked would hold it too, and may live longer.
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError):
+            yield False
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        yield True
 
 
 def parse_yaml(text: str, *, source: str) -> Any:

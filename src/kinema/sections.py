@@ -35,6 +35,21 @@ class Section(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
 
 
+class FoldSection(Section):
+    """One fold of a cross-validation. All clips but those of a test split are shared out by whole groups; one part of
+    them is held out and becomes the test split."""
+
+    by: str | Annotated[tuple[str, ...], Field(min_length=1)] = "group"
+    """What says which clips belong together: `group`, which is the data set's own, or a column of its annotations, or
+    several."""
+    k: Annotated[int, Field(ge=2)] | None = None
+    """So many parts, alike in size and classes as nearly as whole groups allow. null: each group is a part."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The part that is held out, from 0."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the parts, where `k` is given."""
+
+
 class DataSection(Section):
     """Which clips: the name of a data set, where it lies, and the arguments of its function."""
 
@@ -47,6 +62,8 @@ class DataSection(Section):
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training clips to use, whole groups at a time, of every class as nearly as they allow. The other
     splits stay whole."""
+    folds: FoldSection | None = None
+    """Hold one part of the clips out, as cross-validation does (`kinema crossval` gives it for every part in turn)."""
     class_map: str | dict[str, str] | None = None
     """New names of classes: {old: new}, a YAML file that holds that, or the name of a shipped one. Classes that get
     the same name become one."""
@@ -153,7 +170,8 @@ class InitSection(Section):
     named start from scratch."""
     mean: tuple[float, float, float] | None = None
     """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
-    weights folders bring their own. null: that of the published weights."""
+    weights folders bring their own, and are refused together with it. From scratch it may be any. null: that of the
+    published weights."""
     std: tuple[float, float, float] | None = None
     """Like `mean`: the standard deviation."""
     inflate: bool = False

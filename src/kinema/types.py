@@ -67,6 +67,8 @@ class Clip:
             None where the data set does not say.
         fps: Where `video` is a folder of frames, their rate, which no file in it tells. None for a file.
         attributes: Further columns of the annotations, as text.
+        number: Its random versions are drawn by it. None: by the clip's place in its split. In cross-validation a clip
+            has another place in every fold, and keeps its versions, and what is stored of them.
     """
 
     clip_id: str
@@ -77,6 +79,7 @@ class Clip:
     group: str | None = None
     fps: float | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ def trained(model: str, name: str) -> tuple[nn.Module, int]:
 
 
 def test_networks_side_by_side() -> None:
-    module, count = trained("joint_ensemble", "default")
+    module, count = trained("joint_ensemble", "ucf_ensemble")
     assert count == 1_538_021
     assert parameters(module) - count == 2_223_872 + 4_007_548  # MobileNetV2 and EfficientNet-B0 without classifiers
 

@@ -90,6 +90,68 @@ def test_stages_and_blocks_of_a_clip_network() -> None:
     assert len(blocks(body)) == 8
 
 
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("tiny", [f"convolutions.{n}" for n in range(4)]),
+        ("basic_cnn", [f"convolutions.{n}" for n in (0, 3, 6, 9)]),
+        ("flat_cnn", [f"convolutions.{n}" for n in (0, 3, 6)]),
+        ("vgg16", [f"features.{n}" for n in (0, 5, 10, 17, 24)]),
+        ("vgg11_bn", [f"features.{n}" for n in (0, 4, 8, 15, 22)]),
+        ("alexnet", [f"features.{n}" for n in (0, 3, 6)]),
+        ("convnext_tiny", [f"features.{n}" for n in (0, 2, 4, 6)]),
+        ("timm/convnext_tiny", ["stem", *(f"stages.{n}" for n in (1, 2, 3))]),
+        ("mobilenet_v3_small", ["features.0", *(f"features.{n}" for n in range(2, 13))]),
+        ("swin_t", [f"features.{n}" for n in (0, 2, 4, 6)]),
+        ("densenet121", ["features.conv0", *(f"features.transition{n}" for n in (1, 2, 3))]),
+        ("shufflenet_v2_x1_0", ["conv1", "stage3", "stage4"]),
+        ("timm/regnety_002", ["stem", "s2", "s3", "s4"]),
+        ("timm/resnet26d", ["conv1", "layer2", "layer3", "layer4"]),
+        ("timm/xcit_nano_12_p16_224", ["patch_embed", *(f"blocks.{n}" for n in range(1, 12))]),
+        (
+            "googlenet",
+            [
+                "conv1",
+                "conv2",
+                "conv3",
+                *(f"inception{n}" for n in ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]),
+            ],
+        ),
+        (
+            "inception_v3",
+            [f"Conv2d_{n}" for n in ["1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"]]
+            + [f"Mixed_{n}" for n in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]],
+        ),
+    ],
+)
+def test_where_stages_start(name: str, starts: list[str]) -> None:
+    body = on_meta(name).body
+    found = stages(body)
+    assert [group[0][0] for group in found] == starts
+    held = [id(parameter) for group in found for _, module in group for parameter in module.parameters()]
+    outside = {id(parameter) for parameter in body.parameters(recurse=False)}
+    assert len(held) == len(set(held))
+    assert {id(parameter) for parameter in body.parameters()} - set(held) <= outside
+
+
+@pytest.mark.parametrize(
+    ("model", "starts"),
+    [
+        ("c3d", ["conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b", "fc6", "fc7"]),
+        ("conv3d", [f"features.{n}" for n in (0, 3, 6, 9)]),
+    ],
+)
+def test_where_stages_of_networks_on_clips_start(model: str, starts: list[str]) -> None:
+    inputs = {"rgb": InputShape(num_frames=16, channels=3, height_px=112, width_px=112)}
+    with torch.device("meta"):
+        built = build_model(model, {}, heads=HEADS, inputs=inputs)
+    assert [group[0][0] for group in stages(built.get_submodule("backbone.body"))] == starts
+
+
+def test_branches_are_no_blocks() -> None:
+    assert [name for name, _ in blocks(on_meta("googlenet").body)[-1]] == ["inception5b"]
+
+
 @pytest.mark.parametrize("settings", [{"how": 2}, {"how": "none", "train_last": 3}, {"how": "all"}])
 def test_frozen_parts_stay_as_they_are(settings: dict[str, Any]) -> None:
     model = build(backbone="resnet18")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,7 +62,19 @@ def test_the_page_is_what_is_written_down() -> None:
 def test_where_a_model_comes_from_is_what_its_file_says() -> None:
     found = about(entries("model")["mvit"])
     assert found.startswith('Fan et al., "Multiscale Vision Transformers", ICCV 2021')
-    assert all("Deviation" not in about(model) for model in entries("model").values())
+
+
+@pytest.mark.parametrize("name", list(entries("model")))
+def test_every_model_names_its_source_and_its_deviations(name: str) -> None:
+    found = about(entries("model")[name])
+    assert len(re.findall(r"\bDeviations?[:,] ", found)) == 1
+    assert (
+        re.search(r"https://(arxiv\.org/abs/\d{4}\.\d{4,5}|doi\.org/10\.|cs\.stanford\.edu)", found)
+        or "no paper" in found
+    )
+    _, _, deviations = found.partition("Deviation")
+    assert f"<br>Deviation{deviations} |" in page()
+    assert "kinema.models.layers" not in found
 
 
 def build(name: str, **arguments: Any) -> nn.Module:

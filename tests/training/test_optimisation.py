@@ -226,6 +226,12 @@ def test_class_tokens_and_positions_learn_as_the_first_stage() -> None:
     assert found["backbone.body.blocks.11.norm1.weight"][0] == found["heads.linear.task_action.weight"][0] == 1.0
 
 
+def test_one_stage_has_none_behind_it() -> None:
+    model = built("r3d_18", num_blocks=1)
+    with pytest.raises(ConfigError, match=r"^optim\.stage_lr_factor: r3d_18.* has one stage alone"):
+        build_optimiser(model, OptimSection(stage_lr_factor=0.5), fused=True)
+
+
 def test_without_factors_there_are_the_groups_that_there_were() -> None:
     optimiser = build_optimiser(built("cnn_lstm", backbone="tiny"), OptimSection(), fused=True)
     assert [(group["lr"], group["weight_decay"]) for group in optimiser.param_groups] == [(1e-3, 0.01), (1e-3, 0.0)]

@@ -72,13 +72,17 @@ class Output:
         if not self.console.is_terminal:
             self.console.width = _FILE_WIDTH
         self.reporter = ConsoleReporter(self.console)
-        handler = _ConsoleHandler(self.console)
+        handler = self._handler = _ConsoleHandler(self.console)
         logger = logging.getLogger("kinema")
         logger.handlers = [handler]
         logger.setLevel(_level())
         logger.propagate = False
         self._log = _Log()
         logger.addHandler(self._log)
+
+    def only_warnings(self) -> None:
+        """Of what the library says, show warnings alone: many runs say the same, each in a log of its own."""
+        self._handler.setLevel(logging.WARNING)
 
     def say(self, text: str = "") -> None:
         self.console.print(text, markup=False)

@@ -11,7 +11,21 @@ from types import FrameType
 
 import typer
 
-from kinema.cli import catalogue, data, demo, ensemble, evaluate, info, predict, recipes, train
+from kinema.cli import (
+    catalogue,
+    crossval,
+    data,
+    demo,
+    ensemble,
+    evaluate,
+    info,
+    predict,
+    recipes,
+    studies,
+    study,
+    sweep,
+    train,
+)
 from kinema.types import StoppedBySignal, UserError
 
 app = typer.Typer(
@@ -29,6 +43,10 @@ app.command("datasets")(catalogue.datasets)
 app.command("models")(catalogue.models)
 app.command("info")(info.info)
 app.command("train")(train.train)
+app.command("crossval")(crossval.crossval)
+app.add_typer(study.app, name="study")
+app.command("sweep")(sweep.sweep)
+app.command("studies")(studies.studies)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("ensemble")(ensemble.ensemble)

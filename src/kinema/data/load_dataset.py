@@ -8,6 +8,7 @@ from dataclasses import replace
 from kinema import registry
 from kinema.data.class_maps import read_class_map, rename_classes
 from kinema.data.download.download import ensure
+from kinema.data.folds import hold_out
 from kinema.data.quarantine import default_file, with_quarantine
 from kinema.data.splits import cut_validation, take_fraction
 from kinema.progress import SILENT, Reporter
@@ -55,6 +56,10 @@ def load_dataset(
     if section.class_map:
         whole = isinstance(section.class_map, dict)  # of a file, only what the data set has need apply
         dataset = rename_classes(dataset, read_class_map(section.class_map), some=not whole)
+    if section.folds is not None:
+        if getattr(section, "holdout", None):
+            raise ConfigError("data.folds: data.holdout holds other clips out; set data.holdout=null")
+        dataset = hold_out(dataset, section.folds)
     if section.fraction < 1 and "train" in dataset.splits:
         dataset = take_fraction(dataset, section.fraction, seed=seed)
     if section.validation > 0 and "train" in dataset.splits:

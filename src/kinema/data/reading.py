@@ -93,7 +93,7 @@ def plan_of_view(
     Raises:
         DataError: The clip's times lie outside its video.
     """
-    rng = np.random.default_rng([seed, view, index])
+    rng = np.random.default_rng([seed, view, index if clip.number is None else clip.number])
     plan = plan_clip(clip, video, preprocessing, augmentation=augmentation, rng=None if augmentation is None else rng)
     return plan, rng
 

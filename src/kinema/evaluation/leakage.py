@@ -56,7 +56,9 @@ def leakage(
 _ENOUGH = 300
 """Clips that are looked at to find out whether a data set is the one that was trained on, in another place."""
 
-_CUTS = frozenset({"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold"})
+_CUTS = frozenset(
+    {"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold", "folds"}
+)
 """Keys that change which clips are in which split, and not what they or their groups are called."""
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from kinema.data.loading import ClipReader
 from kinema.data.shards import Store
 from kinema.data.sources import clip_reader, say_frames
+from kinema.data.streams import StreamsReader
 from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
 from kinema.preparation.feature_store import KIND, FeatureReader
@@ -47,7 +48,7 @@ def evaluation_reader(
     root: Path | None,
     name: str,
     required: bool = False,
-) -> ClipReader | FeatureReader:
+) -> ClipReader | FeatureReader | StreamsReader:
     """What reads clips as evaluation takes them. Where stores hold the features that the model's backbone gives of all
     of them, it is these.
 
@@ -88,6 +89,13 @@ def evaluation_reader(
                 f"clips.store: {named} does not hold the features of all {len(clips):,} {name} clips; complete it with "
                 "kinema data prepare --features, or take clips.store=auto"
             )
-    reader = clip_reader(section, clips, videos, preprocessing, root=root, name=name)
-    say_frames(reader, name)
-    return reader
+    if len(preprocessing) == 1:
+        reader = clip_reader(section, clips, videos, preprocessing, root=root, name=name)
+        say_frames(reader, name)
+        return reader
+    readers = {}
+    for stream, settings in preprocessing.items():
+        called = f"{name}, {stream}"
+        readers[stream] = clip_reader(section, clips, videos, {"rgb": settings}, root=root, name=called)
+        say_frames(readers[stream], called)
+    return StreamsReader(readers)

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from kinema.evaluation.leakage import is_same_source
 from kinema.evaluation.metrics import accuracy
 from kinema.evaluation.training_clips import predict_common_training_clips
-from kinema.models.build import build_model
+from kinema.models.build import Normalisation, build_model
 from kinema.models.load import load_model
 from kinema.models.weights import TrainingFacts, WeightsConfig, read_training, save, weights_folder
 from kinema.progress import SILENT, Reporter
@@ -22,16 +22,9 @@ from kinema.types import DataError, Heads, Preprocessing, UserError
 
 log = logging.getLogger(__name__)
 
+Numbers: TypeAlias = tuple[float, float, float]
+
 _PIXELS_AS_THEY_ARE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-_HOW_TO_ALIGN = {
-    "num_frames": "clips.num_frames",
-    "size_px": "clips.size_px",
-    "resize_px": "clips.resize_px",
-    "fit": "clips.fit",
-    "pixels": "clips.pixels",
-}
-"""What members cannot differ in, and the recipe's key that says it. Frames of one number are none of another's, and
-pixels that were scaled in one way are not those of another."""
 
 
 def make_ensemble(
@@ -47,8 +40,8 @@ def make_ensemble(
     """Write a weights folder whose model is the weighted average of others.
 
     Args:
-        paths: Weights folders, or runs. Same tasks and classes, same frames; of pixels each member gets the
-            normalisation that it was trained with.
+        paths: Weights folders, or runs. Same tasks and classes. Each sees a clip as it was trained to: so many frames,
+            cut, scaled and normalised so; what several see in the same way is read once.
         out: The new folder.
         shares: How much each one counts; they need not sum to 1. Empty: all the same.
         average: `probabilities` or `logits`.
@@ -71,22 +64,8 @@ def make_ensemble(
     folders = [weights_folder(path) for path in paths]
     members, configs = zip(*(load_model(folder) for folder in folders), strict=True)
     for folder, config in zip(folders[1:], configs[1:], strict=True):
-        _check_alike(folder, config, folders[0], configs[0])
-    seen = [config.preprocessing["rgb"] for config in configs]
-    differ = len({(each.mean, each.std) for each in seen}) > 1
-    mean, std = _PIXELS_AS_THEY_ARE if differ else (seen[0].mean, seen[0].std)
-    config = WeightsConfig(
-        model="ensemble",
-        arguments={
-            "members": [{"name": config.model, **config.arguments} for config in configs],
-            "shares": list(shares),
-            "average": average,
-            "means": [list(each.mean) for each in seen] if differ else [],
-            "stds": [list(each.std) for each in seen] if differ else [],
-        },
-        heads=configs[0].heads,
-        preprocessing={"rgb": replace(seen[0], mean=mean, std=std)},
-    )
+        _check_classes(folder, config.heads, folders[0], configs[0].heads)
+    config = _config(configs, shares, average)
     model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
     model.load_state_dict(_tensors(members))
     of_members = [read_training(folder) for folder in folders]
@@ -97,24 +76,49 @@ def make_ensemble(
     return config
 
 
-def _check_alike(folder: Path, config: WeightsConfig, first_folder: Path, first: WeightsConfig) -> None:
-    """See to it that two members answer the same question about the same frames."""
-    _check_classes(folder, config.heads, first_folder, first.heads)
-    if config.preprocessing.keys() != first.preprocessing.keys():
-        streams = ", ".join(config.preprocessing), ", ".join(first.preprocessing)
-        raise DataError(f"{folder}: its streams are {streams[0]}, those of {first_folder} are {streams[1]}")
-    one, other = config.preprocessing["rgb"], first.preprocessing["rgb"]
-    for name, key in _HOW_TO_ALIGN.items():
-        value, expected = getattr(one, name), getattr(other, name)
-        if value != expected:
-            raise DataError(
-                f"{folder}: {name} is {value}, that of {first_folder} is {expected}; members see the same frames, so "
-                f"train one of them again with {key}={expected if key != 'clips.resize_px' else _resize(other)}"
-            )
+def _config(configs: Sequence[WeightsConfig], shares: Sequence[float], average: str) -> WeightsConfig:
+    """How the ensemble is built, and fed."""
+    normalised = [_normalisation(config) for config in configs]
+    differ = len(set(normalised)) > 1
+    preprocessing, streams = _streams(configs, *(_PIXELS_AS_THEY_ARE if differ else normalised[0]))
+    return WeightsConfig(
+        model="ensemble",
+        arguments={
+            "members": [{"name": config.model, **config.arguments} for config in configs],
+            "shares": list(shares),
+            "average": average,
+            "means": [list(mean) for mean, _ in normalised] if differ else [],
+            "stds": [list(std) for _, std in normalised] if differ else [],
+            "streams": streams if len(preprocessing) > 1 else [],
+        },
+        heads=configs[0].heads,
+        preprocessing=preprocessing,
+    )
 
 
-def _resize(preprocessing: Preprocessing) -> int | str:
-    return preprocessing.resize_px if preprocessing.resize_px != preprocessing.size_px else "null"
+def _normalisation(config: WeightsConfig) -> Normalisation:
+    """Of all that a member sees: a model has one for all its streams, and so has an ensemble."""
+    (found,) = {(each.mean, each.std) for each in config.preprocessing.values()}
+    return found
+
+
+def _streams(
+    configs: Sequence[WeightsConfig], mean: Numbers, std: Numbers
+) -> tuple[dict[str, Preprocessing], list[dict[str, str]]]:
+    """The streams of an ensemble, and for each member, stream of its own -> stream of the ensemble. Streams that are
+    read in the same way are one, `rgb`; others are `rgb_2` and so on."""
+    found: dict[str, Preprocessing] = {}
+    placed = []
+    for config in configs:
+        names = {}
+        for stream, each in config.preprocessing.items():
+            wanted = replace(each, mean=mean, std=std)
+            known = [name for name, other in found.items() if other == wanted]
+            number = 1 + sum(other.modality == wanted.modality for other in found.values())
+            names[stream] = known[0] if known else f"{wanted.modality}_{number}" if number > 1 else wanted.modality
+            found[names[stream]] = wanted
+        placed.append(names)
+    return found, placed
 
 
 def _check_classes(folder: Path, heads: Heads, first_folder: Path, first: Heads) -> None:

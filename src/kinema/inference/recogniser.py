@@ -19,7 +19,7 @@ from kinema.models.load import load_model
 from kinema.models.runtime import faster
 from kinema.models.weights import WeightsConfig, weights_folder
 from kinema.sections import RuntimeSection
-from kinema.types import Clip, DataError, UserError
+from kinema.types import Clip, DataError, Preprocessing, UserError
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +88,13 @@ class Recogniser:
             DataError: The file cannot be read, or the times lie outside it.
             UserError: What was given is neither a file nor such frames.
         """
-        preprocessing = self.config.preprocessing["rgb"]
+        streams = self.config.preprocessing
         if isinstance(video, Tensor):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
                 raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
             if start_s != 0.0 or stop_s is not None or fps is not None:
                 raise UserError("start_s, stop_s and fps are for files; of frames give those of the clip alone")
-            times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
-            chosen = [frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]]
-            frames = from_rgb(chosen, preprocessing)
+            frames = {stream: _chosen(video, preprocessing) for stream, preprocessing in streams.items()}
         else:
             if not isinstance(video, str | Path):
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
@@ -107,14 +105,28 @@ class Recogniser:
                 raise found
             if found.damaged:
                 log.warning("%s: damaged in places; what decodes of it is used", path)
-            frames = read_clip(clip, found, preprocessing)
-        return self.predict_frames(frames[None])[0]
+            frames = {stream: read_clip(clip, found, preprocessing) for stream, preprocessing in streams.items()}
+        return self.predict_frames({stream: values[None] for stream, values in frames.items()})[0]
 
-    def predict_frames(self, frames: UInt8[Tensor, "B T ..."]) -> Sequence[Prediction]:
-        """Recognise clips whose frames were already taken, cropped and resized as the preprocessing says: (B, T,
-        *frame_shape), of I420 where that is what its `pixels` are."""
+    def predict_frames(
+        self, frames: UInt8[Tensor, "B T ..."] | Mapping[str, UInt8[Tensor, "B _T ..."]]
+    ) -> Sequence[Prediction]:
+        """Recognise clips whose frames were already taken, cropped and resized as the preprocessing says.
+
+        Args:
+            frames: (B, T, *frame_shape), of I420 where that is what the preprocessing's `pixels` are. Of a model that
+                sees a clip in several forms, stream -> such frames.
+
+        Raises:
+            UserError: Streams are missing.
+        """
+        streams = {"rgb": frames} if isinstance(frames, Tensor) else frames
+        if streams.keys() != self.config.preprocessing.keys():
+            wanted = ", ".join(self.config.preprocessing)
+            raise UserError(f"this model sees the streams {wanted}; got frames of {', '.join(streams)}")
         with torch.inference_mode():
-            inputs = to_model_input({"rgb": frames.to(self.device)}, self.config.preprocessing)
+            on_device = {stream: values.to(self.device) for stream, values in streams.items()}
+            inputs = to_model_input(on_device, self.config.preprocessing)
             if self._quick is None:
                 # Memory is the process's own affair, and this need not be a process of ours.
                 first = {stream: values[:1] for stream, values in inputs.items()}
@@ -127,7 +139,7 @@ class Recogniser:
                     task: _named(self.config.heads[task], values[row]) for task, values in probabilities.items()
                 }
             )
-            for row in range(len(frames))
+            for row in range(len(next(iter(streams.values()))))
         ]
 
 
@@ -147,6 +159,12 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
     """
     model, config = load_model(weights_folder(Path(folder)))
     return Recogniser(model, config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _chosen(video: UInt8[Tensor, "_T H W 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
+    """Frames of a clip that is given as all of its frames."""
+    times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
+    return from_rgb([frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]], preprocessing)
 
 
 def _named(names: Sequence[str], values: Tensor) -> dict[str, float]:

@@ -90,6 +90,9 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     is_folder = folder is not None and (folder / "config.json").is_file()
     if takes_all and weights is not None and not is_folder:
         raise ConfigError("init.weights: this model normalises pixels itself (model.means); give a weights folder")
+    if given and (takes_all or is_folder):
+        why = f"{folder} brings its own" if is_folder else "this model normalises pixels itself (model.means)"
+        raise ConfigError(f"init.mean: {why}; leave init.mean and init.std out")
     if folder is not None and is_folder:
         preprocessing = read_config(folder).preprocessing["rgb"]
         mean, std = preprocessing.mean, preprocessing.std
@@ -104,6 +107,8 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         meant = {name: parts[name] for name in each}
         mean, std = _normalisation(parts, each, given)
         loaded = _load_each(model, parts, each, inflate=init.inflate)
+    else:
+        mean, std = given or (mean, std)
     frozen = freeze(model, init.freeze, train_last=init.train_last)
     if loaded is not None:
         _check_random(model, loaded, init.weights if isinstance(init.weights, str) else "init.weights", meant)
@@ -141,17 +146,26 @@ def _normalisation(
     """What the weights of all backbones expect.
 
     Raises:
-        ConfigError: They expect different pixels.
+        ConfigError: They expect different pixels, or what is given says nothing of any file.
     """
     published = [parts[name] for name, source in sources.items() if source == "published"]
+    files = [name for name, source in sources.items() if source != "published"]
     expected = {(part.mean, part.std) for part in published}
+    names = ", ".join(part.name for part in published)
     if len(expected) > 1:
-        names = ", ".join(part.name for part in published)
         raise ConfigError(f"init.weights: the published weights of {names} expect pixels of different normalisations")
-    if expected:
-        return expected.pop()
-    first = next(iter(sources))
-    return given or _assumed(sources[first], (parts[first].mean, parts[first].std))
+    if given and not files:
+        raise ConfigError("init.mean: published weights bring their own; leave init.mean and init.std out")
+    if expected and given not in (None, *expected):
+        ((mean, std),) = expected
+        raise ConfigError(
+            f"init.mean: the published weights of {names} expect mean {_numbers(mean)} and std {_numbers(std)}, "
+            f"{sources[files[0]]} other pixels; one model sees one kind: take files that expect the same, or published "
+            "weights of all"
+        )
+    if given or not files:
+        return given or expected.pop()
+    return _assumed(sources[files[0]], expected.pop() if expected else (parts[files[0]].mean, parts[files[0]].std))
 
 
 def _load_each(model: nn.Module, parts: Mapping[str, Backbone], sources: Mapping[str, str], *, inflate: bool) -> Loaded:
@@ -199,7 +213,7 @@ def _is_of(name: str, parts: Mapping[str, Backbone]) -> bool:
 
 def _check_centred(module: nn.Module, inputs: Inputs) -> None:
     """Raises a ConfigError where nothing is left of a clip without its mean."""
-    centred = any(isinstance(part, FrameModel) and part.centred for part in module.modules())
+    centred = isinstance(module, FrameModel) and module.centred  # members of an ensemble are built one by one
     if centred and min(shape.num_frames for shape in inputs.values()) < 2:
         raise ConfigError(
             "model.feature_norm: clip takes the mean over frames away, which leaves nothing of a single one; raise "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
-from kinema.models.layers.checks import at_least
+from kinema.models.layers.checks import at_least, share
 from kinema.models.layers.video import ClipBackbone
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
@@ -115,6 +115,7 @@ def c3d(
         ConfigError: The frames are too small, or there are no units.
     """
     at_least(1, num_hidden=num_hidden)
+    share(dropout=dropout)
     shape = inputs["rgb"]
     body = C3D(shape.num_frames, shape.height_px, shape.width_px, padded=padded, num_hidden=num_hidden, dropout=dropout)
-    return ClipModel(ClipBackbone(body, num_hidden, name="c3d"), None, heads, dropout=dropout)
+    return ClipModel(ClipBackbone(body, num_hidden, name="c3d", classifier="fc8"), None, heads, dropout=dropout)

@@ -1,8 +1,8 @@
 """A CNN on frames and BERT-style pooling over time.
 
 Kalfaoglu, Kalkan and Alatan, "Late Temporal Modeling in 3D CNN Architectures with BERT for Action Recognition", ECCV
-Workshops 2020, over frames instead of the moments of a 3D network. Deviation: features are projected to the width of
-tokens where one is given.
+Workshops 2020, https://arxiv.org/abs/2008.01232. Deviations: over frames instead of the moments of a 3D network; no
+token is masked in training; features are projected to the width of tokens where one is given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.bert import BertPool
+from kinema.models.layers.checks import share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.temporal import Projected
 from kinema.registry import register_model
@@ -71,6 +72,7 @@ def cnn_bert(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(layer_dropout=layer_dropout)
     frames = FrameBackbone(backbone, cut=backbone_cut)
     pool = BertPool(
         width or frames.num_features,

@@ -1,8 +1,11 @@
 """A CNN on frames and 1D convolutions over time.
 
 After the temporal convolutions over frame features of Lea et al., "Temporal Convolutional Networks for Action
-Segmentation and Detection", CVPR 2017, in residual blocks as in He et al., CVPR 2016, and averaged over time, so that
-a clip may have any number of frames.
+Segmentation and Detection", CVPR 2017, https://arxiv.org/abs/1611.05267, in residual blocks as in He et al., "Deep
+Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385. Deviations: there is neither a
+decoder nor pooling or dilation between the convolutions; activations are leaky (0.01); features are projected by a
+convolution of one frame first; the last block's output is averaged over time, so that a clip has one answer and may
+have any number of frames.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A CNN on frames and a stack of 1D convolutions without padding that ends in one step.
 
-The ConvNet1D of the egocentric-vision report whose models kinema rebuilds. Deviation: it took exactly 20 frames; a clip
-of another number is brought to as many steps first.
+The ConvNet1D of the egocentric-vision report whose models kinema rebuilds, which has no paper. Deviation: it took
+exactly 20 frames; a clip of another number is brought to as many steps first.
 """
 
 from __future__ import annotations

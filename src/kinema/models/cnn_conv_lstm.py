@@ -1,8 +1,11 @@
 """A CNN on frames and a convolutional LSTM over its maps.
 
-Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015, on
-maps of an image network as in Sudhakaran and Lanz, "Learning to Detect Violent Videos using Convolutional Long
-Short-Term Memory", AVSS 2017. Deviations: no peephole connections; the last state is averaged over the frame.
+Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015,
+https://arxiv.org/abs/1506.04214, on maps of an image network as in Sudhakaran and Lanz, "Learning to Detect Violent
+Videos using Convolutional Long Short-Term Memory", AVSS 2017, https://arxiv.org/abs/1709.06531. Deviations: no peephole
+connections; one layer, whose last state is averaged over the frame, in place of a network that forecasts. Gates are
+logistic and the candidate and the output tanh, as in the paper, where the gates of Keras 2 are hard sigmoids; the bias
+of the forget gate begins like all others, at random, where Keras begins with 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """A CNN on frames and gated recurrent units over time.
 
-Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", EMNLP 2014;
-over frames, Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video Representations", ICLR 2016.
-Deviation: over one feature per frame, not over maps of several layers.
+Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", EMNLP 2014,
+https://arxiv.org/abs/1406.1078; over frames, Ballas et al., "Delving Deeper into Convolutional Networks for Learning
+Video Representations", ICLR 2016, https://arxiv.org/abs/1511.06432. Deviations: the reset gate acts on what the
+recurrent weights make of the state, as in PyTorch, not on the state in front of them; over one feature per frame, not
+over maps of several layers; the classifier sees the final state, or the mean of the outputs.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.registry import register_model
@@ -76,6 +79,8 @@ def cnn_gru(
     Raises:
         ConfigError: An argument is impossible.
     """
+    if num_layers == 1 and not further_sizes:
+        unused("with a single layer", layer_dropout=(layer_dropout, 0.0))
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = RecurrentPool(
         "gru",

@@ -1,6 +1,9 @@
 """A CNN on frames, and a bidirectional LSTM beside a Transformer over time.
 
-The hybrid of the EPIC-KITCHENS study that kinema rebuilds. Deviations: pre-norm blocks and learned positions.
+The hybrid of the EPIC-KITCHENS study that kinema rebuilds, which has no paper of its own: Hochreiter and Schmidhuber,
+"Long Short-Term Memory", Neural Computation 1997, https://doi.org/10.1162/neco.1997.9.8.1735, beside Vaswani et al.,
+"Attention Is All You Need", NeurIPS 2017, https://arxiv.org/abs/1706.03762. Deviations: pre-norm blocks and learned
+positions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """A CNN on frames and long short-term attention over its maps.
 
-Sudhakaran, Escalera and Lanz, "LSTA: Long Short-Term Attention for Egocentric Action Recognition", CVPR 2019.
-Deviations: those of `kinema.models.layers.lsta`; the stream of flow belongs to another model.
+Sudhakaran, Escalera and Lanz, "LSTA: Long Short-Term Attention for Egocentric Action Recognition", CVPR 2019,
+https://arxiv.org/abs/1811.10698. Deviations: a map is pooled with a mixture of the bank's rows, weighted by a softmax
+over their scores, instead of with the best row alone; the bank over the input is learned from scratch instead of from
+the classifier of ImageNet; as in the authors' code, the attention's states are gated sums of one channel, and the
+output gate sees the pooled state channel by channel; the stream of flow belongs to another model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """A CNN on frames and an LSTM over time.
 
-Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description", CVPR 2015.
-Deviations: the classifier sees the LSTM's final state, or the mean of its outputs, instead of averaging the
-predictions of every time step.
+Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description", CVPR 2015,
+https://arxiv.org/abs/1411.4389; Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997,
+https://doi.org/10.1162/neco.1997.9.8.1735, with forget gates. Deviations: the classifier sees the LSTM's final state,
+or the mean of its outputs, instead of averaging the predictions of every time step; the LSTM is PyTorch's, which has
+two bias vectors.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.registry import register_model
@@ -94,7 +97,14 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_cnn_lstm",
-        arguments={"backbone": "flat_cnn", "hidden_size": 256, "further_sizes": (128,), "head_hidden": (256,)},
+        arguments={
+            "backbone": "flat_cnn",
+            "hidden_size": 256,
+            "further_sizes": (128,),
+            "head_hidden": (256,),
+            "head_dropout": 0.5,
+            "dropout": 0.0,
+        },
         classes={"action": 101},
         num_frames=5,
         size_px=224,
@@ -156,6 +166,8 @@ def cnn_lstm(
     Raises:
         ConfigError: An argument is impossible.
     """
+    if num_layers == 1 and not further_sizes:
+        unused("with a single layer", layer_dropout=(layer_dropout, 0.0))
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = RecurrentPool(
         "lstm",

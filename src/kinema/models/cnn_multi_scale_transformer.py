@@ -1,6 +1,8 @@
 """A CNN on frames and Transformers over windows of several lengths.
 
-The multi-scale temporal part of the EPIC-KITCHENS study that kinema rebuilds (windows of 4, 8 and 16 frames).
+The multi-scale temporal part of the EPIC-KITCHENS study that kinema rebuilds (windows of 4, 8 and 16 frames), which has
+no paper of its own; its blocks are those of Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+https://arxiv.org/abs/1706.03762, with the norm in front, GELU and learned positions.
 Deviation: there, a scale was the first 4, 8 or 16 frames of the clip, so that most of it was seen at one scale alone;
 here windows of each length lie over the whole clip.
 """

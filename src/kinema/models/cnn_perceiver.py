@@ -1,7 +1,9 @@
 """A CNN on frames and Perceiver pooling over time.
 
-Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021, over a token for each frame.
-Deviations: those of `kinema.models.layers.perceiver`.
+Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021, https://arxiv.org/abs/2103.03206,
+over a token for each frame. Deviations: every cross attention has queries of its own, to which what came before is
+added, and its own weights, as has every self-attention; the classifier sees a class token instead of the mean over
+queries, wherever there is self-attention; feed-forward layers are gated (GEGLU).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.registry import register_model
@@ -72,6 +75,7 @@ def cnn_perceiver(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(layer_dropout=layer_dropout)
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = PerceiverPool(
         frames.num_features,

@@ -1,7 +1,8 @@
 """A CNN on frames and a plain recurrent network over time.
 
-Elman, "Finding Structure in Time", Cognitive Science 1990, with tanh. Deviations: none in the recurrence; the
-classifier sees its final state, or the mean of its outputs.
+Elman, "Finding Structure in Time", Cognitive Science 1990, https://doi.org/10.1207/s15516709cog1402_1. Deviations: tanh
+instead of the logistic function; the gradient goes back through all of the clip instead of one step; the classifier
+sees the final state, or the mean of the outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.registry import register_model
@@ -75,6 +77,8 @@ def cnn_rnn(
     Raises:
         ConfigError: An argument is impossible.
     """
+    if num_layers == 1 and not further_sizes:
+        unused("with a single layer", layer_dropout=(layer_dropout, 0.0))
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = RecurrentPool(
         "rnn",

@@ -1,7 +1,10 @@
 """A CNN on frames and a Transformer over time.
 
-Vaswani et al., "Attention Is All You Need", NeurIPS 2017, over frame features as in Girdhar and Grauman, "Anticipative
-Video Transformer", ICCV 2021, without its causal mask. Deviations: pre-norm blocks by default, and drop path.
+Vaswani et al., "Attention Is All You Need", NeurIPS 2017, https://arxiv.org/abs/1706.03762, over frame features as in
+Girdhar and Grauman, "Anticipative Video Transformer", ICCV 2021, https://arxiv.org/abs/2106.02036, without its causal
+mask. Deviations: an encoder alone; by default the norm is in front of each part, with a last one behind all of them,
+the clip's feature is what a learned CLS token becomes, and positions are learned instead of sinusoidal; GELU instead of
+ReLU; drop path; dropout neither of attention weights nor of the tokens that go in, but between the linear layers too.
 """
 
 from __future__ import annotations

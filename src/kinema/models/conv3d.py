@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
+from kinema.models.layers.checks import share
 from kinema.models.layers.video import ClipBackbone
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
@@ -96,6 +97,7 @@ def conv3d(
     Raises:
         ConfigError: The clips are too short or too small.
     """
+    share(dropout=dropout)
     shape = inputs["rgb"]
     body = Conv3D(shape.num_frames, shape.height_px, shape.width_px, padding=padding, dropout=dropout)
     return ClipModel(ClipBackbone(body, 256, name="conv3d"), None, heads, dropout=dropout)

@@ -1,8 +1,10 @@
 """Multi-scale Transformers over frame features, a branch for each task, and attention between the branches.
 
 The third phase of the EPIC-KITCHENS study that kinema rebuilds (ResNet-50, windows of 4, 8 and 16 frames, verbs and
-nouns). Deviations: tasks attend to each other's tokens of frames or windows, where the study had one token per task,
-which leaves nothing to attend to; windows lie over the whole clip, where the study took the clip's first frames.
+nouns), which has no paper of its own; attention is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+https://arxiv.org/abs/1706.03762. Deviations: tasks attend to each other's tokens of frames or windows, where the study
+had one token per task, which leaves nothing to attend to; windows lie over the whole clip, where the study took the
+clip's first frames.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import nn
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.checks import unused
 from kinema.models.layers.cross_task import CrossTaskHeads
 from kinema.models.layers.transformer import MultiScalePool, TransformerPool, window_starts
 from kinema.registry import register_model
@@ -102,6 +105,8 @@ def cross_task_attention(
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
     num_frames = inputs["rgb"].num_frames
+    if tokens == "frames":
+        unused("with model.tokens=frames", windows=(tuple(windows), (4, 8, 16)), shared=(shared, False))
     if len(heads) < 3:  # a task attends to the tokens of one other, or its own
         _see_several(tokens, windows, num_frames=num_frames, shared=shared)
     temporal: MultiScalePool | TransformerPool

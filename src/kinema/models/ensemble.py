@@ -1,8 +1,9 @@
 """The weighted average of what several models say.
 
-Hansen and Salamon, "Neural Network Ensembles", TPAMI 1990; averaging the scores of networks that were trained alone is
-how the two streams of Simonyan and Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos",
-NIPS 2014, meet. `kinema ensemble` makes one of weights folders. Deviations: none.
+Hansen and Salamon, "Neural Network Ensembles", TPAMI 1990, https://doi.org/10.1109/34.58871; averaging the scores of
+networks that were trained alone is how the two streams of Simonyan and Zisserman, "Two-Stream Convolutional Networks
+for Action Recognition in Videos", NIPS 2014, https://arxiv.org/abs/1406.2199, meet. `kinema ensemble` makes one of
+weights folders, whose members may see a clip in different forms. Deviations: none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CONFIGURATIONS = (
 
 
 class Ensemble(nn.Module):
-    """Members see the same clips; their answers are averaged.
+    """Members see the same clips, each in the form that it was trained on; their answers are averaged.
 
     Args:
         members: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
@@ -43,6 +44,7 @@ class Ensemble(nn.Module):
         average: `probabilities`, of which the logarithm is given, or `logits`.
         normalisations: Mean and standard deviation, per channel, that each member expects of pixels in 0..1, which this
             model then takes. None: all take what this model takes.
+        streams: For each member, stream of its own -> stream of this model that holds it. None: they are the same.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Ensemble(nn.Module):
         shares: Sequence[float],
         average: Literal["probabilities", "logits"],
         normalisations: Sequence[tuple[Sequence[float], Sequence[float]]] | None = None,
+        streams: Sequence[Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.shares = [share / math.fsum(shares) for share in shares]
         self.average = average
+        self.streams = streams
         self.normalises = normalisations is not None
         if self.normalises:  # what `kinema.models.build` then normalises pixels with
             self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -70,6 +74,8 @@ class Ensemble(nn.Module):
         return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
 
     def _given(self, number: int, streams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.streams is not None:
+            streams = {own: streams[name] for own, name in self.streams[number].items()}
         if not self.normalises:
             return streams
         mean, std = self.normalisation[number].unsqueeze(-1).unsqueeze(-1)
@@ -95,6 +101,7 @@ def ensemble(
     average: Literal["probabilities", "logits"] = "probabilities",
     means: tuple[tuple[float, float, float], ...] = (),
     stds: tuple[tuple[float, float, float], ...] = (),
+    streams: tuple[dict[str, str], ...] = (),
 ) -> nn.Module:
     """The weighted average of what several models say.
 
@@ -107,6 +114,8 @@ def ensemble(
         means: Means that the members' weights expect of pixels, where they expect different ones. `kinema ensemble`
             writes this.
         stds: Like `means`: the standard deviations.
+        streams: For each member, stream of its own -> stream of the ensemble, where members see a clip in other numbers
+            of frames, sizes or cuts. `kinema ensemble` writes this.
 
     Raises:
         ConfigError: An argument is impossible, or a member cannot be built.
@@ -119,10 +128,24 @@ def ensemble(
         raise ConfigError(f"model.shares: have to be above 0, got {', '.join(f'{share:g}' for share in shares)}")
     if {len(means), len(stds)} not in ({0}, {len(members)}):
         raise ConfigError(f"model.means: there have to be as many means and stds as members, {len(members)}, or none")
+    if streams and len(streams) != len(members):
+        raise ConfigError(f"model.streams: {len(streams)} of them for {len(members)} members; give one for each, or []")
+    unknown = [name for each in streams for name in each.values() if name not in inputs]
+    if unknown:
+        raise ConfigError(
+            f"model.streams: there is no stream {unknown[0]!r} (known: {', '.join(inputs)}); members that see clips "
+            "differently are trained alone and made one by kinema ensemble"
+        )
+    given: list[Inputs] = [{own: inputs[name] for own, name in each.items()} for each in streams]
+    given = given or [inputs] * len(members)
     sections = [model_section(member, key=f"model.members.{number}") for number, member in enumerate(members)]
     return Ensemble(
-        [build_model(section.name, section.arguments(), heads=heads, inputs=inputs) for section in sections],
+        [
+            build_model(section.name, section.arguments(), heads=heads, inputs=each)
+            for section, each in zip(sections, given, strict=True)
+        ],
         shares=shares or [1.0] * len(members),
         average=average,
         normalisations=list(zip(means, stds, strict=True)) if means else None,
+        streams=streams or None,
     )

@@ -1,7 +1,8 @@
 """Averaging over frames: the baseline that cannot see order.
 
-Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014 (single-frame model);
-Donahue et al., "Long-term Recurrent Convolutional Networks", CVPR 2015, table 1 (averaged single frames).
+Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014 (single-frame model),
+https://cs.stanford.edu/people/karpathy/deepvideo/; Donahue et al., "Long-term Recurrent Convolutional Networks", CVPR
+2015, https://arxiv.org/abs/1411.4389, table 1 (averaged single frames).
 Deviation: the frames' features are averaged and classified once; with a linear classifier that equals averaging the
 frames' logits.
 """
@@ -65,7 +66,7 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_mobilenet",
-        arguments={"head_hidden": (512,)},
+        arguments={"head_hidden": (512,), "dropout": 0.0, "head_dropout": 0.5},
         classes={"action": 101},
         num_frames=1,
         size_px=224,
@@ -74,7 +75,7 @@ CONFIGURATIONS = (
     ),
     Configuration(
         name="ucf_mobilenet_finetuned",
-        arguments={"head_hidden": (512,)},
+        arguments={"head_hidden": (512,), "dropout": 0.0, "head_dropout": 0.5},
         classes={"action": 101},
         num_frames=1,
         size_px=224,

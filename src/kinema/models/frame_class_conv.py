@@ -1,7 +1,8 @@
 """One more convolution on the maps of each frame, averaged over frame and clip.
 
 The still-image network that is applied to every frame, as in the Kinetics project whose 2D CNN kinema rebuilds:
-Inception-ResNet-v2 (Szegedy et al., AAAI 2017) with a 3x3 convolution of its own and global average pooling.
+Inception-ResNet-v2 (Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
+Learning", AAAI 2017, https://arxiv.org/abs/1602.07261) with a 3x3 convolution of its own and global average pooling.
 Deviation: what is averaged over frames are features; with a linear classifier that equals averaging the logits, where
 the original averaged probabilities.
 """

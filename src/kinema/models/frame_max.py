@@ -1,7 +1,7 @@
 """The maximum over frames: what was seen at any time, in no order.
 
-After the max pooling of Yue-Hei Ng et al., "Beyond Short Snippets: Deep Networks for Video Classification", CVPR 2015.
-Deviations: none in the pooling; the backbone is any image network.
+After the max pooling of Yue-Hei Ng et al., "Beyond Short Snippets: Deep Networks for Video Classification", CVPR 2015,
+https://arxiv.org/abs/1503.08909. Deviations: none in the pooling; the backbone is any image network.
 """
 
 from __future__ import annotations

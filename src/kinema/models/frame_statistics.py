@@ -1,8 +1,8 @@
 """Statistics of frame features over time.
 
 After the temporal pooling with moments and pyramids of Ryoo et al., "Pooled Motion Features for First-Person Videos",
-CVPR 2015. Deviations: means over equal parts of the clip instead of a pyramid, mean absolute differences instead of
-histograms of gradients.
+CVPR 2015, https://arxiv.org/abs/1412.6505. Deviations: means over equal parts of the clip instead of a pyramid, mean
+absolute differences instead of histograms of gradients.
 """
 
 from __future__ import annotations

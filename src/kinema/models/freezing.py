@@ -98,16 +98,103 @@ Group = list[tuple[str, nn.Module]]
 
 
 def stages(body: nn.Module) -> list[Group]:
-    """A network's stages, in order: its lists of layers (`layer1` to `layer4` of a ResNet), or, where
-    it has but one, the items of that (`features` of a MobileNetV2). What comes before the first belongs to it, what
-    comes behind the last to that."""
-    lists = [name for name, child in body.named_children() if _is_list(child)]
-    if len(lists) >= 2:
-        return _grouped(_units(body, depth=0)[0], starts=set(lists))
-    units, items = _units(body, depth=1 if lists else 2)
-    if len(items) > 2 and type(body.get_submodule(items[0])) is not type(body.get_submodule(items[1])):
-        items = items[1:]  # the first is of another kind, a stem, and belongs to the stage behind it
-    return _grouped(units, starts=set(items))
+    """A network's stages, in order.
+
+    They are its lists of blocks (`layer1` to `layer4` of a ResNet); or, of a network with one such list, that list's
+    items (`features` of a MobileNetV2, `stages` of a ConvNeXt in timm). A list without blocks ends a stage where it
+    pools (VGG). A network without lists has its modules as stages (C3D, and the mixed blocks of Inception). What comes
+    before the first belongs to it, what comes behind the last, such as linear layers, to that; and what makes maps
+    smaller between two stages to the second.
+    """
+    units = _with_parameters(body)
+    lists = [name for name, child in units if _holds_blocks(child)]
+    if len(lists) > 1 and not _has_most_blocks(body.get_submodule(lists[0]), [body.get_submodule(n) for n in lists]):
+        return _grouped(units, starts=_starts_of(units, lists))
+    found = lists[0] if lists else next((name for name, child in units if _leads_to_blocks(child)), None)
+    if found is None:
+        plain = {name: _num_weights(child) for name, child in units if _is_list(child)}
+        found = max(plain, key=lambda name: plain[name], default=None)
+        if found is None or plain[found] < 2:
+            return _grouped(units, starts={name for name, child in units if _num_weights(child)})
+    place = [name for name, _ in units].index(found)
+    chosen = units[place][1]
+    inner = _items(chosen) if _is_list(chosen) or lists else stages(chosen)
+    groups = [[(f"{found}.{name}", module) for name, module in group] for group in inner]
+    groups[0] = [*units[:place], *groups[0]]
+    groups[-1] += units[place + 1 :]
+    return groups
+
+
+def _items(container: nn.Module) -> list[Group]:
+    """The stages that a list is made of."""
+    units = _with_parameters(container)
+    large = [(name, child) for name, child in units if next(child.children(), None) is not None]
+    if not large:
+        return _between_poolings(container)
+    starts = [name for name, _ in large]
+    kinds = [type(child) for _, child in large]
+    lists = [name for name, child in large if _holds_blocks(child)]
+    if len(lists) > 1 and (len(set(kinds)) > 1 or kinds[0] is nn.Sequential):
+        behind = starts[starts.index(lists[-1]) + 1 :]
+        return _grouped(units, starts=_starts_of(large, lists) | set(behind))
+    if len(starts) > 2 and kinds[0] is not kinds[1]:
+        starts = starts[1:]  # the first is of another kind, a stem, and belongs to the stage behind it
+    return _grouped(units, starts=set(starts))
+
+
+def _starts_of(units: Group, lists: list[str]) -> set[str]:
+    """Where stages start that are lists: what lies between two belongs to the second."""
+    names = [name for name, _ in units]
+    return {lists[0]} | {names[names.index(before) + 1] for before in lists[:-1]}
+
+
+def _between_poolings(container: nn.Module) -> list[Group]:
+    """Layers up to a pooling are a stage; where nothing is pooled, each layer that has weights is one."""
+    groups: list[Group] = [[]]
+    pools = any("Pool" in type(layer).__name__ for layer in container.children())
+    for name, layer in container.named_children():
+        if next(layer.parameters(), None) is not None:
+            if not pools and _num_weights(layer) and groups[-1]:
+                groups.append([])
+            groups[-1].append((name, layer))
+        elif "Pool" in type(layer).__name__ and groups[-1]:
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def _with_parameters(module: nn.Module) -> Group:
+    return [(name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None]
+
+
+def _num_weights(module: nn.Module) -> int:
+    """Layers that are no norms."""
+    return sum(parameter.ndim >= 2 for parameter in module.parameters())
+
+
+def _is_block(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None and _num_weights(module) >= 2
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Whether all that it holds is of one kind, of blocks with several layers."""
+    children = [child for _, child in _with_parameters(module)]
+    if not _is_list(module) and any(_is_list(child) or _leads_to_blocks(child) for child in children):
+        return False  # it is a block itself, or something around a list
+    return len({type(child) for child in children}) == 1 and any(_is_block(child) for child in children)
+
+
+def _leads_to_blocks(module: nn.Module) -> bool:
+    """Whether blocks of one kind come several times in a list inside it."""
+    for part in module.modules():
+        kinds = [type(child) for child in part.children() if _is_block(child)] if _is_list(part) else []
+        if len(kinds) > len(set(kinds)):
+            return True
+    return False
+
+
+def _has_most_blocks(one: nn.Module, lists: list[nn.Module]) -> bool:
+    """Whether it is the body, and other lists are short ones behind it, such as attention of class tokens."""
+    return 4 * len(list(one.children())) > 3 * sum(len(list(each.children())) for each in lists)
 
 
 def blocks(body: nn.Module) -> list[Group]:
@@ -139,8 +226,8 @@ def _is_list(module: nn.Module) -> bool:
 
 
 def _is_uniform(module: nn.Module) -> bool:
-    children = list(module.children())
-    return len(children) > 1 and len({type(child) for child in children}) == 1
+    """Whether a list is of several blocks of one kind; not of the layers of one branch of a block."""
+    return len(list(module.children())) > 1 and _holds_blocks(module)
 
 
 def _grouped(units: Group, *, starts: set[str]) -> list[Group]:

@@ -1,9 +1,11 @@
 """Several image networks side by side, trained as one: their features meet in front of the classifier.
 
-The `ensemble` of the UCF101 framework that kinema rebuilds, which has no paper: frozen MobileNetV2, frozen
-EfficientNet-B0 and a small network of its own, each with a linear layer behind it. It is a fusion of features, trained
-together; an average of models that were trained alone is `ensemble`.
-Deviation: what is averaged over the frames of a clip are each network's features; the original sees single frames.
+The `ensemble` of the UCF101 framework that kinema rebuilds, which has no paper: frozen MobileNetV2 (Sandler et al.,
+CVPR 2018, https://arxiv.org/abs/1801.04381), frozen EfficientNet-B0 (Tan and Le, ICML 2019,
+https://arxiv.org/abs/1905.11946) and a small network of its own, each with a linear layer behind it. It is a fusion of
+features, trained together; an average of models that were trained alone is `ensemble`.
+Deviations: what is averaged over the frames of a clip are each network's features, the original sees single frames; by
+default the small network pools behind its last convolution too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.models.layers.checks import at_least
+from kinema.models.layers.checks import at_least, unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.plain import PlainCNN
 from kinema.registry import register_model
@@ -26,6 +28,15 @@ CONFIGURATIONS = (
     Configuration(
         name="default",
         arguments={},
+        classes={"action": 101},
+        num_frames=1,
+        size_px=224,
+        freeze="backbone",
+        summary="The arguments' defaults, with the classes of UCF101.",
+    ),
+    Configuration(
+        name="ucf_ensemble",
+        arguments={"cnn_pool_last": False},
         classes={"action": 101},
         num_frames=1,
         size_px=224,
@@ -73,6 +84,7 @@ def joint_ensemble(
     *,
     backbones: tuple[str, ...] = ("mobilenet_v2", "efficientnet_b0"),
     cnn_channels: tuple[int, ...] = (64, 128, 256),
+    cnn_pool_last: bool = True,
     branch_size: int = 256,
     head_hidden: tuple[int, ...] = (512,),
     head_dropout: float | None = None,
@@ -86,6 +98,8 @@ def joint_ensemble(
         backbones: Image networks of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`. `init.weights`
             and `init.freeze` can name each of them.
         cnn_channels: Filters of the convolutions of one more network, which is trained from scratch; []: there is none.
+        cnn_pool_last: A maximum over 2x2 behind the last of these, as behind the others; not so in the UCF101
+            framework.
         branch_size: Units of the linear layer behind each network.
         head_hidden: Units of hidden layers in each task's classifier.
         head_dropout: Behind these; null: `dropout`.
@@ -98,7 +112,9 @@ def joint_ensemble(
     if not backbones:
         raise ConfigError("model.backbones: has to name one at least")
     networks = [FrameBackbone(name) for name in backbones]
-    plain = PlainCNN(cnn_channels, grid=1) if cnn_channels else None
+    if not cnn_channels:
+        unused("without model.cnn_channels", cnn_pool_last=(cnn_pool_last, True))
+    plain = PlainCNN(cnn_channels, grid=1, pool_last=cnn_pool_last) if cnn_channels else None
     classifiers = LinearHeads(
         branch_size * (len(networks) + (plain is not None)),
         heads,

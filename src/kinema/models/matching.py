@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kinema.models.freezing import backbones
+from kinema.models.layers.heads import LinearHeads
 from kinema.types import DataError
 
 _TRANSLATIONS = (
@@ -42,7 +43,8 @@ class Loaded:
 def load_matching(
     model: nn.Module, state: Mapping[str, Tensor], *, source: str, inflate: bool = False, part: str | None = None
 ) -> Loaded:
-    """Load the tensors whose name and shape fit: into the whole model, or into a backbone.
+    """Load the tensors whose name and shape fit: into the whole model, or into a backbone. With the latter, what the
+    network in the file classified with becomes the model's classifier, where that sees the same and is as large.
 
     Args:
         model: The model, changed in place.
@@ -64,25 +66,22 @@ def load_matching(
         inside = [naming for names in _parts(list(state)) for naming in _namings(state, names)]
         other = _best(model, own, state, inside, prefixes, inflate=inflate)
         best = other if 2 * len(other.found) >= other.num_wanted else best
-    prefix, found, names = best.prefix, best.found, best.names
+    found, names = best.found, best.names
     if not found:
         hint = _INFLATE if not inflate and _would_inflate(model, state) else ""
         raise DataError(
             f"{source}: none of its {len(state)} tensors fits this model (it holds {some_of(list(state))}; the model "
             f"{some_of([name for name in own if name.startswith(prefixes[0])])}){hint}"
         )
-    model.load_state_dict(found, strict=False)
+    classifier, head = _classifier(model, own, state, best)
+    model.load_state_dict({**found, **head}, strict=False)
     of_another_size = [name for name in names if name in own and name not in found]
-    num_left = len(state) - len(found)
-    left = f"; of another size: {some_of(of_another_size)}" if of_another_size else ", such as a classifier"
-    summary = f"{len(found)} of the {'backbone' if prefix else 'model'}'s {best.num_wanted} tensors from {source}"
-    num_inflated = sum(tensor.shape != state[names[name]].shape for name, tensor in found.items())
-    summary += f", {num_inflated} of them inflated" if num_inflated else ""
+    found = {**found, **head}
     would_inflate = not inflate and any(
         _fit(state[names[name]], own[name], inflate=True) is not None for name in of_another_size
     )
     return Loaded(
-        summary=summary + (f" ({num_left} not used{left})" if num_left else ""),
+        summary=_summary(state, best, source, classifier, of_another_size, has_head=bool(head)),
         # Files from before batch norm counted its batches lack these counts, which nothing depends on.
         random=[name for name in own if name not in found and "num_batches_tracked" not in name],
         hint=_INFLATE if would_inflate else "",
@@ -124,6 +123,68 @@ def _best(
                 in_file = {prefix + name: original for name, original in names.items()}
                 best = _Match(prefix, found, in_file, num_wanted)
     return best
+
+
+def _classifier(
+    model: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor], best: _Match
+) -> tuple[list[str], dict[str, Tensor]]:
+    """What the network that fills a backbone classified with: its names in the file, and, for the model's head, its
+    tensors. None of these where the head sees something else than that did, or has other classes."""
+    if not best.prefix:
+        return [], {}
+    place = best.prefix.removesuffix(".body.")
+    backbone = backbones(model)[place]
+    if backbone.classifier is None:
+        return [], {}
+    parts = ("weight", "bias")
+    in_file = {part: best.names.get(f"{best.prefix}{backbone.classifier}.{part}") for part in parts}
+    names = [name for name in in_file.values() if name is not None]
+    whole = place.rpartition(".")[0]
+    head = _head_on_features(model.get_submodule(whole), backbone)
+    if head is None or len(names) < len(parts):
+        return names, {}
+    given = {f"{whole}.{head}.{part}".removeprefix("."): state[name] for part, name in in_file.items() if name}
+    # A convolution of one place is the linear layer that it is written as here.
+    shaped = {name: t.flatten(1) if t.ndim > 2 and t.shape[2:].numel() == 1 else t for name, t in given.items()}
+    return names, shaped if all(own[name].shape == tensor.shape for name, tensor in shaped.items()) else {}
+
+
+def _head_on_features(module: nn.Module, backbone: nn.Module) -> str | None:
+    """Name of the one linear layer of a model's one task, if it sees a backbone's features as they are, or their mean
+    or maximum over time: if nothing else in the model has weights."""
+    between = [part for name, part in module.named_children() if part is not backbone and name != "heads"]
+    heads = getattr(module, "heads", None)
+    if not isinstance(heads, nn.Module) or any(next(part.parameters(), None) is not None for part in between):
+        return None
+    holders = {name.rpartition(".")[0] for name, _ in heads.named_parameters()}
+    sees_changes = bool(getattr(module, "centred", False))
+    if len(holders) != 1 or sees_changes or not any(isinstance(part, LinearHeads) for part in heads.modules()):
+        return None
+    (name,) = holders
+    return f"heads.{name}" if isinstance(heads.get_submodule(name), nn.Linear) else None
+
+
+def _summary(
+    state: Mapping[str, Tensor],
+    best: _Match,
+    source: str,
+    classifier: list[str],
+    of_another_size: list[str],
+    *,
+    has_head: bool,
+) -> str:
+    """One line: what fitted, and what in the file nothing was done with."""
+    what = "backbone" if best.prefix else "model"
+    said = f"{len(best.found)} of the {what}'s {best.num_wanted} tensors from {source}"
+    num_inflated = sum(tensor.shape != state[best.names[name]].shape for name, tensor in best.found.items())
+    said += f", {num_inflated} of them inflated" if num_inflated else ""
+    said += f", and its classifier {classifier[0].rpartition('.')[0]} as the head" if has_head else ""
+    used = {best.names[name] for name in best.found} | set(classifier)
+    left = [*(() if has_head else classifier), *(name for name in state if name not in used)]
+    if not left:
+        return said
+    sizes = f"; of another size: {some_of(of_another_size)}" if of_another_size else ""
+    return f"{said} ({len(left)} not used: {some_of(left)}{sizes})"
 
 
 def _counted(names: Mapping[str, str], children: list[str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Fan et al., "Multiscale Vision Transformers", ICCV 2021, https://arxiv.org/abs/2104.11227 (v1_b), and Li et al.,
 "MViTv2", CVPR 2022, https://arxiv.org/abs/2112.01526 (v2_s). torchvision's implementation and published weights
 (Kinetics-400), which are for 16 frames of 224 px: in a network for other clips, positions stay random.
-Deviation: the network can be built for clips of another length and size than torchvision's functions build it for.
+Deviations: the network can be built for clips of another length and size than torchvision's functions build it for;
+dropout before the classifier can be chosen.
 """
 
 from __future__ import annotations
@@ -60,7 +61,15 @@ def mvit(
     body: Any = _network(variant, shape)
     num_features: int = body.head[1].in_features
     body.head = nn.Identity()
-    clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name), mean=_MEAN, std=_STD)
+    clips = ClipBackbone(
+        body,
+        num_features,
+        name=name,
+        fetch=torchvision_fetch(name),
+        mean=_MEAN,
+        std=_STD,
+        classifier="head.1",
+    )
     return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 
 

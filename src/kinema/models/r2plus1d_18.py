@@ -3,9 +3,12 @@
 Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018,
 https://arxiv.org/abs/1711.11248. torchvision's implementation and published weights (Kinetics-400).
 `pool: perceiver` is a Perceiver (Jaegle et al., ICML 2021, https://arxiv.org/abs/2103.03206) on the places of the
-last map; its deviations are told in `layers/perceiver.py`. `pool: bert` is Kalfaoglu et al., "Late Temporal Modeling in
-3D CNN Architectures with BERT for Action Recognition", ECCV workshops 2020, https://arxiv.org/abs/2008.01232.
-Deviation: dropout may be put before the classifier.
+last map. `pool: bert` is Kalfaoglu et al., "Late Temporal Modeling in 3D CNN Architectures with BERT for Action
+Recognition", ECCV workshops 2020, https://arxiv.org/abs/2008.01232.
+Deviations: dropout may be put before the classifier, and the network may be cut after a block. Of the Perceiver: every
+cross attention has queries of its own, to which what came before is added, and its own weights, as has every
+self-attention; the classifier sees a class token instead of the mean over queries, wherever there is self-attention;
+feed-forward layers are gated (GEGLU). Of BERT: no token is masked in training.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import nn
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.bert import BertPool
-from kinema.models.layers.checks import at_least
+from kinema.models.layers.checks import at_least, share, unused
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.models.layers.video import MeanMaps, MomentPool, TokenPool
 from kinema.models.layers.video_resnet import video_resnet
@@ -122,6 +125,19 @@ def r2plus1d_18(
     Raises:
         ConfigError: An argument is impossible.
     """
+    share(attention_dropout=attention_dropout)
+    if pool == "mean":
+        unused("with model.pool=mean", attention_dropout=(attention_dropout, 0.0))
+    if pool != "perceiver":
+        unused(
+            f"with model.pool={pool}",
+            num_cross=(num_cross, 1),
+            num_self=(num_self, 6),
+            num_queries=(num_queries, 256),
+            attention_size=(attention_size, 512),
+        )
+    if pool != "bert":
+        unused(f"with model.pool={pool}", num_layers=(num_layers, 1))
     clips = video_resnet("r2plus1d_18", num_blocks=num_blocks)
     pooling: nn.Module = MeanMaps(clips.num_features)
     if pool == "perceiver":

@@ -134,7 +134,7 @@ def resnext101_3d(
     if divisor not in (1, 2, 4):
         raise ConfigError(f"model.divisor: has to be 1, 2 or 4, got {divisor}")
     body = ResNeXt3D(classic=classic, divisor=divisor)
-    clips = ClipBackbone(body, body.num_features, name="resnext101_3d")
+    clips = ClipBackbone(body, body.num_features, name="resnext101_3d", classifier="fc")
     return ClipModel(
         clips, MeanMaps(clips.num_features), heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout
     )

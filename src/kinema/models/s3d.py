@@ -62,7 +62,13 @@ def s3d(
     body = nn.Sequential()
     body.add_module("features", network.features)
     clips = ClipBackbone(
-        body, _NUM_FEATURES, name="s3d", fetch=torchvision_fetch("s3d"), mean=KINETICS_MEAN, std=KINETICS_STD
+        body,
+        _NUM_FEATURES,
+        name="s3d",
+        fetch=torchvision_fetch("s3d"),
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        classifier="classifier.1",
     )
     return ClipModel(
         clips,

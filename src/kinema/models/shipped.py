@@ -41,13 +41,13 @@ def records(name: str) -> list[Record]:
 
 
 def about(model: Entry) -> str:
-    """Where a model comes from: what its file says on top, between the title and the deviations."""
+    """Where a model comes from, and how it deviates from that: what its file says on top, behind the title."""
     spec = importlib.util.find_spec(model.module)
     assert spec is not None, model.module  # it was found before
     assert spec.origin is not None, model.module
     doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     _, _, behind_title = doc.partition("\n\n")
-    return " ".join(re.split(r"\bDeviations?\b", behind_title)[0].split())
+    return " ".join(behind_title.split())
 
 
 FIGURES = ("clip", "parameters", "trainable", "GFLOPs", "stored", "streams")
@@ -116,6 +116,7 @@ def page() -> str:
 def _rows(model: Entry, found: list[Record]) -> Iterator[list[str]]:
     """A row for each configuration; what the model is stands in the first."""
     source = about(model)
+    source = re.sub(r" (?=Deviations?\b)", "<br>", source, count=1)
     cells = [f"`{model.name}`", f"{model.summary}<br>{source}" if source else model.summary]
     for one in found:
         shown = [f"{value:.2f}" if isinstance(value, float) else _with_commas(value) for value in figures(one)]

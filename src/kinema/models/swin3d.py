@@ -60,5 +60,5 @@ def swin3d(
     body: Any = torchvision_body(name)
     num_features: int = body.num_features
     body.head = nn.Identity()
-    clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name))
+    clips = ClipBackbone(body, num_features, name=name, fetch=torchvision_fetch(name), classifier="head")
     return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)

@@ -1,7 +1,9 @@
 """Temporal shift in an image network, and the mean over frames.
 
-Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019. Deviations: features are
-averaged over frames and classified once, which for a linear classifier is the mean of the frames' scores.
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019,
+https://arxiv.org/abs/1811.08383: the residual shift in both directions. Deviations: features are averaged over frames
+and classified once, which for a linear classifier is the mean of the frames' scores; the shift goes into MobileNets and
+EfficientNets of torchvision and timm too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Temporal segment network: each of some frames is classified alone, and their scores come to a consensus.
 
-Wang et al., "Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV 2016. A clip's frames
-are its segments: kinema draws each at random inside its own share of the clip, as the paper does. Deviation: any image
-network; the streams of flow and difference belong to other models.
+Wang et al., "Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV 2016,
+https://arxiv.org/abs/1608.00859. A clip's frames are its segments: kinema draws each at random inside its own share of
+the clip, as the paper does. Deviation: any image network; the streams of flow and difference belong to other models.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.models.layers.checks import at_least
 from kinema.models.layers.video import ClipBackbone
 from kinema.models.weights import reason
 from kinema.registry import register_model
@@ -97,6 +98,7 @@ def video_transformer(
     Raises:
         ConfigError: transformers is not installed, or the sizes do not go together.
     """
+    at_least(1, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, patch_size=patch_size)
     if hidden_size % num_heads:
         raise ConfigError(f"model.num_heads: {hidden_size} features are not shared by {num_heads} heads")
     network = _network(
@@ -117,6 +119,7 @@ def video_transformer(
         mean=mean,
         std=std,
         call=_features,
+        classifier="classifier",
     )
     return ClipModel(clips, None, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout)
 

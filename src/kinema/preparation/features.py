@@ -25,6 +25,7 @@ from kinema.data.loading import Batch, ClipReader, clip_loader
 from kinema.data.places import Places
 from kinema.data.shards import Store, is_store
 from kinema.data.sources import known_stores, register, say_frames
+from kinema.files import locked
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
 from kinema.preparation.storing import Entry, Stored, Storing, storing
@@ -139,7 +140,9 @@ def frozen_features(
         try:
             _check_size(form, len(missing))
             description = f"features of {name} clips"
-            job = computing.run(missing, _cached(form), files, shard=None, description=description)
+            # Of several runs at a time that want the same, one computes; the others find it.
+            with locked(cache_folder() / "locks" / form.fingerprint, wait=True):
+                job = computing.run(missing, _cached(form), files, shard=None, description=description)
             places = Places([*stores, *_in_cache(form)], keys)
         except DataError as error:
             if folder is not None:

@@ -65,15 +65,15 @@ def _read(path: Path, variations: tuple[Path, ...]) -> dict[str, Any]:
     found = beside if beside.is_file() else find(base)
     if found.resolve() in (path.resolve(), *variations):
         raise ConfigError(f"{path}: base: {base} is a variation of this recipe itself")
-    return _varied(_read(found, (path.resolve(), *variations)), content)
+    return varied(_read(found, (path.resolve(), *variations)), content)
 
 
-def _varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+def varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     """Keys and values within keys replaced; another model or data set takes none of the keys of the one before."""
-    varied = dict(base)
+    found = dict(base)
     for key, value in content.items():
-        before = varied.get(key)
+        before = found.get(key)
         if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
-            value = _varied(before, value)
-        varied[key] = value
-    return varied
+            value = varied(before, value)
+        found[key] = value
+    return found

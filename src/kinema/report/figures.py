@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from kinema.report.markup import Child, Markup, counted, element, join, number, percent
 
 # Drawing area of a chart; about the width of a phone, so that text keeps its size there.
-_WIDTH, _HEIGHT = 460, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 34
+WIDTH, HEIGHT = 460, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 34
 
-_Scale = Callable[[float], float]
+Scale = Callable[[float], float]
 """From a value to its place in the drawing."""
 
 
@@ -71,32 +71,32 @@ def line_chart(
 
     def x_at(x: float) -> float:
         share = (x - first) / (last - first) if last > first else 0.5
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y_at(y: float) -> float:
-        return _HEIGHT - _BOTTOM - min(y / y_top, 1.0) * (_HEIGHT - _TOP - _BOTTOM)
+        return HEIGHT - BOTTOM - min(y / y_top, 1.0) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_y_axis(y_at, y_step, y_top, shares=shares), _x_axis(x_at, first, last)]
+    parts = [y_axis(y_at, y_step, y_top, shares=shares), _x_axis(x_at, first, last)]
     if reference is not None:
         name, level = reference
-        parts.append(element("line", class_="reference", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y_at(level), y2=y_at(level)))
-        parts.append(_text(f"{name} {percent(level)}", x=_WIDTH - _RIGHT, y=y_at(level) - 5, anchor="end"))
+        parts.append(element("line", class_="reference", x1=LEFT, x2=WIDTH - RIGHT, y1=y_at(level), y2=y_at(level)))
+        parts.append(text(f"{name} {percent(level)}", x=WIDTH - RIGHT, y=y_at(level) - 5, anchor="end"))
     if kept is not None and first <= kept <= last:
         x = x_at(kept)
-        right = x > _WIDTH / 2
-        parts.append(element("line", class_="kept", x1=x, x2=x, y1=_TOP - 6, y2=_HEIGHT - _BOTTOM))
+        right = x > WIDTH / 2
+        parts.append(element("line", class_="kept", x1=x, x2=x, y1=TOP - 6, y2=HEIGHT - BOTTOM))
         # Where curves rarely are (accuracies end high, losses end low), and clear of the reference's label.
         high = reference is not None and reference[1] > 0.15
-        y_label = y_at(0.05 if high else 0.3) if shares else _TOP + 4
+        y_label = y_at(0.05 if high else 0.3) if shares else TOP + 4
         parts.append(
-            _text(f"epoch {kept:g} kept", x=x - 6 if right else x + 6, y=y_label, anchor="end" if right else None)
+            text(f"epoch {kept:g} kept", x=x - 6 if right else x + 6, y=y_label, anchor="end" if right else None)
         )
     parts += [_line(line, x_at, y_at, shares=shares) for line in series]
     ends = "; ".join(f"{line.name} ends at {_value(line.points[-1][1], shares)}" for line in series)
     drawing = element(
         "svg",
         *parts,
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="chart",
         role="img",
         aria_label=f"{title} over {counted(round(last - first) + 1, 'epoch')}: {ends}",
@@ -177,7 +177,7 @@ def data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _line(line: Series, x_at: _Scale, y_at: _Scale, *, shares: bool) -> Markup:
+def _line(line: Series, x_at: Scale, y_at: Scale, *, shares: bool) -> Markup:
     pieces: list[str] = []
     broken = True
     for x, y in line.points:
@@ -202,25 +202,28 @@ def _line(line: Series, x_at: _Scale, y_at: _Scale, *, shares: bool) -> Markup:
     return join(path, dots)
 
 
-def _y_axis(y_at: _Scale, step: float, top: float, *, shares: bool) -> Markup:
+def y_axis(y_at: Scale, step: float, top: float, *, shares: bool, bottom: float = 0.0) -> Markup:
+    """Level lines at multiples of `step`, with their values."""
     parts = []
-    for i in range(round(top / step) + 1):
+    lowest = round(bottom / step)
+    for i in range(lowest, round(top / step) + 1):
         y = y_at(i * step)
-        parts.append(element("line", class_="grid" if i else "axis", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y))
-        text = f"{round(100 * i * step)}\N{NO-BREAK SPACE}%" if shares else f"{i * step:.3g}"
-        parts.append(_text(text, x=_LEFT - 6, y=y + 4, anchor="end"))
+        parts.append(element("line", class_="grid" if i > lowest else "axis", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
+        label = f"{round(100 * i * step)}\N{NO-BREAK SPACE}%" if shares else f"{i * step:.3g}"
+        parts.append(text(label, x=LEFT - 6, y=y + 4, anchor="end"))
     return join(parts)
 
 
-def _x_axis(x_at: _Scale, first: float, last: float) -> Markup:
+def _x_axis(x_at: Scale, first: float, last: float) -> Markup:
     step = max(1, round(_step(last - first, 7))) if last > first else 1
     ticks = sorted({first, *(t for t in range(0, int(last) + 1, step) if t >= first + 0.6 * step)})
-    parts = [_text(f"{tick:g}", x=x_at(tick), y=_HEIGHT - _BOTTOM + 15, anchor="middle") for tick in ticks]
-    return join(parts, _text("epoch", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 4, anchor="middle"))
+    parts = [text(f"{tick:g}", x=x_at(tick), y=HEIGHT - BOTTOM + 15, anchor="middle") for tick in ticks]
+    return join(parts, text("epoch", x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, anchor="middle"))
 
 
-def _text(text: str, *, x: float, y: float, anchor: str | None = None) -> Markup:
-    return element("text", text, x=x, y=y, text_anchor=anchor)
+def text(words: str, *, x: float, y: float, anchor: str | None = None) -> Markup:
+    """Words in a drawing."""
+    return element("text", words, x=x, y=y, text_anchor=anchor)
 
 
 def _step(span: float, num_steps: int) -> float:

@@ -204,13 +204,22 @@ class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` after every epoch, every few minutes within one, and when training is asked to stop.
 
     Last in the list of callbacks, so that the checkpoint holds what the others have decided.
+
+    Args:
+        path: The checkpoint.
+        every_minutes: Within an epoch.
+        request: May ask to stop.
+        share: Of the time, at most so much is spent on writing: where epochs are short, not every one of them is
+            followed by a checkpoint. The last one is.
     """
 
-    def __init__(self, path: Path, *, every_minutes: float, request: StopRequest) -> None:
+    def __init__(self, path: Path, *, every_minutes: float, request: StopRequest, share: float = 1.0) -> None:
         self.path = path
         self.every_s = 60 * every_minutes
         self.request = request
+        self.share = share
         self._saved_at = time.monotonic()
+        self._saving_s = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.request.install()
@@ -232,11 +241,16 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        waited = (time.monotonic() - self._saved_at) * self.share >= self._saving_s * (1 - self.share)
+        if waited or is_last or self.request.signum is not None:
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        began = time.monotonic()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
+        self._saving_s = self._saved_at - began
         if self.request.signum is not None:
             raise StoppedBySignal(self.request.signum, self.path.parent.parent)
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from kinema.data.hashing import content_hash
-from kinema.data.loading import ClipReader
+from kinema.data.read_ahead import Reader
 from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.leakage import leakage
@@ -21,7 +21,6 @@ from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results, save_evaluation
 from kinema.evaluation.training_clips import sample
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
-from kinema.preparation.feature_store import FeatureReader
 from kinema.progress import Reporter
 from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining
@@ -108,9 +107,7 @@ def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]
     return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
 
 
-def _reader(
-    prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], videos: dict[Path, Video]
-) -> ClipReader | FeatureReader:
+def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], videos: dict[Path, Video]) -> Reader:
     """As `clips.store` says, like the clips that were trained on."""
     recipe = prepared.recipe
     return evaluation_reader(

@@ -7,6 +7,7 @@ from typing import Any
 
 from kinema.evaluation.metrics import main_task
 from kinema.models.weights import TrainingFacts, WeightsConfig
+from kinema.types import Preprocessing
 
 
 def model_card(config: WeightsConfig, training: TrainingFacts, validation: Mapping[str, Any] | None) -> str:
@@ -18,7 +19,7 @@ def model_card(config: WeightsConfig, training: TrainingFacts, validation: Mappi
         validation: Its evaluation on the validation split, where there is one.
     """
     name = f"{config.model} on {training.data['name']}"
-    preprocessing = config.preprocessing["rgb"]
+    inputs = "\n".join(_input(each) for each in config.preprocessing.values())
     classes = "\n".join(
         f"- **{task}** ({len(names)}): {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
         for task, names in config.heads.items()
@@ -62,8 +63,7 @@ print(kinema.load("this/folder").predict("clip.avi"))
 
 ## Input
 
-{preprocessing.num_frames} frames, uniform over the clip, {preprocessing.size_px} x {preprocessing.size_px} px
-({preprocessing.fit}), RGB, mean {_list(preprocessing.mean)}, standard deviation {_list(preprocessing.std)}.
+{inputs}
 
 ## Accuracy
 
@@ -71,6 +71,14 @@ print(kinema.load("this/folder").predict("clip.avi"))
 
 {_made(training)}; trained on {training.num_clips} clips.
 """
+
+
+def _input(preprocessing: Preprocessing) -> str:
+    return (
+        f"{preprocessing.num_frames} frames, uniform over the clip, {preprocessing.size_px} x "
+        f"{preprocessing.size_px} px\n"
+        f"({preprocessing.fit}), RGB, mean {_list(preprocessing.mean)}, standard deviation {_list(preprocessing.std)}."
+    )
 
 
 def _made(training: TrainingFacts) -> str:

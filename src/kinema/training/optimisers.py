@@ -69,6 +69,9 @@ def _factors(model: nn.Module, optim: OptimSection) -> dict[int, float]:
     if not parts:
         raise ConfigError(f"{_key(optim)}: this model has no backbone; leave it out")
     found: dict[int, float] = {}
+    if optim.stage_lr_factor != 1 and all(len(stages(part.body)) == 1 for part in parts.values()):
+        names = ", ".join(part.name for part in parts.values())
+        raise ConfigError(f"optim.stage_lr_factor: {names} has one stage alone; take optim.backbone_lr_factor")
     for part in parts.values():
         of_stages = stages(part.body) if optim.stage_lr_factor != 1 else [[("", part.body)]]
         by_stage = [optim.backbone_lr_factor * optim.stage_lr_factor**depth for depth in range(len(of_stages))][::-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,21 @@ class Trained:
     best: Mapping[str, Any]
 
 
-def train(prepared: Prepared, run: Run, *, reporter: Reporter = SILENT) -> Trained:
+def train(
+    prepared: Prepared,
+    run: Run,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_share: float = 1.0,
+    reporter: Reporter = SILENT,
+) -> Trained:
     """Train, or go on with a run that was interrupted, and write its weights.
 
     Args:
         prepared: From `kinema.training.prepare`.
         run: Its folder. If it holds a checkpoint, training goes on from there, and ends in the same weights.
+        callbacks: That Lightning is to call too, after an epoch's row is in `metrics.csv`.
+        checkpoint_share: Share of the time that may be spent on writing checkpoints; 1: there is one after every epoch.
         reporter: Where to show progress.
 
     Raises:
@@ -75,7 +84,7 @@ def train(prepared: Prepared, run: Run, *, reporter: Reporter = SILENT) -> Train
     try:
         with warnings.catch_warnings(), stop_request() as request:
             _ignore_hints()
-            module, history = _fit(prepared, run, request, reporter)
+            module, history = _fit(prepared, run, request, callbacks, checkpoint_share, reporter)
             epoch = _load_selected(module, run, prepared.select, last_epoch=len(history.rows))
             best = finish(prepared, run, module, epoch, reporter)
             return Trained(run=run, best=best)
@@ -96,7 +105,14 @@ def _ignore_hints() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}")
 
 
-def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter) -> tuple[RecogniserTraining, History]:
+def _fit(
+    prepared: Prepared,
+    run: Run,
+    request: StopRequest,
+    more: Sequence[Callback],
+    checkpoint_share: float,
+    reporter: Reporter,
+) -> tuple[RecogniserTraining, History]:
     recipe = prepared.recipe
     clips, seed = prepared.clips, recipe.trainer.seed
     order = EpochOrder(len(clips["train"]), batch_size=recipe.clips.batch_size, seed=seed)
@@ -138,9 +154,14 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
         done=_clips_done(checkpoint, prepared),
     ) as task:
         callbacks: list[Callback] = [history, Progress(task)]
-        callbacks += _selection_callbacks(prepared, run)
+        callbacks += [*_selection_callbacks(prepared, run), *more]
         callbacks.append(
-            LastCheckpoint(run.last_checkpoint, every_minutes=recipe.trainer.checkpoint_minutes, request=request)
+            LastCheckpoint(
+                run.last_checkpoint,
+                every_minutes=recipe.trainer.checkpoint_minutes,
+                request=request,
+                share=checkpoint_share,
+            )
         )
         trainer = _trainer(prepared, run, callbacks)
         batches = clip_loader(readers["train"], order, workers=recipe.clips.workers, pin_memory=_has_gpu(trainer))

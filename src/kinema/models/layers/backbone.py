@@ -63,6 +63,8 @@ class FrameBackbone(nn.Module):
         num_features: Length D of a frame's feature.
         mean: Normalisation that the published weights expect, per channel, of pixels in 0..1.
         std: Like `mean`.
+        classifier: What the layer is called that classifies its features where its weights are published. None: there
+            is none.
         arithmetic: What it computes in when it is frozen.
         ranges: Of "int8": of maps or not -> what `observe` has seen.
 
@@ -73,10 +75,11 @@ class FrameBackbone(nn.Module):
     def __init__(self, name: str, *, cut: str | None = None, maps: bool = False) -> None:
         super().__init__()
         self.name = name if cut is None else f"{name} up to {cut}"
-        self.library, self.body, self.num_features = _build(name)
+        self.library, self.body, self.num_features, classifier = _build(name)
         self._bare_name = name.removeprefix("torchvision/").removeprefix("timm/")
         self.mean, self.std = _published_normalisation(self.library, self._bare_name)
         self.is_cut = cut is not None
+        self.classifier = None if self.is_cut else classifier
         if cut is not None:
             self.body, self.num_features = cut_after(self.body, cut, name=name)
         self.frozen = False
@@ -235,10 +238,11 @@ def _all_digits() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def _build(name: str) -> tuple[str, nn.Module, int]:
+def _build(name: str) -> tuple[str, nn.Module, int, str | None]:
+    """Library, network without its classifier, length of its features, name of the classifier."""
     if name in _OURS:
         ours = _OURS[name]()
-        return "kinema", ours, ours.num_features
+        return "kinema", ours, ours.num_features, None
     import timm
     import torchvision
 
@@ -246,11 +250,13 @@ def _build(name: str) -> tuple[str, nn.Module, int]:
     zoo = torchvision.models.list_models(module=torchvision.models)
     if not name.startswith("timm/") and bare in zoo:
         body = torchvision.models.get_model(bare, weights=None, **_OPTIONS.get(bare, {}))
-        return "torchvision", body, _remove_classifier(body, name)
+        return "torchvision", body, *_remove_classifier(body, name)
     if not name.startswith("torchvision/") and timm.is_model(bare):
         network: Any = timm.create_model(bare, pretrained=False, num_classes=0)
         # What comes out behind a last convolution or linear layer may be wider than the feature map.
-        return "timm", network, getattr(network, "head_hidden_size", None) or network.num_features
+        num_features = getattr(network, "head_hidden_size", None) or network.num_features
+        classifier = network.default_cfg.get("classifier")  # some have several
+        return "timm", network, num_features, classifier if isinstance(classifier, str) else None
     raise ConfigError(f"model.backbone: no image network {name!r}{_nearest(bare, zoo)}")
 
 
@@ -261,19 +267,25 @@ def _nearest(name: str, zoo: list[str]) -> str:
     return suggest(name, [*_OURS, *zoo, *timm.list_models()]).split(" (known")[0]
 
 
-def _remove_classifier(body: nn.Module, name: str) -> int:
-    """Replace torchvision's classifier, under whichever of its names, by the identity up to its last linear layer."""
+def _remove_classifier(body: nn.Module, name: str) -> tuple[int, str]:
+    """Replace torchvision's classifier, under whichever of its names, by the identity up to its last linear layer.
+
+    Returns:
+        Inputs of that layer, and its name.
+    """
     for attribute in ("fc", "classifier", "heads", "head"):
         classifier = getattr(body, attribute, None)
         if isinstance(classifier, nn.Linear):
             setattr(body, attribute, nn.Identity())
-            return classifier.in_features
+            return classifier.in_features, attribute
         if isinstance(classifier, nn.Sequential):
+            names = [name for name, _ in classifier.named_children()]
             *before, last = classifier
             if isinstance(last, nn.Linear):
-                kept = [] if all(isinstance(layer, nn.Dropout) for layer in before) else before
-                setattr(body, attribute, nn.Sequential(*kept))
-                return last.in_features
+                while before and isinstance(before[-1], nn.Dropout):  # heads have their own
+                    before.pop()
+                setattr(body, attribute, nn.Sequential(*before))
+                return last.in_features, f"{attribute}.{names[-1]}"
     raise ConfigError(f"model.backbone: {name!r} does not end in one linear layer; it cannot be a frame backbone")
 
 

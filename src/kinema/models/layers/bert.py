@@ -1,7 +1,8 @@
 """BERT-style pooling: a class token and the features of a clip's moments attend to each other.
 
 Kalfaoglu et al., "Late Temporal Modeling in 3D CNN Architectures with BERT for Action Recognition", ECCV workshops
-2020; the layer is that of Devlin et al., "BERT", NAACL 2019. Deviation: no token is masked in training.
+2020; the layer is that of Devlin et al., "BERT", NAACL 2019. Deviations: no token is masked in training;
+positions begin with a deviation of 1, not 0.02.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class BertPool(nn.Module):
             raise ConfigError(f"model.num_heads: features of {num_inputs} numbers are not shared by {num_heads} heads")
         self.num_features = num_inputs
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, num_inputs))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, num_tokens + 1, num_inputs))
+        # As large as features are, which in BERT are learned beside them and as small: see `layers.transformer`.
+        self.positions = nn.Parameter(torch.randn(1, num_tokens + 1, num_inputs))
         self.norm = nn.LayerNorm(num_inputs, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(

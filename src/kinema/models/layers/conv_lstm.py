@@ -1,8 +1,9 @@
 """An LSTM whose states are maps and whose weights are convolutions.
 
-Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015.
-Deviations: no peephole connections, as in Keras, whose parameters are the same. The convolution of the input has the
-one bias that both convolutions share.
+Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015,
+https://arxiv.org/abs/1506.04214. Deviations: no peephole connections, as in Keras, whose parameters are the same. The
+convolution of the input has the one bias that both convolutions share. Gates are logistic as in the paper, where those
+of Keras 2 are hard sigmoids; the bias of the forget gate begins at random like the others, where Keras begins with 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Long short-term attention: a convolutional LSTM that looks at one part of the frame, and remembers where.
 
-Sudhakaran, Escalera and Lanz, "LSTA: Long Short-Term Attention for Egocentric Action Recognition", CVPR 2019. Names of
-the paper: the attention's memory a, the memory c, the bank of class maps w. Deviations:
+Sudhakaran, Escalera and Lanz, "LSTA: Long Short-Term Attention for Egocentric Action Recognition", CVPR 2019,
+https://arxiv.org/abs/1811.10698. Names of the paper: the attention's memory a, the memory c, the bank of class maps w.
+Deviations:
 
 - A map is pooled with a mixture of the bank's rows, weighted by a softmax over their scores, where the original takes
   the row with the highest: of that choice the weights that couple input and output (w_o) have no gradient. The authors

@@ -1,9 +1,11 @@
 """Perceiver pooling: any number of tokens become one feature.
 
-Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021. Learned queries attend to the
+Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021, https://arxiv.org/abs/2103.03206.
+Learned queries attend to the
 tokens and the Fourier features of their positions; then a class token and the answers attend to each other.
 Deviations: every cross attention has queries of its own, to which what came before is added, and its own weights; the
-classifier sees the class token instead of the mean over queries, wherever there is self-attention.
+classifier sees the class token instead of the mean over queries, wherever there is self-attention; feed-forward layers
+are gated.
 """
 
 from __future__ import annotations

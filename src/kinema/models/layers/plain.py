@@ -20,14 +20,19 @@ class PlainCNN(nn.Sequential):
         channels: Filters of every convolution.
         grid: Height and width of the grid; 1 is the average over the frame.
         hidden: Units of a linear layer over the grid, with dropout of 0.5 before it; None: no such layer.
+        pool_last: The last convolution has a maximum behind it like the others.
     """
 
     convolutions: nn.Sequential
 
-    def __init__(self, channels: Sequence[int], *, grid: int, hidden: int | None = None) -> None:
+    def __init__(
+        self, channels: Sequence[int], *, grid: int, hidden: int | None = None, pool_last: bool = True
+    ) -> None:
         layers: list[nn.Module] = []
         for num_in, num_out in pairwise([3, *channels]):
             layers += [nn.Conv2d(num_in, num_out, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        if not pool_last:
+            layers.pop()
         num_features = channels[-1] * grid * grid
         project = nn.Sequential(nn.Flatten())
         if hidden is not None:

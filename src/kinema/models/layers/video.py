@@ -31,6 +31,8 @@ class ClipBackbone(nn.Module):
         mean: Normalisation that the published weights expect, per channel, of pixels in 0..1.
         std: Like `mean`.
         call: How `body` is called with clips, where it takes them in another form.
+        classifier: What the layer is called that classifies the features, or the maps' mean, where the weights are
+            published. None: there is none.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ClipBackbone(nn.Module):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         call: Callable[[nn.Module, Tensor], Tensor] | None = None,
+        classifier: str | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -56,6 +59,7 @@ class ClipBackbone(nn.Module):
         self.frozen = False
         self._fetch = fetch
         self._call = call
+        self.classifier = classifier
 
     def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B _D *_maps"]:
         return self.body(clips) if self._call is None else self._call(self.body, clips)

@@ -40,5 +40,11 @@ def video_resnet(name: Literal["r2plus1d_18", "r3d_18", "mc3_18"], *, num_blocks
             body.add_module(f"layer{number + 1}", getattr(network, f"layer{number + 1}")[:left])
             num_features = 64 * 2**number
     return ClipBackbone(
-        body, num_features, name=name, fetch=torchvision_fetch(name), mean=KINETICS_MEAN, std=KINETICS_STD
+        body,
+        num_features,
+        name=name,
+        fetch=torchvision_fetch(name),
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        classifier="fc" if num_blocks == 4 * _BLOCKS_PER_LAYER else None,
     )

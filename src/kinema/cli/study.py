@@ -1,0 +1,198 @@
+"""`kinema study`: recipes compared, run by run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.cli.console import JsonOption, Output
+from kinema.types import ConfigError, StoppedBySignal
+from kinema.wording import byte_size, percent
+
+if TYPE_CHECKING:
+    from kinema.studies.jobs import Job
+    from kinema.studies.outcomes import Outcomes, Row
+    from kinema.studies.study import Study
+
+app = typer.Typer(
+    help="Studies: recipes compared over settings, seeds and folds.", no_args_is_help=True, rich_markup_mode=None
+)
+
+File = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A study's file, or a shipped name (kinema studies).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[section.key=value]...", help="Settings of every run, before all that the file says."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="The study's folder; by default runs/studies/NAME.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process of its own.")]
+
+
+@app.command("run")
+def run(file: File, overrides: Overrides = None, jobs: Jobs = 1, out: Out = None, json_file: JsonOption = None) -> None:
+    """Do the runs that are not done yet. What was interrupted goes on where it was; a run that fails stops no other."""
+    from kinema.studies.study import read_study
+
+    study = read_study(file, overrides or [], output=out)
+    if study.file.space:
+        raise ConfigError(f"{study.path}: has a space to search; use kinema sweep {file}")
+    output = Output(json_file)
+    record = run_study(study, output, overrides or [], num=jobs, again=f"kinema study run {file}")
+    output.finish(record)
+    if any(row["failures"] for row in record["rows"]):
+        raise typer.Exit(1)
+
+
+def run_study(study: Study, output: Output, overrides: list[str], *, num: int, again: str) -> dict[str, Any]:
+    """Do a study's runs, print its table, and write its page; the facts that `--json` gives."""
+    from kinema.studies.jobs import Place, jobs_of, write_plan
+    from kinema.studies.running import open_jobs, run_in_processes
+
+    every = jobs_of(study, reporter=output.reporter)
+    place = Place(study.folder)
+    todo = open_jobs(every, place)
+    output.say(f"study: {study.folder}; {len(every)} runs, {len(todo)} of them to be done")
+    write_plan(study.folder, study, overrides, every)
+    if todo:
+        try:
+            run_in_processes(every, place, num=num, reporter=output.reporter, say=output.say)
+        except BaseException:
+            output.say(f"go on with: {again}")
+            raise
+    return show_outcomes(study, every, output)
+
+
+@app.command("show")
+def show(file: File, overrides: Overrides = None, out: Out = None, json_file: JsonOption = None) -> None:
+    """Print the table of a study: all of it that is done."""
+    study, jobs = _there(file, overrides or [], out)
+    output = Output(json_file)
+    output.finish(show_outcomes(study, jobs, output, write=False))
+
+
+@app.command("report")
+def report(file: File, overrides: Overrides = None, out: Out = None, json_file: JsonOption = None) -> None:
+    """Write the page of a study: all of it that is done."""
+    from kinema.studies.outcomes import outcomes_of
+    from kinema.studies.page import write_study_page
+
+    study, jobs = _there(file, overrides or [], out)
+    output = Output(json_file)
+    found = outcomes_of(study, jobs)
+    page = write_study_page(found)
+    output.say(f"report: {page}")
+    output.finish({**found.facts(), "report": page})
+
+
+@app.command("work", hidden=True)
+def work(folder: Path, trials: Annotated[int | None, typer.Option("--trials")] = None) -> None:
+    """Do runs of the study in a folder; started by `kinema study run` and `kinema sweep`."""
+    from kinema.studies.jobs import read_plan
+    from kinema.studies.running import end_with_input
+    from kinema.studies.running import work as do_work
+    from kinema.studies.study import read_study
+    from kinema.studies.sweep import search_on
+
+    Output(None)
+    end_with_input()
+    try:
+        if trials is None:
+            do_work(folder)
+        else:
+            plan = read_plan(folder)
+            search_on(read_study(plan["file"], plan["overrides"], output=folder), num_trials=trials)
+    except StoppedBySignal as stop:
+        raise typer.Exit(128 + stop.signum) from None
+
+
+def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, list[Job]]:
+    """A study with what it was last run with, where nothing else is said."""
+    from kinema.studies.jobs import jobs_of, read_plan
+    from kinema.studies.study import read_study
+
+    study = read_study(file, overrides, output=out)
+    plan = study.folder / "study.json"
+    if not plan.is_file():
+        raise ConfigError(f"{study.folder}: nothing of this study is there; begin with kinema study run {file}")
+    if not overrides:
+        study = read_study(file, read_plan(study.folder)["overrides"], output=out)
+    return study, jobs_of(study)
+
+
+def show_outcomes(study: Study, jobs: list[Job], output: Output, *, write: bool = True) -> dict[str, Any]:
+    """Print what is there of a study; the facts that `--json` gives."""
+    from kinema.studies.outcomes import outcomes_of
+    from kinema.studies.page import write_study_page
+
+    found = outcomes_of(study, jobs)
+    source = study.file.source
+    columns = ["run", "done", *(name for name, _ in _COLUMNS), found.measured_on, "gap", "chance", "majority", "p"]
+    columns += [f"{name} *" for name in source.columns] if source else []
+    rows = []
+    for row in found.rows:
+        of_source = source.rows.get(row.name, (None,) * len(source.columns)) if source else ()
+        rows.append([*_cells(row, found), *("" if value is None else str(value) for value in of_source)])
+    output.table(columns, rows, title=study.file.name)
+    for line in _notes(found):
+        output.say(line)
+    record = found.facts()
+    if write:
+        page = write_study_page(found)
+        output.say(f"report: {page}")
+        record["report"] = page
+    return record
+
+
+_COLUMNS = (
+    ("parameters", "parameters"),
+    ("trained", "trainable"),
+    ("GFLOPs", "gflops"),
+    ("clips/s", "clips_per_s"),
+    ("memory", "memory_bytes"),
+)
+
+
+def _cells(row: Row, found: Outcomes) -> list[str]:
+    costs = []
+    for _, key in _COLUMNS:
+        value = row.cost(key)
+        costs.append(byte_size(value) if value and key == "memory_bytes" else _number(value))
+    train = "" if row.train is None else f" (training {percent(row.train.mean)})"
+    score = "-" if row.score is None else percent(row.score.mean)
+    spread = "" if row.score is None or row.score.std is None else f" ± {100 * row.score.std:.1f}"
+    comparison = found.comparisons.get(row.name)
+    p = "best" if row is found.best else "" if comparison is None else f"{comparison.p_holm:.2g}"
+    failed = f", {len(row.failures)} failed" if row.failures else ""
+    return [
+        row.name,
+        f"{len(row.outcomes)}/{row.num_runs}{failed}",
+        *costs,
+        f"{score}{spread}{train}",
+        percent(row.gap),
+        percent(row.chance),
+        percent(row.majority),
+        p,
+    ]
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _notes(found: Outcomes) -> list[str]:
+    lines = [f"{run}: failed: {why}" for row in found.rows for run, why in row.failures.items()]
+    if found.comparisons:
+        tests = " and ".join(sorted({comparison.test for comparison in found.comparisons.values()}))
+        lines.append(f"p: the best beside each other setting, {tests} over clips, corrected by Holm's method")
+    if found.measured_on == "test":
+        lines.append("measured on the test split: choose none of these settings by it")
+    source = found.study.file.source
+    if source is not None:
+        lines += [f"*: {source.title}", *source.notes]
+    return lines

@@ -1,0 +1,94 @@
+"""Runs of a study done in this process: what is written down, what fails, what is done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.commands import Kinema
+
+from kinema.studies.jobs import Place, jobs_of
+from kinema.studies.outcomes import outcomes_of
+from kinema.studies.page import study_page
+from kinema.studies.running import open_jobs, run_here
+from kinema.studies.study import read_study
+
+RUNS: list[dict[str, Any]] = [
+    {"name": "mean"},
+    {"name": "<lstm>", "overrides": {"model": {"name": "cnn_lstm", "backbone": "tiny", "hidden_size": 8}}},
+    {"name": "broken", "overrides": {"init.weights": "missing.pt"}},
+]
+
+
+def test_a_study_runs_once_and_a_failure_stops_no_other(study_file: Any, tmp_path: Path) -> None:
+    path = study_file(runs=RUNS, source={"title": "theirs", "columns": ["val"], "rows": {"mean": [45]}})
+    study = read_study(str(path), output=tmp_path / "out")
+    jobs, place = jobs_of(study), Place(tmp_path / "out")
+    run_here(jobs, place)
+    assert [job.setting for job in open_jobs(jobs, place)] == ["broken"]
+    assert "missing.pt" in (place.failure(jobs[-1]) or "")
+    record = place.result(jobs[0])
+    assert record is not None
+    assert record["parameters"] > record["gflops"] > 0
+    assert record["clips_per_s"] > 0
+    assert record["memory_bytes"] > 1e8
+    assert record["epochs"] == 2
+    assert (jobs[0].folder / "weights" / "training.json").is_file()
+    assert not (jobs[0].folder / "checkpoints").exists()
+
+    found = outcomes_of(study, jobs)
+    saved = json.loads((jobs[0].folder / "evaluations" / "validation" / "metrics.json").read_text())
+    row = found.rows[0]
+    assert row.score is not None
+    assert row.score.mean == saved["tasks"]["action"]["top1"] == sum(row.right.values()) / 10
+    assert row.gap == pytest.approx(saved["gap"])
+    assert set(found.comparisons) | {found.best.name if found.best else ""} == {"mean", "<lstm>"}
+    page = study_page(found)
+    assert "&lt;lstm&gt;" in page
+    assert "<lstm>" not in page
+    assert "missing.pt" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+    # Another file with one run more: only that one is done.
+    more = [*RUNS[:2], {"name": "longer", "overrides": {"trainer.epochs": 1}}]
+    before = (jobs[0].folder / "metrics.csv").stat().st_mtime_ns
+    changed = read_study(str(study_file(runs=more)), output=tmp_path / "out")
+    again = jobs_of(changed)
+    assert [job.setting for job in open_jobs(again, place)] == ["longer"]
+    run_here(again, place)
+    assert not open_jobs(again, place)
+    assert (jobs[0].folder / "metrics.csv").stat().st_mtime_ns == before
+
+
+def test_crossval_holds_every_group_out(kinema: Kinema) -> None:
+    settings = [
+        "data.num_train_backgrounds=2",
+        "data.num_validation_backgrounds=0",
+        "data.num_test_backgrounds=0",
+        "data.size_px=32",
+        "clips.num_frames=2",
+        "clips.size_px=32",
+        "clips.resize_px=null",
+        "clips.workers=0",
+        "trainer.epochs=1",
+    ]
+    command = ["crossval", "motion/frame_average", "by=group", *settings, "--seeds", "0,1", "--json", "-"]
+    answer = kinema(*command)
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert {"top1_mean", "top1_std", "folds", "pooled_top1", "chance", "majority", "gap"} <= found.keys()
+    assert (found["runs"], found["done"], found["num_clips"]) == (4, 4, 20)
+    accuracies = [fold["top1"] for fold in found["folds"]]
+    assert found["top1_mean"] == pytest.approx(sum(accuracies) / 2)
+    assert found["pooled_top1"] == pytest.approx(found["top1_mean"])  # folds of one size
+    assert found["chance"] == pytest.approx(0.1)
+    assert [seed["seed"] for seed in found["seeds"]] == [0, 1]
+    again = kinema(*command)
+    assert "4 runs, 0 of them to be done" in again.err
+    assert again.json == found
+    training = [json.loads(path.read_text()) for path in Path(found["folder"]).glob("runs/*/weights/training.json")]
+    assert len({tuple(facts["groups"]) for facts in training}) == 2
+    assert all(len(facts["groups"]) == 1 for facts in training)
+    assert all(facts["selected_by"] == "being the last epoch" for facts in training)
