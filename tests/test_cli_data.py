@@ -69,7 +69,7 @@ def test_a_section_is_that_of_a_recipe(tmp_path: Path, monkeypatch: pytest.Monke
         ("ucf", [], None, "NAME: there is no dataset 'ucf'; did you mean 'ucf101'?"),
         ("ucf101", ["fold=2"], None, "'fold=2': expected data.key=value"),
         ("ucf101", ["clips.workers=2"], None, "'clips.workers=2': expected data.key=value"),
-        ("ucf101", ["data.folds=2"], None, "data.folds: unknown key; did you mean 'fold'?"),
+        ("ucf101", ["data.foldd=2"], None, "data.foldd: unknown key; did you mean 'fold'?"),
         ("ucf101", ["data.root=x"], None, "data.root: is given already, as place"),
         ("ucf101", ["data.name=x"], None, "data.name: is given already, as ucf101"),
         ("folder", [], Path("lists"), "--annotations: folder has no separate annotations"),

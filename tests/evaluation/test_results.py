@@ -38,7 +38,7 @@ TRAINED_TWO = replace(
 )
 
 # What is promised to scripts, and what comes beside it.
-TOP = {"split", "tasks", "train_top1", "gap", "num_clips", "num_skipped"}
+TOP = {"split", "tasks", "train_top1", "gap", "gap_unknown", "num_clips", "num_skipped"}
 TASK = {"top1", "top3", "top5", "mean_class", "chance", "majority"}
 ALSO_IN_A_TASK = {"loss", "num_classes", "train_top1", "gap"}
 JOINT = {"top1", "top3", "top5", "chance", "majority", "train_top1", "gap"}
@@ -54,6 +54,7 @@ def test_the_keys_of_one_task() -> None:
     assert (task["chance"], task["majority"], task["num_classes"]) == (0.25, 0.5, 4)
     assert record["train_top1"] == task["train_top1"] == 0.9
     assert record["gap"] == task["gap"] == pytest.approx(0.9 - task["top1"])
+    assert record["gap_unknown"] is None
 
 
 def test_the_keys_of_several_tasks_and_pairs() -> None:

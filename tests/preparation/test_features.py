@@ -220,7 +220,7 @@ def test_too_much_is_not_written_unasked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
-    monkeypatch.setattr("kinema.preparation.features._LARGEST_BYTES", 1000)
+    monkeypatch.setattr("kinema.preparation.features.LARGEST_BYTES", 1000)
     backbone, store = frozen_model().backbone, tmp_path / "store"
     with caplog.at_level(logging.INFO, "kinema"):
         assert frozen_features(backbone, reader(videos), batch_size=3, workers=0) is None
@@ -306,7 +306,7 @@ def test_what_a_prepared_store_lacks_is_kept_in_the_cache(
     assert seen == [3]
     assert again.source == features.source
     assert np.array_equal(again.values(), features.values())
-    monkeypatch.setattr("kinema.preparation.features._LARGEST_BYTES", 10)
+    monkeypatch.setattr("kinema.preparation.features.LARGEST_BYTES", 10)
     shutil.rmtree(cache)
     if named:
         with pytest.raises(DataError, match=r"clips.store: .* lacks features of 1 clips, .* kinema data prepare"):

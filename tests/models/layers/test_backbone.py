@@ -96,7 +96,7 @@ def test_features_are_what_the_classifier_would_have_seen() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_v2_l", "inception_v3"])
 def test_normalisation_is_that_of_torchvisions_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of efficientnet_v2_l alone torchvision's pixels are scaled differently; building it takes seconds.
-    monkeypatch.setattr("kinema.models.layers.backbone._build", lambda _: ("torchvision", torch.nn.Identity(), 1))
+    monkeypatch.setattr("kinema.models.layers.backbone._build", lambda _: ("torchvision", torch.nn.Identity(), 1, None))
     backbone = FrameBackbone(name)
     preset = get_model_weights(name).DEFAULT.transforms()
     assert (backbone.mean, backbone.std) == (tuple(preset.mean), tuple(preset.std))
