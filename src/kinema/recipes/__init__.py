@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.config import parse_yaml
-from kinema.registry import suggest
+from kinema.shipped_files import find_file, names_in
 from kinema.types import ConfigError
 
 _FOLDER = Path(__file__).parent
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """Names of the shipped recipes, such as `motion/cnn_lstm`."""
-    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob("*/*.yaml"))
+    return names_in(_FOLDER, "*/*.yaml")
 
 
 def find(recipe: str) -> Path:
@@ -29,14 +29,7 @@ def find(recipe: str) -> Path:
     Raises:
         ConfigError: There is neither.
     """
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    if recipe in names():
-        return _FOLDER / f"{recipe}.yaml"
-    if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(f"{recipe}: no such file")
-    raise ConfigError(f"{recipe}: no such recipe{suggest(recipe, names())}")
+    return find_file(recipe, _FOLDER, names(), kind="recipe")
 
 
 def read(recipe: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from kinema import recipes
 from kinema.config import apply_overrides, checked, parse_yaml
 from kinema.files import to_yaml
-from kinema.registry import suggest
 from kinema.sections import PositiveInt, Section
+from kinema.shipped_files import find_file, names_in
 from kinema.types import ConfigError
 
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -167,7 +167,7 @@ class Study:
 
 def names() -> list[str]:
     """Names of the shipped studies, such as `epic_phase2_motion`."""
-    return sorted(path.relative_to(_SHIPPED).with_suffix("").as_posix() for path in _SHIPPED.rglob("*.yaml"))
+    return names_in(_SHIPPED, "**/*.yaml")
 
 
 def find(study: str) -> Path:
@@ -179,14 +179,7 @@ def find(study: str) -> Path:
     Raises:
         ConfigError: There is neither.
     """
-    path = Path(study)
-    if path.is_file():
-        return path
-    if study in names():
-        return _SHIPPED / f"{study}.yaml"
-    if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(f"{study}: no such file")
-    raise ConfigError(f"{study}: no such study{suggest(study, names())}")
+    return find_file(study, _SHIPPED, names(), kind="study")
 
 
 def read_study(study: str, overrides: Iterable[str] = (), *, output: Path | None = None) -> Study:
