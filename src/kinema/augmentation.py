@@ -56,7 +56,7 @@ class Augmentation(Section):
     """Smallest area of a random crop, as a share of the whole crop. 1 is no random crop."""
     max_aspect: Annotated[float, Field(ge=1.0, le=10.0)] = 1.0
     """Random crops are up to so many times wider, or higher, than the whole crop (4/3: 1.333). 1 keeps its shape."""
-    multi_scale: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = ()
+    multi_scale: tuple[float, ...] = ()
     """Crops of these shares of the frame's short side ([1, 0.875, 0.75, 0.66]), at a corner or in the centre, in place
     of `min_scale`."""
     rotation_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
@@ -104,7 +104,10 @@ class Augmentation(Section):
     def _possible(self) -> Augmentation:
         for key, is_given in (("min_scale", self.min_scale < 1), ("max_aspect", self.max_aspect > 1)):
             if self.multi_scale and is_given:
-                raise ValueError(f"multi_scale and {key} ({getattr(self, key):g}) are two ways of cutting; {key}=1")
+                value = getattr(self, key)
+                raise ValueError(f"multi_scale and {key} ({value:g}) are two ways of cutting; give {key}=1 beside it")
+        if not all(0 < scale <= 1 for scale in self.multi_scale):
+            raise ValueError(f"multi_scale: {list(self.multi_scale)}: shares of the short side are above 0, up to 1")
         if self.frame_stride is not None and self.frame_stride[0] > self.frame_stride[1]:
             raise ValueError(f"frame_stride: {list(self.frame_stride)}: the smaller number comes first")
         if self.rand_magnitude != _RAND_MAGNITUDE and not self.rand_augment:
@@ -115,8 +118,7 @@ class Augmentation(Section):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Editors offer the presets' names too."""
         keys = handler.resolve_ref_schema(handler(core_schema))
-        keys["properties"]["preset"] = {**keys["properties"]["preset"]}
-        return {"anyOf": [{"enum": list(PRESETS)}, keys], "description": keys.get("description", "")}
+        return {"anyOf": [{"enum": list(PRESETS)}, keys]}
 
     @property
     def colours(self) -> tuple[float, float, float]:
