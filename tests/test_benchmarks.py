@@ -56,7 +56,8 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["loading", "store_study", "features", "training_step", "sequence_length", "memory", "limits"]
+    "name",
+    ["loading", "store_study", "features", "training_step", "sequence_length", "memory", "limits", "augmentation"],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
     found = check(name, tmp_path, data_root)

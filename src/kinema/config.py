@@ -35,6 +35,9 @@ S = TypeVar("S", bound=Section)
 _READING = ("batch_size", "workers", "decoder", "store")
 """Settings of `clips:` that say how clips are read, not what a model is given."""
 
+_NAMED = "clips.augmentation"
+"""Keys and values, or the name of a preset that stands for some; others may be given beside it."""
+
 
 def resolve(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """Check a recipe and fill in every default.
@@ -90,7 +93,7 @@ def resolve_evaluation(
     return cast("DataSection", section), _validated(ClipsSection, merged["clips"], prefix="clips")
 
 
-def section_model(entry: Entry) -> type[Section]:
+def section_model(entry: Entry) -> type[DataSection | ModelSection]:
     """The pydantic model of a `data:` or `model:` section, from the signature of the function that it names.
 
     Raises:
@@ -104,7 +107,7 @@ def section_model(entry: Entry) -> type[Section]:
             raise ConfigError(f"{section}.{parameter.name}: {entry.name} has a parameter of that name; rename it there")
         default = ... if parameter.default is REQUIRED else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.doc))
-    return cast("type[Section]", create_model(entry.name, __base__=base, **fields))
+    return cast("type[DataSection | ModelSection]", create_model(entry.name, __base__=base, **fields))
 
 
 def model_section(values: Mapping[str, Any], *, key: str) -> ModelSection:
@@ -167,6 +170,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         for depth, key in enumerate(keys[:-1]):
             if place.get(key) is None:
                 place[key] = {}
+            if ".".join(keys[: depth + 1]) == _NAMED and isinstance(place[key], str):
+                place[key] = {"preset": place[key]}
             place = place[key]
             if not isinstance(place, dict):
                 raise ConfigError(f"{path}: {'.'.join(keys[: depth + 1])} is a value, it has no keys below it")

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from kinema.augmentation import Augmentation
 from kinema.files import to_yaml
+from kinema.section import PositiveInt, Section, Share, words
 from kinema.types import Fit, Pixels
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: no unknown keys, no change after it was checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes true for 1."""
-        assert info.field_name is not None
-        annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and {bool, Any}.isdisjoint((annotation, *get_args(annotation))):
-            raise ValueError(f"expected {words(annotation)}")
-        return value
-
-    def arguments(self) -> dict[str, Any]:
-        """The keys that a `data:` or `model:` section adds to those that every such section has."""
-        common = (DataSection if isinstance(self, DataSection) else ModelSection).model_fields
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
+__all__ = [
+    "Augmentation",
+    "ClipsSection",
+    "DataSection",
+    "InitSection",
+    "ModelSection",
+    "OptimSection",
+    "Recipe",
+    "RuntimeSection",
+    "Section",
+    "TaskSection",
+    "TrainerSection",
+    "words",
+]
 
 
 class FoldSection(Section):
@@ -74,33 +67,15 @@ class DataSection(Section):
     """Fetch what the root lacks before the first use, as `kinema data download` does. Its licence has to be accepted
     before, there or by KINEMA_ACCEPT_LICENCE=1; KINEMA_MIRROR names another place to fetch from."""
 
+    def arguments(self) -> dict[str, Any]:
+        """The keys that are those of this data set's function."""
+        return _further(self, DataSection)
+
     @field_validator("root", "quarantine")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """A run can be continued and evaluated from any folder."""
         return None if path is None else _absolute(path)
-
-
-class Augmentation(Section):
-    """Random changes of a training clip, the same for all of its frames."""
-
-    views: PositiveInt | None = None
-    """How many random versions of a clip there are; epochs take turns. null: a new one in every epoch. With a frozen
-    backbone, a number lets the features of all versions be computed once."""
-    jitter: bool = True
-    """Draw each frame's time at random inside its own share of the clip, instead of its middle."""
-    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Probability of a horizontal flip. 0 where classes tell left from right."""
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
-    """Smallest area of a random crop, as a share of the whole crop. 1 is no random crop."""
-    colour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Strength of random brightness, contrast and saturation."""
-
-    @property
-    def num_views(self) -> int | None:
-        """Versions of a clip that differ: 1 where nothing is random, None where every epoch has its own."""
-        still = not self.jitter and self.flip == 0 and self.min_scale == 1 and self.colour == 0
-        return 1 if still else self.views
 
 
 class ClipsSection(Section):
@@ -115,7 +90,7 @@ class ClipsSection(Section):
     fit: Fit = "crop"
     """`crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square."""
     augmentation: Augmentation = Augmentation()
-    """Random changes of training clips."""
+    """Random changes of training clips: keys, or the name of a preset."""
     pixels: Pixels | None = None
     """What frames are kept as until they are on the device: `i420` (one plane of brightness and two of colour at half
     the size, as videos hold them) or `rgb`. By default `i420` where `size_px` is even."""
@@ -159,6 +134,10 @@ class ModelSection(Section):
 
     name: str
     """A model: see `kinema models`."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The keys that are those of this model's function."""
+        return _further(self, ModelSection)
 
 
 class InitSection(Section):
@@ -325,27 +304,9 @@ class Recipe(Section):
         return to_yaml(self.to_dict())
 
 
-def words(annotation: Any) -> str:
-    """A type as somebody who writes YAML would say it."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return words(arguments[0])
-    if origin is Literal:
-        return " or ".join(map(str, arguments))
-    if origin in (list, tuple):
-        items = (*arguments, ...) if origin is list else arguments
-        return "[" + ", ".join("..." if item is ... else words(item) for item in items) + "]"
-    if origin is not None and origin is not dict:
-        return " or ".join(words(argument) for argument in arguments)
-    named = {
-        str: "text",
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        Path: "a path",
-        type(None): "null",
-    }
-    return named.get(annotation, "keys and values")
+def _further(section: Section, base: type[Section]) -> dict[str, Any]:
+    """The keys that a section adds to those that every such section has."""
+    return {name: getattr(section, name) for name in type(section).model_fields if name not in base.model_fields}
 
 
 def _source(weights: str) -> str:

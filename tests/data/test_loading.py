@@ -22,6 +22,18 @@ from kinema.types import Clip, Preprocessing
 
 SMALL = Preprocessing(num_frames=3, size_px=24, resize_px=24, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
 STRONG = Augmentation(flip=0.5, min_scale=0.4, colour=0.3)
+EVERYTHING = Augmentation.model_validate(
+    {
+        "frame_stride": [1, 5],
+        "multi_scale": [1, 0.8],
+        "rotation_deg": 20,
+        "hue": 0.1,
+        "grey": 0.5,
+        "blur": 0.5,
+        "erase": 0.5,
+        "rand_augment": 2,
+    }
+)
 NUM_CLIPS = 7
 BROKEN = 2
 
@@ -74,6 +86,7 @@ def assert_same(first: Iterable[Batch], second: Iterable[Batch]) -> None:
         assert one.flip is None or other.flip is None or torch.equal(one.flip, other.flip)
         assert (one.colour is None) == (other.colour is None)
         assert one.colour is None or other.colour is None or torch.equal(one.colour, other.colour)
+        assert one.changes == other.changes
 
 
 # Order
@@ -134,7 +147,7 @@ def test_a_batch_holds_the_clips_and_their_labels(clips: list[Clip]) -> None:
             assert read_number(image) == 100 * (verb + 1) + 10 * noun + 1
 
 
-@pytest.mark.parametrize("augmentation", [None, STRONG])
+@pytest.mark.parametrize("augmentation", [None, STRONG, EVERYTHING])
 def test_the_number_of_workers_changes_nothing(clips: list[Clip], augmentation: Augmentation | None) -> None:
     def batches(workers: int) -> list[Batch]:
         return list(clip_loader(reader(clips, augmentation), positioned(1, epoch=2), workers=workers))
@@ -176,6 +189,26 @@ def test_views_are_a_number_of_versions_that_epochs_take_turns_in(clips: list[Cl
     assert_same(found[0], found[2])
     assert_same(found[1], found[3])
     assert not torch.equal(found[0][0].streams["rgb"], found[1][0].streams["rgb"])
+
+
+def test_what_is_done_on_the_device_is_drawn_with_the_clip(clips: list[Clip]) -> None:
+    found = [next(iter(clip_loader(reader(clips, EVERYTHING), positioned(None, epoch=e), workers=0))) for e in (0, 1)]
+    assert found[0].changes is not None
+    assert len(found[0].changes) == len(found[0]) == 3
+    assert found[0].changes != found[1].changes
+    assert found[0].to(torch.device("meta")).changes == found[0].changes
+    plain = next(iter(clip_loader(reader(clips, STRONG), positioned(None, epoch=0), workers=0)))
+    assert plain.changes is None
+
+
+def test_changes_stay_with_their_clips_where_one_cannot_be_read(clips: list[Clip]) -> None:
+    whole = reader(clips, EVERYTHING)
+    broken = damaged(clips, 1)
+    part = ClipReader(broken.clips, broken.videos, {"rgb": SMALL}, augmentation=EVERYTHING, seed=0)
+    one, other = (next(iter(clip_loader(r, positioned(None, epoch=0), workers=0))) for r in (whole, part))
+    assert other.indices.tolist() == [0, 2]
+    assert one.changes is not None
+    assert other.changes == (one.changes[0], one.changes[2])
 
 
 def test_no_colour_is_drawn_where_none_is_wanted(clips: list[Clip]) -> None:

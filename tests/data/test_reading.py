@@ -157,3 +157,31 @@ def test_a_frame_of_one_colour_keeps_it() -> None:
     frame: Image = np.full((30, 50, 3), (10, 128, 250), dtype=np.uint8)
     found = to_size([frame], Box(top_px=3, left_px=4, height_px=20, width_px=33), 24)
     assert (found == torch.tensor([10, 128, 250], dtype=torch.uint8).view(1, 3, 1, 1)).all()
+
+
+def test_a_random_frame_rate(video: Video) -> None:
+    """Frames of the clip's own stretch, as far apart as drawn; of a clip that is too short what evaluation takes."""
+    stride = Augmentation.model_validate({"preset": "none", "frame_stride": [1, 3], "jitter": True})
+    seen = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = numbers(read_augmented(clip_of(video, 1.0, 3.0), video, SQUASH, augmentation=stride, rng=rng))
+        assert 10 <= found[0] <= found[-1] < 30
+        seen.add(found[1] - found[0])
+        assert len(set(np.diff(found).tolist())) == 1
+    assert seen == {1, 2, 3}
+    short = clip_of(video, 1.0, 1.4)
+    still = stride.model_copy(update={"jitter": False})
+    found = numbers(read_augmented(short, video, SQUASH, augmentation=still, rng=np.random.default_rng(0)))
+    assert found == numbers(read_clip(short, video, SQUASH))
+
+
+def test_multi_scale_and_stretched_crops_are_read(video: Video) -> None:
+    for more in ({"multi_scale": [0.75, 0.5]}, {"min_scale": 0.4, "max_aspect": 1.5}):
+        cut = Augmentation.model_validate({"preset": "none", **more})
+        plans = [
+            plan_clip(clip_of(video), video, SQUASH, augmentation=cut, rng=np.random.default_rng(seed))
+            for seed in range(10)
+        ]
+        assert len({plan.box for plan in plans}) > 5
+        assert len({plan.indices for plan in plans}) == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinema.data.sampling import sample_times_s
+from kinema.data.sampling import sample_times_s, strided_frames
 
 STARTS_S = st.floats(0, 1e5)
 LENGTHS_S = st.floats(1e-3, 1e5)
@@ -66,3 +66,45 @@ def test_the_end_is_never_reached_even_by_rounding() -> None:
 def test_an_empty_clip_is_our_mistake() -> None:
     with pytest.raises(AssertionError):
         sample_times_s(1.0, 1.0, num_frames=2)
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.integers(0, 2**32),
+    st.booleans(),
+)
+def test_strided_frames_are_in_the_clip_and_evenly_apart(
+    first: int, num_there: int, num_frames: int, strides: tuple[int, int], seed: int, random_start: bool
+) -> None:
+    last, (low, high) = first + num_there - 1, sorted(strides)
+    rng = np.random.default_rng(seed)
+    found = strided_frames(first, last, num_frames=num_frames, strides=(low, high), rng=rng, random_start=random_start)
+    if num_there < num_frames:
+        assert found is None
+        return
+    assert found is not None
+    assert len(found) == num_frames
+    assert first <= found[0]
+    assert found[-1] <= last
+    apart = set(np.diff(found).tolist())
+    assert len(apart) <= 1
+    if apart:
+        stride = apart.pop()
+        assert 1 <= stride <= high
+        # Fewer apart than asked for only where the clip is too short, and then as far as it allows.
+        assert stride >= low or (num_frames - 1) * (stride + 1) + 1 > num_there
+    if not random_start:
+        assert abs((found[0] - first) - (last - found[-1])) <= 1
+
+
+def test_every_stride_and_every_start_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    found = [strided_frames(10, 49, num_frames=8, strides=(1, 5), rng=rng) for _ in range(2000)]
+    drawn = [(int(one[1] - one[0]), int(one[0])) for one in found if one is not None]
+    counts = np.bincount([stride for stride, _ in drawn], minlength=6)[1:]
+    assert (abs(counts / 2000 - 0.2) < 0.04).all()
+    assert {start for stride, start in drawn if stride == 5} == set(range(10, 15))
+    assert {start for stride, start in drawn if stride == 1} == set(range(10, 43))

@@ -20,6 +20,7 @@ from tests.videos import numbered_frames, write_video
 
 from kinema.data.decoding import Video, probe
 from kinema.data.device import to_model_input
+from kinema.data.frame_store import Files
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.shards import Store
 from kinema.models.cnn_conv_lstm import cnn_conv_lstm
@@ -27,13 +28,16 @@ from kinema.models.frame_average import frame_average
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import Arithmetic, FrameBackbone
 from kinema.preparation.arithmetic import Look, agreed_arithmetic
-from kinema.preparation.feature_store import FeatureReader
+from kinema.preparation.feature_store import FeatureReader, clip_keys
 from kinema.preparation.features import frozen_features, prepare_features
 from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing
 
 SMALL = Preprocessing(num_frames=3, size_px=32, resize_px=32, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
 THREE_VIEWS = Augmentation(views=3, flip=0.5, min_scale=0.4, colour=0.3)
+CHANGED = Augmentation.model_validate(
+    {"preset": "aggressive", "views": 3, "rand_augment": 1, "blur": 0.5, "frame_stride": [1, 4]}
+)
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def count_computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("augmentation", [None, THREE_VIEWS])
+@pytest.mark.parametrize("augmentation", [None, THREE_VIEWS, CHANGED])
 def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augmentation: Augmentation | None) -> None:
     model, clips = frozen_model(), reader(videos, augmentation)
     features = stored(model, clips)
@@ -97,7 +101,9 @@ def test_features_are_those_of_the_frames(cache: Path, videos: list[Video], augm
         ):
             assert short.indices.tolist() == long.indices.tolist()
             assert short.labels["action"].tolist() == long.labels["action"].tolist()
-            inputs = to_model_input(long.streams, clips.preprocessing, colour=long.colour, flip=long.flip)
+            inputs = to_model_input(
+                long.streams, clips.preprocessing, colour=long.colour, flip=long.flip, changes=long.changes
+            )
             with torch.inference_mode():
                 expected = model.eval().features(inputs["rgb"])
             assert short.features is not None
@@ -123,6 +129,19 @@ def test_a_module_that_takes_maps_gets_stored_maps(cache: Path, videos: list[Vid
         expected = model(to_model_input(long.streams, clips.preprocessing))["action"]
         found = model.classify(short.features.float())["action"]
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "more", [{"hue": 0.1}, {"grey": 0.99}, {"blur": 0.99}, {"erase": 0.99}, {"rotation_deg": 5}, {"rand_augment": 1}]
+)
+def test_features_are_of_one_augmentation(videos: list[Video], more: dict[str, Any]) -> None:
+    """Whatever is changed on the device is in the keys; where nothing is, they are what they always were."""
+    plain = {"views": 2, "flip": 0.5, "min_scale": 1.0}
+    keys = [clip_keys(reader(videos, Augmentation.model_validate({**plain, **m})), Files(None))[0] for m in ({}, more)]
+    assert (keys[0] != keys[1]).any(axis=2).all()
+    weaker = {"rand_augment": 1, "rand_magnitude": 3} if "rand_augment" in more else {k: v / 2 for k, v in more.items()}
+    other = clip_keys(reader(videos, Augmentation.model_validate({**plain, **weaker})), Files(None))[0]
+    assert (other != keys[1]).any()
 
 
 def test_second_time_nothing_is_read(cache: Path, videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,13 +120,19 @@ def test_stored_frames_are_those_that_would_be_decoded(data: Data, tmp_path: Pat
     assert Store.open(tmp_path / "s").damaged() == []
 
 
-@pytest.mark.parametrize("pixels", ["i420", "rgb"])
-def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Path, pixels: str) -> None:
+MORE = {"frame_stride": [1, 3], "multi_scale": [1, 0.8], "rotation_deg": 20, "erase": 0.5, "rand_augment": 1}
+
+
+@pytest.mark.parametrize(("pixels", "more"), [("i420", {}), ("rgb", {}), ("i420", MORE)])
+def test_random_versions_are_those_that_training_reads(
+    data: Data, tmp_path: Path, pixels: str, more: Mapping[str, Any]
+) -> None:
     form = preprocessing(pixels=pixels)
-    augmentation = Augmentation(views=3)
+    augmentation = Augmentation.model_validate({"views": 3, **more})
     settings = settings_of(form, augmentation=augmentation, seed=5)
     stored = data.store(tmp_path / "s", settings)
-    assert stored.num_new == 5 * (1 + 3)
+    if not more:  # some of so few rectangles are drawn twice
+        assert stored.num_new == 5 * (1 + 3)
     source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, seed=5)
     assert source.store is not None
     assert source.store.whole
@@ -143,6 +149,23 @@ def test_random_versions_are_those_that_training_reads(data: Data, tmp_path: Pat
     assert other_seed.store is None or not other_seed.store.whole
     every_epoch = data.source(section(form), form, augmentation=Augmentation(views=None), seed=5)
     assert every_epoch.store is None
+
+
+def test_what_only_the_device_changes_needs_one_version(data: Data, tmp_path: Path) -> None:
+    """Frames that are stored once serve every epoch, and what is drawn for each is what it would be without them."""
+    form = preprocessing()
+    data.store(tmp_path / "s", settings_of(form))
+    augmentation = Augmentation.model_validate("aggressive")
+    source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation, seed=5)
+    assert source.store is not None
+    assert source.store.whole
+    plain = ClipReader(data.clips, data.videos, {"rgb": form}, augmentation=augmentation, seed=5)
+    for epoch in range(3):
+        out = [np.zeros((NUM, *form.frame_shape), dtype=np.uint8) for _ in range(2)]
+        drawn = [reader.read(1, epoch, {"rgb": one}) for reader, one in zip((plain, source), out, strict=True)]
+        assert np.array_equal(out[0], out[1])
+        assert drawn[0] == drawn[1]
+        assert drawn[0].changes is not None
 
 
 def test_more_versions_can_be_added(data: Data, tmp_path: Path) -> None:

@@ -134,9 +134,12 @@ def test_a_plan_makes_nothing(kinema: Callable[..., Done], recipe: Path, tmp_pat
     before = content(tmp_path)
     done = kinema("train", recipe, "output=run", "--dry-run", "--json", "-")
     assert done.code == 0
-    assert content(tmp_path) == before
-    assert not (tmp_path / "run").exists()
+    made = content(tmp_path)
     plan = done.json
+    assert made.pop(plan["picture"]).startswith(b"\x89PNG")
+    assert made == before
+    assert not (tmp_path / "run").exists()
+    assert f"picture of a training batch: {plan['picture']}" in done.stderr
     assert plan["clips"] == {"train": 16, "validation": 4}
     assert plan["skipped"] == {"train": 0, "validation": 0}
     assert plan["classes"] == {"action": 2}
@@ -146,6 +149,14 @@ def test_a_plan_makes_nothing(kinema: Callable[..., Done], recipe: Path, tmp_pat
     assert plan["recipe"]["optim"]["lr"] == 3e-3
     assert kinema("train", recipe, "output=run", "--dry-run").code == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_without_room_for_its_picture(kinema: Callable[..., Done], recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "kinema-dry-run.png").mkdir()
+    done = kinema("train", recipe, "--dry-run", "--json", "-")
+    assert done.code == 0
+    assert done.json["picture"] is None
+    assert "no picture of a training batch: " in done.stderr
 
 
 # What is refused

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.console import JsonOption, Output
-from kinema.types import JOINT, ConfigError
+from kinema.types import JOINT, ConfigError, UserError
 from kinema.wording import percent
 
 if TYPE_CHECKING:
     from kinema.sections import Recipe
     from kinema.training.prepare import Prepared
     from kinema.training.run_folder import Run
+
+_PICTURE = "kinema-dry-run.png"
+"""What `--dry-run` draws, in the folder where it is called: there is no folder of a run yet."""
 
 
 def train(
@@ -28,7 +31,8 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check recipe, data and model; say what would be done.")
+        bool,
+        typer.Option("--dry-run", help="Check recipe, data and model; say what would be done; draw training clips."),
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
@@ -69,7 +73,7 @@ def run_recipe(
     prepared = prepare(recipe, reporter=output.reporter)
     _introduce(prepared, output)
     if dry_run:
-        return _plan(prepared)
+        return {**_plan(prepared), "picture": _picture(prepared, output)}
     was_there = recipe.output is not None and recipe.output.exists()
     run = create_run(recipe) if resume is None else Run(resume)
     try:
@@ -149,6 +153,20 @@ def _introduce(prepared: Prepared, output: Output) -> None:
     for split, clips in prepared.clips.items():
         left_out = len(prepared.skipped[split])
         output.say(f"{split}: {len(clips):,} clips" + (f", {left_out:,} left out" if left_out else ""))
+
+
+def _picture(prepared: Prepared, output: Output) -> str | None:
+    """Where the picture of a training batch is; None where it cannot be had, which is said."""
+    from kinema.report.augmented_batch import draw_batch
+
+    path = Path(_PICTURE)
+    try:
+        path.write_bytes(draw_batch(prepared))
+    except (OSError, UserError) as error:
+        output.say(f"no picture of a training batch: {error}")
+        return None
+    output.say(f"picture of a training batch: {path}")
+    return str(path)
 
 
 def _plan(prepared: Prepared) -> dict[str, Any]:

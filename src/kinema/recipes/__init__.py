@@ -66,6 +66,8 @@ def varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     found = dict(base)
     for key, value in content.items():
         before = found.get(key)
+        if key == "augmentation" and isinstance(before, str):
+            before = {"preset": before}  # keys may be put beside its name
         if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
             value = varied(before, value)
         found[key] = value

@@ -112,7 +112,10 @@ class RecogniserTraining(LightningModule):
         if batch.features is not None:
             assert isinstance(self.model, FrameModel)
             return self.model.classify(batch.features.float())
-        return self.model(to_model_input(batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip))
+        inputs = to_model_input(
+            batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip, changes=batch.changes
+        )
+        return self.model(inputs)
 
     def _count(self, logits: Mapping[str, Tensor], batch: Batch, loss: float) -> None:
         right = {task: values.argmax(dim=1) == batch.labels[task] for task, values in logits.items()}

@@ -23,6 +23,7 @@ from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection, Recipe, TrainerSection
 from kinema.training.optimisers import parameter_groups
+from kinema.training.sides import warn_of_sides
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=reporter)
     for note in dataset.notes:
         log.info("%s", note)
+    warn_of_sides(recipe.clips.augmentation, dataset.classes)
     select = _selection(recipe, dataset)
     # A small clip of the right shape is enough to find out that the model cannot be built: before probing, which can
     # take long.
