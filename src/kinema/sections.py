@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kinema.files import to_yaml
+from kinema.section import PositiveInt, Section, Share
+from kinema.training_sections import OptimSection, SanitySection, TaskSection
 from kinema.types import Fit, Pixels
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: no unknown keys, no change after it was checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes true for 1."""
-        assert info.field_name is not None
-        annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and {bool, Any}.isdisjoint((annotation, *get_args(annotation))):
-            raise ValueError(f"expected {words(annotation)}")
-        return value
-
-    def arguments(self) -> dict[str, Any]:
-        """The keys that a `data:` or `model:` section adds to those that every such section has."""
-        common = (DataSection if isinstance(self, DataSection) else ModelSection).model_fields
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in common}
 
 
 class DataSection(Section):
@@ -78,6 +56,12 @@ class Augmentation(Section):
     """Smallest area of a random crop, as a share of the whole crop. 1 is no random crop."""
     colour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Strength of random brightness, contrast and saturation."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Train on weighted means of two clips each; shares are drawn from a Beta distribution with this as both
+    parameters. 0: no mixup."""
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    """Train on clips with a rectangle of another one in them; the share of its area is drawn likewise. 0: no CutMix.
+    With both, each batch has one of them."""
 
     @property
     def num_views(self) -> int | None:
@@ -193,38 +177,6 @@ class InitSection(Section):
         return self
 
 
-class TaskSection(Section):
-    """What the loss is."""
-
-    label_smoothing: Share = 0.0
-    """Share of the target that is spread over all classes."""
-    weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
-    """Task -> weight of its loss. 1 where not given."""
-
-
-class OptimSection(Section):
-    """The optimiser and its schedule."""
-
-    name: Literal["adamw"] = "adamw"
-    """The optimiser."""
-    lr: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Learning rate at its highest."""
-    backbone_lr_factor: Annotated[float, Field(gt=0.0)] = 1.0
-    """The backbone, which is what `init.freeze: backbone` would freeze, learns at `lr` times this: below 1 where it has
-    weights that it should not lose, and what is behind it has none yet."""
-    stage_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Each stage of the backbone, of those that `init.freeze` counts, learns at this times the rate of the stage behind
-    it; the last one at that of the backbone."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """Decoupled weight decay; norms and biases have none."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` falls to zero, which it would reach one step after the last."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    """Epochs in which the learning rate rises from zero."""
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Largest norm of the gradient; null: no clipping."""
-
-
 class RuntimeSection(Section):
     """How the same is computed faster. What `auto` comes to is printed when training starts."""
 
@@ -254,8 +206,9 @@ class TrainerSection(Section):
     """Passes over the training clips."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random. The same seed on the same machine gives the same weights."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Arithmetic of forward and backward pass; weights, batch norm and the softmax of the loss are fp32. `fp16` needs a
+    GPU. `auto`: bf16 where the device has instructions for it, else fp16 on a GPU and fp32 on a CPU."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     select: Literal["auto", "best", "last"] = "auto"
@@ -267,6 +220,8 @@ class TrainerSection(Section):
     """How the same is computed faster."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     """A checkpoint is also written inside an epoch, this often."""
+    sanity: SanitySection = SanitySection()
+    """When to warn of what goes wrong."""
 
     @model_validator(mode="after")
     def _possible(self) -> TrainerSection:
@@ -303,29 +258,6 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_dict())
-
-
-def words(annotation: Any) -> str:
-    """A type as somebody who writes YAML would say it."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return words(arguments[0])
-    if origin is Literal:
-        return " or ".join(map(str, arguments))
-    if origin in (list, tuple):
-        items = (*arguments, ...) if origin is list else arguments
-        return "[" + ", ".join("..." if item is ... else words(item) for item in items) + "]"
-    if origin is not None and origin is not dict:
-        return " or ".join(words(argument) for argument in arguments)
-    named = {
-        str: "text",
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        Path: "a path",
-        type(None): "null",
-    }
-    return named.get(annotation, "keys and values")
 
 
 def _source(weights: str) -> str:
