@@ -174,6 +174,9 @@ def _fit(prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter)
             batches.close()
             if validation_batches is not None:
                 validation_batches.close()
+    if module.log_variances is not None:
+        learned = zip(module.classes, torch.exp(-module.log_variances.detach()).tolist(), strict=True)
+        log.info("weights that the tasks have learned: %s", ", ".join(f"{task} {share:.3g}" for task, share in learned))
     if module.skipped:
         names = ", ".join(clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
