@@ -34,6 +34,9 @@ S = TypeVar("S", bound=Section)
 _READING = ("batch_size", "workers", "decoder", "store")
 """Settings of `clips:` that say how clips are read, not what a model is given."""
 
+_NAMED = {"clips.augmentation": "preset", "optim.schedule": "name", "task.imbalance": "name"}
+"""Keys and values, or a name that stands for some, and under which key; others may be given beside it."""
+
 
 def resolve(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """Check a recipe and fill in every default.
@@ -89,7 +92,7 @@ def resolve_evaluation(
     return cast("DataSection", section), _validated(ClipsSection, merged["clips"], prefix="clips")
 
 
-def section_model(entry: Entry) -> type[Section]:
+def section_model(entry: Entry) -> type[DataSection | ModelSection]:
     """The pydantic model of a `data:` or `model:` section, from the signature of the function that it names.
 
     Raises:
@@ -103,7 +106,7 @@ def section_model(entry: Entry) -> type[Section]:
             raise ConfigError(f"{section}.{parameter.name}: {entry.name} has a parameter of that name; rename it there")
         default = ... if parameter.default is REQUIRED else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.doc))
-    return cast("type[Section]", create_model(entry.name, __base__=base, **fields))
+    return cast("type[DataSection | ModelSection]", create_model(entry.name, __base__=base, **fields))
 
 
 def model_section(values: Mapping[str, Any], *, key: str) -> ModelSection:
@@ -166,6 +169,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         for depth, key in enumerate(keys[:-1]):
             if place.get(key) is None:
                 place[key] = {}
+            named = _NAMED.get(".".join(keys[: depth + 1]))
+            if named is not None and isinstance(place[key], str):
+                place[key] = {named: place[key]}
             place = place[key]
             if not isinstance(place, dict):
                 raise ConfigError(f"{path}: {'.'.join(keys[: depth + 1])} is a value, it has no keys below it")

@@ -12,6 +12,7 @@ from kinema.registry import suggest
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Keys(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from kinema.augmentation import Augmentation
 from kinema.files import to_yaml
 from kinema.section import PositiveInt, Section, Share
 from kinema.training_sections import OptimSection, SanitySection, TaskSection
@@ -42,34 +43,6 @@ class DataSection(Section):
         return None if path is None else _absolute(path)
 
 
-class Augmentation(Section):
-    """Random changes of a training clip, the same for all of its frames."""
-
-    views: PositiveInt | None = None
-    """How many random versions of a clip there are; epochs take turns. null: a new one in every epoch. With a frozen
-    backbone, a number lets the features of all versions be computed once."""
-    jitter: bool = True
-    """Draw each frame's time at random inside its own share of the clip, instead of its middle."""
-    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Probability of a horizontal flip. 0 where classes tell left from right."""
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
-    """Smallest area of a random crop, as a share of the whole crop. 1 is no random crop."""
-    colour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Strength of random brightness, contrast and saturation."""
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    """Train on weighted means of two clips each; shares are drawn from a Beta distribution with this as both
-    parameters. 0: no mixup."""
-    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
-    """Train on clips with a rectangle of another one in them; the share of its area is drawn likewise. 0: no CutMix.
-    With both, each batch has one of them."""
-
-    @property
-    def num_views(self) -> int | None:
-        """Versions of a clip that differ: 1 where nothing is random, None where every epoch has its own."""
-        still = not self.jitter and self.flip == 0 and self.min_scale == 1 and self.colour == 0
-        return 1 if still else self.views
-
-
 class ClipsSection(Section):
     """How frames are taken from a clip, and how clips are read."""
 
@@ -82,7 +55,7 @@ class ClipsSection(Section):
     fit: Fit = "crop"
     """`crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square."""
     augmentation: Augmentation = Augmentation()
-    """Random changes of training clips."""
+    """Random changes of training clips: keys, or the name of a preset."""
     pixels: Pixels | None = None
     """What frames are kept as until they are on the device: `i420` (one plane of brightness and two of colour at half
     the size, as videos hold them) or `rgb`. By default `i420` where `size_px` is even."""

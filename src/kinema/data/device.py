@@ -1,4 +1,4 @@
-"""What happens to uint8 frames on the device that the model runs on: mirroring and colour changes (training), colour
+"""What happens to uint8 frames on the device that the model runs on: mirroring and other changes (training), colour
 conversion and normalisation.
 
 I420 is converted as FFmpeg, OpenCV and decord do it: the matrix of ITU-R BT.601 in limited range, each pixel with the
@@ -10,12 +10,13 @@ the same planes would give it (swscale works in whole numbers and rounds down).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from kinema.data.changes import Changes, after_colour, before_colour, erase
 from kinema.types import Preprocessing
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -36,6 +37,7 @@ def to_model_input(
     *,
     colour: Float[Tensor, "B 3"] | None = None,
     flip: Bool[Tensor, "B"] | None = None,
+    changes: Sequence[Changes] | None = None,
 ) -> dict[str, Float[Tensor, "B T C H W"]]:
     """Frames as stored, to what a model takes. Everything that runs a model comes through here.
 
@@ -45,9 +47,10 @@ def to_model_input(
         colour: Factors of brightness, contrast and saturation, for training: one of each per clip, the same for all
             of its frames.
         flip: Which clips are to be mirrored.
+        changes: What else is to be changed of each clip.
     """
     return {
-        stream: _normalised(frames, preprocessing[stream], colour=colour, flip=flip)
+        stream: _normalised(frames, preprocessing[stream], colour=colour, flip=flip, changes=changes)
         for stream, frames in streams.items()
     }
 
@@ -64,24 +67,44 @@ def to_rgb(frames: UInt8[Tensor, "*rest"], preprocessing: Preprocessing) -> UInt
 
 
 def _normalised(
-    frames: Tensor, preprocessing: Preprocessing, *, colour: Tensor | None, flip: Tensor | None
+    frames: Tensor,
+    preprocessing: Preprocessing,
+    *,
+    colour: Tensor | None,
+    flip: Tensor | None,
+    changes: Sequence[Changes] | None,
 ) -> Float[Tensor, "B T C H W"]:
     inputs = torch.empty((*frames.shape[:2], *_square(preprocessing)), dtype=torch.float32, device=frames.device)
     mean, std = preprocessing.mean, preprocessing.std
     for rows in _parts(frames, preprocessing):
         part = frames[rows] if flip is None else _flipped(frames[rows], flip[rows], preprocessing)
-        if preprocessing.pixels == "i420" and colour is None:
+        if preprocessing.pixels == "i420" and colour is None and changes is None:
             _convert(part, inputs[rows], mean=mean, std=std)
             continue
         if preprocessing.pixels == "i420":
             _convert(part, inputs[rows], mean=(0.0,) * 3, std=(1.0,) * 3)
         else:
             torch.div(part, 255, out=inputs[rows])
+        own = () if changes is None else changes[rows]
+        _each(inputs[rows], own, before_colour)
         if colour is not None:
             inputs[rows] = change_colour(inputs[rows], colour[rows])
+        _each(inputs[rows], own, after_colour)
         values = inputs[rows]
         values.sub_(values.new_tensor(mean).view(-1, 1, 1)).mul_(1 / values.new_tensor(std).view(-1, 1, 1))
+        for clip, of_clip in zip(values, own, strict=False):
+            erase(clip, of_clip)
     return inputs
+
+
+def _each(
+    clips: Float[Tensor, "B T C H W"], changes: Sequence[Changes], change: Callable[[Tensor, Changes], Tensor]
+) -> None:
+    """Clips are changed one by one, each in its own way."""
+    for frames, of_clip in zip(clips, changes, strict=False):  # there may be no changes
+        changed = change(frames, of_clip)
+        if changed is not frames:
+            frames.copy_(changed)
 
 
 def _parts(frames: Tensor, preprocessing: Preprocessing) -> Iterator[slice]:

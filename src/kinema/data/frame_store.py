@@ -117,14 +117,16 @@ class FrameStore:
     """Clips of a reader that lie ready. Where, and what is drawn for them, is looked up once.
 
     Args:
-        reader: Whose clips; of a number of versions that is known, or of which only flip and colours are drawn anew in
-            every epoch.
+        reader: Whose clips; of a number of versions that is known, or of which only what is done on the device is drawn
+            anew in every epoch.
         stores: Of frames.
         files: The data set's.
     """
 
     def __init__(self, reader: ClipReader, stores: Sequence[Store], files: Files) -> None:
-        self._plan = None if reader.num_views is not None else reader.plan
+        more = reader.augmentation is not None and reader.augmentation.changes_more
+        # What is drawn is kept, where that is little.
+        self._plan = reader.plan if more or reader.num_views is None else None
         self._num_views = reader.num_views or 1
         # Not a list of `Drawn`: there may be hundreds of thousands.
         self._flip = np.zeros((self._num_views, len(reader)), dtype=np.bool_)

@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kinema.data.changes import Changes, draw_changes, draw_colour
 from kinema.data.decoding import Video
 from kinema.data.read_ahead import Drawn, Job, ReadAhead, Reader, ReadHere, start_method
 from kinema.data.reading import ClipPlan, plan_of_view, read_plan
@@ -58,6 +59,7 @@ class Batch:
         indices: (B,) positions in the list of clips.
         colour: (B, 3) factors of brightness, contrast and saturation, in training.
         flip: (B,) which clips are to be mirrored, which is done on the device. None where none is.
+        changes: What else is to be changed of each clip, on the device. None where nothing of that kind is.
         features: (B, T, D) in place of streams, where a frozen backbone has seen the clips before.
         failures: Position -> why that clip could not be read.
         lease: What the frames or features lie on.
@@ -69,6 +71,7 @@ class Batch:
     failures: dict[int, str]
     colour: Float32[Tensor, "B 3"] | None = None
     flip: Bool[Tensor, "B"] | None = None
+    changes: tuple[Changes, ...] | None = None
     features: Float[Tensor, "B T D *map"] | None = None
     lease: Lease | None = field(default=None, repr=False, compare=False)
 
@@ -89,6 +92,7 @@ class Batch:
             failures=self.failures,
             colour=None if self.colour is None else function(self.colour),
             flip=None if self.flip is None else function(self.flip),
+            changes=self.changes,
             features=None if self.features is None else function(self.features),
         )
 
@@ -260,7 +264,6 @@ class ClipReader:
         """
         clip = self.clips[index]
         view = epoch % (self.num_views or epoch + 1)
-        strength = 0.0 if self.augmentation is None else self.augmentation.colour
         plans, drawn = {}, Drawn()
         for stream, preprocessing in self.preprocessing.items():
             # Every stream draws from the same numbers, so that all show the same cut of the same moments.
@@ -273,14 +276,10 @@ class ClipReader:
                 augmentation=self.augmentation,
                 seed=self.seed,
             )
-            flip = plans[stream].flip
-            drawn = Drawn(flip=flip, colour=_draw_colour(rng, strength) if strength > 0 else None)
+            if self.augmentation is not None:
+                changes = draw_changes(self.augmentation, seed=self.seed, view=view, index=index)
+                drawn = Drawn(plans[stream].flip, draw_colour(self.augmentation, rng), changes)
         return plans, drawn
-
-
-def _draw_colour(rng: np.random.Generator, strength: float) -> tuple[float, float, float]:
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).tolist()
-    return brightness, contrast, saturation
 
 
 def stack_labels(clips: Sequence[Clip]) -> dict[str, Int64[Tensor, "B"]]:
@@ -409,6 +408,7 @@ class ClipLoader:
         indices = [job.items[row][0] for row, _ in read]
         colours = [drawn.colour for _, drawn in read if drawn.colour is not None]
         flips = [drawn.flip for _, drawn in read]
+        changes = tuple(drawn.changes for _, drawn in read if drawn.changes is not None)
         features = tensors.pop("features", None)
         return Batch(
             streams=tensors if read else {},
@@ -417,6 +417,7 @@ class ClipLoader:
             failures=failures,
             colour=torch.tensor(colours, dtype=torch.float32) if colours else None,
             flip=torch.tensor(flips) if any(flips) else None,
+            changes=changes or None,
             features=features if read else None,
             lease=lease,
         )

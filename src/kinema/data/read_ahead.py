@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 
+from kinema.data.changes import Changes
 from kinema.data.shared_batches import Layout, Slots
 from kinema.types import Clip, DataError
 
@@ -55,10 +56,12 @@ class Drawn:
     Attributes:
         flip: Whether it is to be mirrored.
         colour: Factors of brightness, contrast and saturation.
+        changes: All else.
     """
 
     flip: bool = False
     colour: tuple[float, float, float] | None = None
+    changes: Changes | None = None
 
 
 class Reader(Protocol):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinema.data.decoding import Video, take_frames
-from kinema.data.geometry import Box, centre_box, random_box
+from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
-from kinema.data.sampling import clip_interval_s, sample_times_s
+from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
@@ -55,15 +55,37 @@ def plan_clip(
     Raises:
         DataError: The clip's times lie outside its video.
     """
-    start_s, stop_s = clip_interval_s(clip, video)
-    jitter = rng if augmentation is not None and augmentation.jitter else None
-    times_s = sample_times_s(start_s, stop_s, num_frames=preprocessing.num_frames, rng=jitter)
-    indices = tuple(video.frames_at(times_s).tolist())
+    indices = tuple(_frames_of(clip, video, preprocessing.num_frames, augmentation, rng).tolist())
     if augmentation is None:
         return ClipPlan(indices=indices, box=centre_box(video.height_px, video.width_px, preprocessing))
     assert rng is not None
-    box = random_box(video.height_px, video.width_px, preprocessing, min_scale=augmentation.min_scale, rng=rng)
+    box = _random_box(video, preprocessing, augmentation, rng)
     return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip))
+
+
+def _frames_of(
+    clip: Clip, video: Video, num_frames: int, augmentation: Augmentation | None, rng: np.random.Generator | None
+) -> NDArray[np.int64]:
+    start_s, stop_s = clip_interval_s(clip, video)
+    if augmentation is not None and augmentation.frame_stride is not None:
+        assert rng is not None
+        first, last = video.frames_at([start_s, np.nextafter(stop_s, -np.inf)]).tolist()
+        strides, random_start = augmentation.frame_stride, augmentation.jitter
+        found = strided_frames(first, last, num_frames=num_frames, strides=strides, rng=rng, random_start=random_start)
+        if found is not None:
+            return found
+    jitter = rng if augmentation is not None and augmentation.jitter else None
+    return video.frames_at(sample_times_s(start_s, stop_s, num_frames=num_frames, rng=jitter))
+
+
+def _random_box(
+    video: Video, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
+) -> Box:
+    size = video.height_px, video.width_px
+    if augmentation.multi_scale:
+        return multi_scale_box(*size, preprocessing, scales=augmentation.multi_scale, rng=rng)
+    scale, aspect = augmentation.min_scale, augmentation.max_aspect
+    return random_box(*size, preprocessing, min_scale=scale, max_aspect=aspect, rng=rng)
 
 
 def plan_of_view(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from kinema.data.video import Video
 from kinema.types import Clip, DataError
@@ -49,3 +49,39 @@ def sample_times_s(
     times_s = start_s + (np.arange(num_frames) + offsets) / num_frames * (stop_s - start_s)
     # Rounding may lift a time that is just under the end onto it.
     return np.minimum(times_s, np.nextafter(stop_s, -np.inf))
+
+
+def strided_frames(
+    first: int,
+    last: int,
+    *,
+    num_frames: int,
+    strides: tuple[int, int],
+    rng: np.random.Generator,
+    random_start: bool = True,
+) -> Int64[np.ndarray, "T"] | None:
+    """Frames of a clip that lie a random number of frames apart.
+
+    The number is drawn from those for which the clip is long enough; where it is too short for all of them it is the
+    largest that fits.
+
+    Args:
+        first: Index of the clip's first frame.
+        last: Index of its last.
+        num_frames: How many to take.
+        strides: The smallest and the largest number.
+        rng: Source of randomness.
+        random_start: Draw where they begin too; otherwise they lie in the middle of the clip.
+
+    Returns:
+        Ascending indices; None where the clip has fewer frames than are to be taken.
+    """
+    num_there = last - first + 1
+    if num_there < num_frames:
+        return None
+    longest = (num_there - 1) // (num_frames - 1) if num_frames > 1 else strides[1]
+    highest = min(strides[1], longest)
+    stride = int(rng.integers(min(strides[0], highest), highest + 1))
+    room = num_there - 1 - (num_frames - 1) * stride
+    start = int(rng.integers(0, room + 1)) if random_start else room // 2
+    return first + start + stride * np.arange(num_frames, dtype=np.int64)

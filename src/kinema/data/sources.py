@@ -178,9 +178,7 @@ def _check_geometry(store: Store, preprocessing: Preprocessing) -> None:
 
 def _is_endless(augmentation: Augmentation | None) -> bool:
     """Whether every epoch takes other frames, or other parts of them."""
-    if augmentation is None or augmentation.num_views is not None:
-        return False
-    return augmentation.jitter or augmentation.min_scale < 1
+    return augmentation is not None and augmentation.num_views is None and augmentation.takes_others
 
 
 def _ready(store: FrameStore, reader: ClipReader) -> ClipReader:

@@ -2,7 +2,7 @@
 
 An entry is what the backbone made of one version of one clip: (T, D), or maps (T, D, h, w). Its key is made of all that
 determines the frames: the file and whether it has changed, which of its frames, what is cut out of them, mirrored or
-not, and the change of colour. The store's settings are all that determines what becomes of frames: the backbone with a
+not, and all other changes. The store's settings are all that determines what becomes of frames: the backbone with a
 digest of its weights, preprocessing, arithmetic. So a new or changed clip costs only itself, and nothing that was
 stored for something else can be taken for it.
 """
@@ -163,6 +163,8 @@ def clip_keys(reader: ClipReader, files: Files) -> tuple[NDArray[np.uint8], dict
                 plan = plans["rgb"]
                 box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
                 facts = [state, [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
+                if drawn.changes is not None:  # without them keys are what they were before there were any
+                    facts.append(drawn.changes.facts)
                 keys[view, index] = np.frombuffer(entry_key(facts), dtype=np.uint8)
         except DataError as error:
             failures[index] = str(error)

@@ -354,7 +354,8 @@ class _Computing:
             colour = None if batch.colour is None else batch.colour[rows]
             flip = None if batch.flip is None else batch.flip[rows]
             streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
-            frames = to_model_input(streams, preprocessing, colour=colour, flip=flip)["rgb"]
+            changes = None if batch.changes is None else batch.changes[rows]
+            frames = to_model_input(streams, preprocessing, colour=colour, flip=flip, changes=changes)["rgb"]
             run = self.backbone.maps if self.form.is_maps else self.backbone
             found.append(run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float().cpu())
         exact = torch.cat(found).numpy()

@@ -73,6 +73,8 @@ def _varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     varied = dict(base)
     for key, value in content.items():
         before = varied.get(key)
+        if key == "augmentation" and isinstance(before, str):
+            before = {"preset": before}  # keys may be put beside its name
         if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
             value = _varied(before, value)
         varied[key] = value

@@ -173,7 +173,11 @@ class RecogniserTraining(LightningModule):
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
         if batch.features is not None:
             return {"features": batch.features.float()}
-        return dict(to_model_input(batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip))
+        return dict(
+            to_model_input(
+                batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip, changes=batch.changes
+            )
+        )
 
     def _mixed(self, batch: Batch) -> tuple[dict[str, Tensor], Mixed | None]:
         augmentation = self.recipe.clips.augmentation

@@ -25,6 +25,7 @@ from kinema.sections import ClipsSection, Recipe, TrainerSection
 from kinema.training.imbalance import sampling_task
 from kinema.training.losses import check_tasks
 from kinema.training.optimisers import parameter_groups
+from kinema.training.sides import warn_of_sides
 from kinema.training.unfreezing import Thaw, thaw_of
 from kinema.training_sections import Plateau
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
@@ -82,6 +83,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=reporter)
     for note in dataset.notes:
         log.info("%s", note)
+    warn_of_sides(recipe.clips.augmentation, dataset.classes)
     select = _selection(recipe, dataset)
     # A small clip of the right shape is enough to find out that the model cannot be built: before probing, which can
     # take long.
