@@ -203,7 +203,7 @@ def _reason(model: nn.Module, inputs: Mapping[str, Tensor], attempt: _Attempt, l
     if float((answers - answers.mean(dim=0)).abs().max()) <= 1e-4 * float(answers.abs().max()):
         return (
             "the model gives all clips the same answer: what they are does not reach it. Look at init.weights, "
-            "init.mean and init.std, and at the frames (kinema data stats RECIPE)"
+            "init.mean and init.std, and at the frames (kinema data stats NAME ROOT)"
         )
     first, half, last = attempt.losses[0], attempt.losses[len(attempt.losses) // 2], attempt.losses[-1]
     if last < _FALLS * half:

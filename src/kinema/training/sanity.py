@@ -172,7 +172,7 @@ _AGAINST_OVERFITTING = (
 )
 _BY_HEART = (
     f"So {_AGAINST_OVERFITTING}; and look whether labels belong to their clips, in both splits (kinema data stats "
-    "RECIPE draws some)"
+    "NAME ROOT draws some)"
 )
 _NOTHING_LEARNED = (
     "kinema train RECIPE --overfit 8 tells whether model and data can be learned at all; if they can, try another "
