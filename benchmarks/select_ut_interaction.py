@@ -24,8 +24,9 @@ from kinema.models.frame_model import FrameModel
 from kinema.preparation.features import frozen_features
 from kinema.sections import Recipe
 from kinema.training.losses import multi_task_loss
-from kinema.training.optimisers import build_optimiser, build_schedule
+from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, prepare
+from kinema.training.schedules import build_schedule
 
 SEEDS = (0, 1, 2)
 FOUR_VERSIONS = "clips.augmentation={views: 4, jitter: true, flip: 0.5, min_scale: 0.7, colour: 0.2}"

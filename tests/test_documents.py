@@ -44,7 +44,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/augmentation.md", "docs/recipes.md", "docs/stores.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/augmentation.md", "docs/recipes.md", "docs/stores.md", "docs/training.md"]
+)
 def test_commands_run_as_written(document: str, workplace: Path) -> None:
     script = "\n".join(blocks(REPOSITORY / document, "sh"))
     assert script.count("kinema ") >= 3

@@ -81,6 +81,12 @@ class Augmentation(Section):
     """Operations of RandAugment that each clip gets. 2 in its paper."""
     rand_magnitude: Annotated[int, Field(ge=0, le=RAND_MAGNITUDES)] = _RAND_MAGNITUDE
     """How strong they are, of 30."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Train on weighted means of two clips each; shares are drawn from a Beta distribution with this as both
+    parameters. 0: no mixup."""
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    """Train on clips with a rectangle of another one in them; the share of its area is drawn likewise. 0: no CutMix.
+    With both, each batch has one of them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, create_model
 from kinema import registry
 from kinema.files import parse_yaml
 from kinema.registry import REQUIRED, Entry, suggest
+from kinema.section import Keys, Section, choices, words
 from kinema.sections import (
     ClipsSection,
     DataSection,
@@ -23,10 +24,8 @@ from kinema.sections import (
     ModelSection,
     OptimSection,
     Recipe,
-    Section,
     TaskSection,
     TrainerSection,
-    words,
 )
 from kinema.types import ConfigError
 
@@ -35,8 +34,8 @@ S = TypeVar("S", bound=Section)
 _READING = ("batch_size", "workers", "decoder", "store")
 """Settings of `clips:` that say how clips are read, not what a model is given."""
 
-_NAMED = "clips.augmentation"
-"""Keys and values, or the name of a preset that stands for some; others may be given beside it."""
+_NAMED = {"clips.augmentation": "preset", "optim.schedule": "name", "task.imbalance": "name"}
+"""Keys and values, or a name that stands for some, and under which key; others may be given beside it."""
 
 
 def resolve(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -170,8 +169,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         for depth, key in enumerate(keys[:-1]):
             if place.get(key) is None:
                 place[key] = {}
-            if ".".join(keys[: depth + 1]) == _NAMED and isinstance(place[key], str):
-                place[key] = {"preset": place[key]}
+            named = _NAMED.get(".".join(keys[: depth + 1]))
+            if named is not None and isinstance(place[key], str):
+                place[key] = {named: place[key]}
             place = place[key]
             if not isinstance(place, dict):
                 raise ConfigError(f"{path}: {'.'.join(keys[: depth + 1])} is a value, it has no keys below it")
@@ -223,12 +223,17 @@ def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str |
     says no more than another one."""
     annotation: Any = model
     names: list[str] = []
-    for part in problem["loc"]:
-        if not (isinstance(annotation, type) and issubclass(annotation, Section) and part in annotation.model_fields):
+    num_known = 0
+    for num_known, part in enumerate([*problem["loc"], None]):  # noqa: B007 - where it ends is what is asked for
+        chosen = next((choice for choice in choices(annotation) if choice.model_fields["name"].default == part), None)
+        if chosen is not None:
+            annotation = chosen
+            continue
+        if not (isinstance(annotation, type) and issubclass(annotation, Keys) and part in annotation.model_fields):
             break
         names.append(part)
-        annotation, values = annotation.model_fields[part].annotation, values.get(part)
-    inside = [str(part) for part in problem["loc"][len(names) :]]
+        annotation, values = _without_null(annotation.model_fields[part].annotation), values.get(part)
+    inside = [str(part) for part in problem["loc"][num_known:]]
     several = get_origin(annotation) in (Union, UnionType) and len(set(get_args(annotation)) - {type(None)}) > 1
     if inside and isinstance(values, Mapping) and several:
         # Of several types, pydantic says why the value is none of them; keys and values were meant as such.
@@ -249,6 +254,13 @@ def _line(model: type[Section], values: Any, problem: Any, prefix: str) -> str |
     message = message[0].lower() + message[1:]
     given = "" if isinstance(problem["input"], Mapping | Section) else f", got {problem['input']!r}"
     return f"{key}: {message}{given}"
+
+
+def _without_null(annotation: Any) -> Any:
+    """Of a section that may be left out, the section."""
+    rest = [part for part in get_args(annotation) if part is not type(None)]
+    is_section = len(rest) == 1 and isinstance(rest[0], type) and issubclass(rest[0], Keys)
+    return rest[0] if is_section else annotation
 
 
 def _copy(value: Any) -> Any:

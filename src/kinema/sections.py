@@ -9,23 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from kinema.augmentation import Augmentation
 from kinema.files import to_yaml
-from kinema.section import PositiveInt, Section, Share, words
+from kinema.section import PositiveInt, Section, Share
+from kinema.training_sections import OptimSection, SanitySection, TaskSection
 from kinema.types import Fit, Pixels
-
-__all__ = [
-    "Augmentation",
-    "ClipsSection",
-    "DataSection",
-    "InitSection",
-    "ModelSection",
-    "OptimSection",
-    "Recipe",
-    "RuntimeSection",
-    "Section",
-    "TaskSection",
-    "TrainerSection",
-    "words",
-]
 
 
 class FoldSection(Section):
@@ -66,10 +52,6 @@ class DataSection(Section):
     download: bool = False
     """Fetch what the root lacks before the first use, as `kinema data download` does. Its licence has to be accepted
     before, there or by KINEMA_ACCEPT_LICENCE=1; KINEMA_MIRROR names another place to fetch from."""
-
-    def arguments(self) -> dict[str, Any]:
-        """The keys that are those of this data set's function."""
-        return _further(self, DataSection)
 
     @field_validator("root", "quarantine")
     @classmethod
@@ -135,10 +117,6 @@ class ModelSection(Section):
     name: str
     """A model: see `kinema models`."""
 
-    def arguments(self) -> dict[str, Any]:
-        """The keys that are those of this model's function."""
-        return _further(self, ModelSection)
-
 
 class InitSection(Section):
     """Where weights come from, and which of them stay as they are. The same for every model."""
@@ -190,38 +168,6 @@ class InitSection(Section):
         return self
 
 
-class TaskSection(Section):
-    """What the loss is."""
-
-    label_smoothing: Share = 0.0
-    """Share of the target that is spread over all classes."""
-    weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
-    """Task -> weight of its loss. 1 where not given."""
-
-
-class OptimSection(Section):
-    """The optimiser and its schedule."""
-
-    name: Literal["adamw"] = "adamw"
-    """The optimiser."""
-    lr: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Learning rate at its highest."""
-    backbone_lr_factor: Annotated[float, Field(gt=0.0)] = 1.0
-    """The backbone, which is what `init.freeze: backbone` would freeze, learns at `lr` times this: below 1 where it has
-    weights that it should not lose, and what is behind it has none yet."""
-    stage_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Each stage of the backbone, of those that `init.freeze` counts, learns at this times the rate of the stage behind
-    it; the last one at that of the backbone."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """Decoupled weight decay; norms and biases have none."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` falls to zero, which it would reach one step after the last."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    """Epochs in which the learning rate rises from zero."""
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Largest norm of the gradient; null: no clipping."""
-
-
 class RuntimeSection(Section):
     """How the same is computed faster. What `auto` comes to is printed when training starts."""
 
@@ -252,9 +198,10 @@ class TrainerSection(Section):
     """Passes over the training clips."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random. The same seed on the same machine gives the same weights."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of forward and backward pass; weights are fp32. `fp16` needs a GPU. On a CPU, convolutions of three
-    dimensions stay in fp32: of their gradients in bf16 not all are right."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Arithmetic of forward and backward pass; weights, batch norm and the softmax of the loss are fp32. `fp16` needs a
+    GPU. `auto`: bf16 where the device has instructions for it, else fp16 on a GPU and fp32 on a CPU. On a CPU,
+    convolutions of three dimensions stay in fp32: of their gradients in bf16 not all are right."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     select: Literal["auto", "best", "last"] = "auto"
@@ -266,6 +213,8 @@ class TrainerSection(Section):
     """How the same is computed faster."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     """A checkpoint is also written inside an epoch, this often."""
+    sanity: SanitySection = SanitySection()
+    """When to warn of what goes wrong."""
 
     @model_validator(mode="after")
     def _possible(self) -> TrainerSection:
@@ -302,11 +251,6 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_dict())
-
-
-def _further(section: Section, base: type[Section]) -> dict[str, Any]:
-    """The keys that a section adds to those that every such section has."""
-    return {name: getattr(section, name) for name in type(section).model_fields if name not in base.model_fields}
 
 
 def _source(weights: str) -> str:

@@ -71,6 +71,18 @@ def test_the_keys_of_several_tasks_and_pairs() -> None:
     assert record["gap"] == record["joint"]["gap"] == pytest.approx(0.7 - record["joint"]["top1"])
 
 
+def test_what_was_trained_on_unequal_classes_has_common_and_rare_ones_apart() -> None:
+    skewed = replace(TRAINED_ONE, class_counts={"action": [1, 60, 9, 20]})
+    record = results(ONE, split="test", training=skewed, pairs={})
+    task = record["tasks"]["action"]
+    assert set(task) == TASK | ALSO_IN_A_TASK | {"head", "middle", "tail", "frequency"}
+    right = ONE.logits["action"].argmax(axis=1) == ONE.labels["action"]
+    assert task["head"] == right[[1, 4, 5]].mean()
+    assert task["tail"] == right[0]
+    assert task["middle"] == right[[2, 3]].mean()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
 def test_it_is_json() -> None:
     record = results(TWO, split="test", training=TRAINED_TWO, pairs={"verb": (("verb0", "verb1"),)})
     assert json.loads(json.dumps(record, allow_nan=False)) == record

@@ -223,7 +223,7 @@ def test_what_is_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "batch norm folded in evaluation; channels last" in describe(model, RuntimeSection(), CPU)
     model.backbone.freeze()
     said = describe(model, RuntimeSection(fold=False, channels_last="off", keep_memory=False), CPU)
-    assert said == "freed memory given back; features in fp32; not compiled"
+    assert said == "freed memory given back; features in fp32; not compiled (trainer.runtime.compile: off)"
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     assert "; threads that wait sleep; not compiled" in describe(small_model(), RuntimeSection(), CPU)
     assert micro_batch(RuntimeSection(), CPU, num_clips=16) == 1

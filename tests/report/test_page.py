@@ -21,7 +21,8 @@ from kinema.data.decoding import probe
 from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
 from kinema.report.markup import counted, duration, element, percent, signed_percent
 from kinema.report.page import write_page
-from kinema.report.record import read_run
+from kinema.report.record import Evaluation, read_run
+from kinema.report.results import frequency_table
 from kinema.training.run_folder import Run
 from kinema.types import DataError, Heads
 
@@ -335,3 +336,19 @@ def test_words() -> None:
 def _metrics(run: Run, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run.evaluations / name / "metrics.json").read_text())
     return content
+
+
+def test_accuracy_on_common_and_rare_classes_is_a_table() -> None:
+    facts = {
+        "head": {"num_classes": 2, "num_clips": 9, "fewest_training_clips": 40, "most_training_clips": 1200},
+        "middle": {"num_classes": 1, "num_clips": 0, "fewest_training_clips": 9, "most_training_clips": 9},
+        "tail": {"num_classes": 2, "num_clips": 4, "fewest_training_clips": 1, "most_training_clips": 3},
+    }
+    skewed = {"split": "test", "tasks": {"action": {"head": 0.9, "middle": None, "tail": 0.25, "frequency": facts}}}
+    even = {"split": "test", "tasks": {"action": {"top1": 0.5}}}
+    found = frequency_table([Evaluation(folder=Path("a"), record=skewed)])
+    assert found is not None
+    text = str(found)
+    for part in ("90.0", "40 to 1,200", "25.0", "1 to 3", "head", "tail"):
+        assert part in text
+    assert frequency_table([Evaluation(folder=Path("a"), record=even)]) is None

@@ -23,9 +23,10 @@ from kinema.sections import OptimSection, Recipe, TaskSection
 from kinema.training import module as module_file
 from kinema.training.losses import multi_task_loss
 from kinema.training.module import RecogniserTraining
-from kinema.training.optimisers import build_optimiser, build_schedule
+from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
+from kinema.training.schedules import build_schedule
 from kinema.training.train import train
 from kinema.types import ConfigError, InputShape, UserError
 
@@ -66,8 +67,8 @@ def test_the_loop_does_what_a_plain_loop_does(recipe: Callable[..., Recipe], mon
     seen = []
     computed = module_file.multi_task_loss
 
-    def watched(*arguments: Any) -> torch.Tensor:
-        loss = computed(*arguments)
+    def watched(*arguments: Any, **named: Any) -> torch.Tensor:
+        loss = computed(*arguments, **named)
         seen.append(loss.item())
         return loss
 
@@ -310,12 +311,14 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(
     made = recipe()
     calls = []
 
-    def loss(*_: Any) -> torch.Tensor:
+    def loss(*_: Any, **__: Any) -> torch.Tensor:
         calls.append(1)
         return torch.tensor(math.nan if len(calls) == 8 else 1.0, requires_grad=True)
 
     monkeypatch.setattr(module_file, "multi_task_loss", loss)
-    with pytest.raises(UserError, match=r"^the loss is nan in epoch 2, batch 2; lower optim\.lr") as raised:
+    with pytest.raises(
+        UserError, match=r"^the loss is nan in epoch 2, batch 2 \(clips .*\); lower optim\.lr"
+    ) as raised:
         train(prepare(made), create_run(made))
     assert "\n" not in str(raised.value)
 

@@ -68,6 +68,8 @@ def run_evaluation(path: Path, overrides: list[str], output: Output, *, split: s
 
 
 def _print(record: Mapping[str, Any], output: Output) -> None:
+    from kinema.evaluation.frequency import GROUPS
+
     rows = dict(record["tasks"])
     if JOINT in record:
         rows[JOINT] = record[JOINT]
@@ -80,7 +82,24 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
     )
     if record["gap_unknown"]:
         output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")
+    by_frequency = [[task, *_groups(values)] for task, values in rows.items() if "frequency" in values]
+    if by_frequency:
+        output.table(
+            ["task", *GROUPS],
+            by_frequency,
+            title="mean class accuracy, by how many training clips a class has",
+        )
     if "pairs" in record:
         output.say(
             f"within pairs that show the same frames in opposite order: {percent(record['pairs'])} (chance 50 %)"
         )
+
+
+def _groups(values: Mapping[str, Any]) -> list[str]:
+    said = []
+    for group, facts in values["frequency"].items():
+        few, many = facts["fewest_training_clips"], facts["most_training_clips"]
+        clips = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+        share = percent(values[group])
+        said.append(f"{share} ({facts['num_classes']:,} with {clips})" if facts["num_classes"] else share)
+    return said

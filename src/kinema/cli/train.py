@@ -34,12 +34,23 @@ def train(
         bool,
         typer.Option("--dry-run", help="Check recipe, data and model; say what would be done; draw training clips."),
     ] = False,
+    overfit: Annotated[
+        int | None,
+        typer.Option(
+            "--overfit",
+            metavar="N",
+            min=2,
+            help="See whether N clips can be learned by heart: if not, model or data are broken. No run is made.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Train a recogniser. The run's folder holds everything: weights, metrics, a page."""
     from kinema import recipes
     from kinema.config import resolve
 
+    if overfit is not None and (resume is not None or dry_run):
+        raise ConfigError(f"--overfit: cannot be used with {'--dry-run' if resume is None else '--resume'}")
     chosen = None
     if resume is not None and recipe is not None and "=" in recipe:  # --resume RUN needs no RECIPE before settings
         from kinema.training.run_folder import Run
@@ -50,6 +61,10 @@ def train(
     elif resume is None:
         raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
     output = Output(json_file)  # not before: it loads what prints tables, which a wrong key need not wait for
+    if overfit is not None:
+        assert chosen is not None
+        output.finish(_overfit(chosen, overfit, output))
+        return
     output.finish(run_recipe(chosen, output, resume=resume, dry_run=dry_run))
 
 
@@ -83,6 +98,21 @@ def run_recipe(
     finally:
         if resume is None:  # a folder that was there before is not ours to remove
             discard_empty_run(run, keep_folder=was_there)
+
+
+def _overfit(recipe: Recipe, num_clips: int, output: Output) -> dict[str, Any]:
+    from kinema.training.overfit import overfit
+    from kinema.training.prepare import prepare
+
+    prepared = prepare(recipe, reporter=output.reporter)
+    _introduce(prepared, output)
+    found = overfit(prepared, num_clips, reporter=output.reporter)
+    classes = ", ".join(f"{num:,} classes of {task}" for task, num in found["classes"].items())
+    output.say(
+        f"{found['clips']:,} clips of {classes} learned by heart in {found['steps']:,} steps: top-1 100 %; model and "
+        "data can be learned"
+    )
+    return {"overfit": found}
 
 
 def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class Batch:
         )
 
 
+_AGAIN = 1_000_001
+"""A clip that comes again in the same epoch is as in another epoch, so many later: which none reaches, and which is
+another version of the clip for any number of versions up to a hundred."""
+
+
 class EpochOrder:
     """Batches of (index, epoch): shuffled by (seed, epoch) in training, in order otherwise.
 
@@ -104,9 +109,19 @@ class EpochOrder:
         num_clips: Clips in the list.
         batch_size: Clips per batch; the last one may be smaller.
         seed: Shuffle with this seed; None keeps the order of the list.
+        draw: Draws the clips of an epoch, as many as there are, in place of shuffling. Needs a seed.
     """
 
-    def __init__(self, num_clips: int, *, batch_size: int, seed: int | None) -> None:
+    def __init__(
+        self,
+        num_clips: int,
+        *,
+        batch_size: int,
+        seed: int | None,
+        draw: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
+    ) -> None:
+        assert draw is None or seed is not None
+        self.draw = draw
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
@@ -123,12 +138,27 @@ class EpochOrder:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.num_clips)
-        if self.seed is not None:
-            np.random.default_rng([self.seed, self._epoch]).shuffle(order)
         epoch, first = self._epoch, self._first_batch
+        epochs = np.full(self.num_clips, epoch)
+        if self.draw is not None:
+            assert self.seed is not None
+            order = self.draw(np.random.default_rng([self.seed, epoch]))
+            epochs += _AGAIN * _times_before(order)
+        elif self.seed is not None:
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
         for number in range(first, len(self)):
-            start = number * self.batch_size
-            yield [(int(index), epoch) for index in order[start : start + self.batch_size]]
+            batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            yield [(int(index), int(at)) for index, at in zip(order[batch], epochs[batch], strict=True)]
+
+
+def _times_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each item has come before, (N,)."""
+    by_item = np.argsort(order, kind="stable")
+    ranks = np.arange(len(order))
+    begins = np.r_[True, np.diff(order[by_item]) > 0] if len(order) else np.zeros(0, dtype=bool)
+    times = np.empty(len(order), dtype=np.int64)
+    times[by_item] = ranks - np.maximum.accumulate(np.where(begins, ranks, 0))
+    return times
 
 
 class Order(Protocol):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kinema.evaluation.baselines import baselines
+from kinema.evaluation.frequency import accuracy_by_frequency
 from kinema.evaluation.metrics import (
     TOP_K,
     accuracy,
@@ -46,6 +47,7 @@ def results(
     tasks = {}
     for task, names in predictions.classes.items():
         tasks[task] = {**task_metrics(predictions, task), **base[task], "num_classes": len(names)}
+        tasks[task] |= accuracy_by_frequency(predictions, task, training.class_counts.get(task, ()))
     record: dict[str, Any] = {"split": split, "tasks": tasks}
     if len(predictions.classes) > 1:
         record[JOINT] = {**_joint_top_k(predictions), **base[JOINT]}

@@ -258,5 +258,29 @@ def _freeze_modules(modules: Iterable[nn.Module]) -> None:
         _stay(module)
 
 
+def hold(part: Backbone, num_stages: int) -> list[Group]:
+    """Freeze the first stages of a backbone one by one, so that each can be let go. What belongs to no stage, class
+    tokens and positions, comes before the first.
+
+    Args:
+        part: Changed in place. Frozen as a whole or not at all, it is frozen by its stages from now on.
+        num_stages: How many.
+
+    Returns:
+        The stages, in order.
+    """
+    groups = stages(part.body)[:num_stages]
+    part.frozen = False
+    _freeze_modules(module for group in groups for _, module in group)
+    return groups
+
+
+def let_go(group: Group) -> None:
+    """Let a stage that was frozen learn, its batch norms' statistics with it."""
+    for _, module in group:
+        module.requires_grad_(True)
+        module.__dict__.pop("train", None)
+
+
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return nn.Module.train(module, False)

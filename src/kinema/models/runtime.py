@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -189,7 +189,8 @@ def describe(model: nn.Module, runtime: RuntimeSection, device: torch.device) ->
     if runtime.fold:
         said.append(f"batch norm folded in {'the frozen backbone and in ' if frozen else ''}evaluation")
     if uses_channels_last(model, runtime, device):
-        said.append("channels last")
+        why = "as set" if runtime.channels_last == "on" else f"its convolutions gain on a {_kind(device)}"
+        said.append(f"channels last ({why})")
     if device.type == "cpu":
         kept = runtime.keep_memory and keep_memory()
         said.append("freed memory kept" if kept else "freed memory given back")
@@ -198,8 +199,37 @@ def describe(model: nn.Module, runtime: RuntimeSection, device: torch.device) ->
     if frozen:
         name, why = arithmetic(runtime, device)
         said.append(f"features in {name}{f' ({why})' if why else ''}")
-    said.append({"off": "not compiled", "on": "compiled", "auto": "compiled where it pays"}[runtime.compile])
+    said.append(
+        {
+            "off": "not compiled (trainer.runtime.compile: off)",
+            "on": "compiled (as set)",
+            "auto": "compiled where it pays",
+        }[runtime.compile]
+    )
     return "; ".join(said)
+
+
+def precision(name: str, device: torch.device) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    """Arithmetic of training: what `trainer.precision` comes to on a device, and why, in words."""
+    has, called = has_bf16(device)
+    kept = "weights, batch norm and the softmax of the loss stay in fp32"
+    if name == "auto" and has:
+        return "bf16", f"{called} has instructions for it; {kept}"
+    if name == "auto" and device.type == "cuda":
+        return "fp16", f"{called} has no instructions for bf16; {kept}, and gradients are scaled"
+    if name == "auto":
+        return "fp32", f"{called} has no instructions for bf16"
+    if name == "bf16":
+        slow = "" if has else f"; {called} has no instructions for it, which makes it slow"
+        return "bf16", f"as set{slow}; {kept}"
+    if name == "fp16":
+        return "fp16", f"as set; {kept}, and gradients are scaled"
+    faster_one = "; bf16 would be faster here: trainer.precision=auto" if has and device.type == "cuda" else ""
+    return "fp32", f"as set{faster_one}"
+
+
+def _kind(device: torch.device) -> str:
+    return "GPU" if device.type == "cuda" else "CPU"
 
 
 def uses_channels_last(model: nn.Module, runtime: RuntimeSection, device: torch.device) -> bool:

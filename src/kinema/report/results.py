@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kinema.evaluation.frequency import GROUPS
 from kinema.evaluation.metrics import main_task
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
 from kinema.report.markup import (
@@ -51,6 +52,7 @@ def results_section(run: RunRecord) -> Markup:
         only_validation,
         _bars(run.evaluations),
         numbers_table(run.evaluations),
+        frequency_table(run.evaluations),
         _pairs(latest),
         skipped,
     )
@@ -79,6 +81,29 @@ def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
             rows.append(row)
     head = ["evaluation", "task", "clips", "skipped", *titles, *(["within pairs"] if with_pairs else [])]
     return table(head, rows, text_columns=(0, 1))
+
+
+def frequency_table(evaluations: Sequence[Evaluation]) -> Markup | None:
+    """Accuracy on classes that were common in training and on those that were rare; None where none were."""
+    rows: list[list[Child]] = []
+    for evaluation in evaluations:
+        for task, values in evaluation.tasks.items():
+            groups: Mapping[str, Mapping[str, int]] = values.get("frequency") or {}
+            if groups:
+                row: list[Child] = [evaluation.name, task]
+                for group, facts in groups.items():
+                    few, many = facts["fewest_training_clips"], facts["most_training_clips"]
+                    row += [percent(values[group]), f"{facts['num_classes']:,}", f"{few:,} to {many:,}"]
+                rows.append(row)
+    if not rows:
+        return None
+    columns = [(group, "classes", "training clips") for group in GROUPS]
+    note = (
+        "Mean class accuracy on the third of the classes with the most training clips (head), on that with the fewest "
+        "(tail), and on those between."
+    )
+    head = ["evaluation", "task", *(title for columns_of_group in columns for title in columns_of_group)]
+    return join(table(head, rows, text_columns=(0, 1)), element("p", note, class_="note"))
 
 
 def curves_section(run: RunRecord) -> Markup:

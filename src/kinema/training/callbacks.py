@@ -237,6 +237,8 @@ class LastCheckpoint(Checkpoint):
         assert isinstance(pl_module, RecogniserTraining)
         if pl_module.batches_done >= pl_module.steps_per_epoch:
             return  # the epoch's end is at hand, with its validation
+        if not pl_module.is_between_steps:
+            return
         if self.request.signum is not None or time.monotonic() - self._saved_at >= self.every_s:
             self._save(trainer)
 
@@ -284,7 +286,7 @@ class Progress(Callback):
         self._total_s += now - self._mark
         self._mark = now
         metrics = pl_module.train_metrics()
-        facts = {"loss": f"{metrics['train/loss']:.3f}", "waiting for clips": f"{self._share():.0%}"}
+        facts = {"loss": f"{metrics['train/loss']:.3f}", "waiting for clips": f"{self.waiting[0]:.0%}"}
         self.task.advance(
             len(batch) + len(batch.failures),
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
@@ -292,8 +294,10 @@ class Progress(Callback):
             **_accuracies(trainer.callback_metrics),
         )
 
-    def _share(self) -> float:
-        return self._waited_s / self._total_s if self._total_s else 0.0
+    @property
+    def waiting(self) -> tuple[float, float]:
+        """Share of the time that was waited for clips, and the time, in seconds."""
+        return (self._waited_s / self._total_s if self._total_s else 0.0), self._total_s
 
 
 def _accuracies(metrics: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -52,7 +52,8 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
     labels = {task: torch.zeros(len(clips), dtype=torch.int64, device=device) for task in prepared.dataset.classes}
     frozen = isinstance(model, FrameModel) and model.backbone.frozen
     share_s = _COMPUTING_SHARE * seconds / (4 if frozen else 2)
-    optimiser = build_optimiser(model, prepared.recipe.optim, fused=False)
+    later = [] if prepared.thaw is None else prepared.thaw.parameters
+    optimiser = build_optimiser(model, prepared.recipe.optim, fused=False, later=later)
 
     def step(answer: Callable[[int], Mapping[str, torch.Tensor]], num: int) -> None:
         optimiser.zero_grad()

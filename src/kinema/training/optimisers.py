@@ -1,13 +1,12 @@
-"""Optimisers and learning-rate schedules, by name."""
+"""Optimisers, by name."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from kinema.models.freezing import backbones, stages
 from kinema.sections import OptimSection
@@ -17,22 +16,43 @@ BACKBONE = "backbone"
 """Name of the parameter groups that learn at a rate of their own."""
 
 
-def build_optimiser(model: nn.Module, optim: OptimSection, *, fused: bool) -> Optimizer:
+def build_optimiser(
+    model: nn.Module,
+    optim: OptimSection,
+    *,
+    fused: bool,
+    later: Iterable[nn.Parameter] = (),
+    beside: Iterable[nn.Parameter] = (),
+) -> Optimizer:
     """An optimiser over every parameter that requires a gradient.
 
     Args:
         model: What is trained.
         optim: Name and settings.
-        fused: One kernel for all parameters. Not possible together with fp16's scaled gradients.
+        fused: One kernel for all parameters, where there is one. Not possible together with fp16's scaled gradients.
+        later: Parameters of the model that require no gradient yet.
+        beside: Parameters that are not of the model: of the loss. They learn at `optim.lr` and do not decay.
 
     Raises:
         ConfigError: A part of the model that is not there, or not trained, has a learning rate of its own.
     """
-    return AdamW(parameter_groups(model, optim), lr=optim.lr, fused=fused)
+    groups = parameter_groups(model, optim, later=later)
+    if outside := list(beside):
+        groups.append({"params": outside, "part": "", "lr": optim.lr, "weight_decay": 0.0})
+    if optim.name == "adam":
+        return Adam(groups, lr=optim.lr, fused=fused)
+    if optim.name == "sgd":
+        momentum = 0.9 if optim.momentum is None else optim.momentum
+        return SGD(groups, lr=optim.lr, momentum=momentum, nesterov=optim.nesterov, fused=fused)
+    if optim.name == "rmsprop":
+        return RMSprop(groups, lr=optim.lr, momentum=optim.momentum or 0.0)
+    return AdamW(groups, lr=optim.lr, fused=fused)
 
 
-def parameter_groups(model: nn.Module, optim: OptimSection) -> list[dict[str, Any]]:
-    """Every parameter that requires a gradient, in one group each, by learning rate and weight decay.
+def parameter_groups(
+    model: nn.Module, optim: OptimSection, *, later: Iterable[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
+    """Every parameter that requires a gradient, or will, in one group each, by learning rate and weight decay.
 
     Norms' weights and all biases (tensors of less than two axes) are not decayed. What is not of the backbone comes
     first; groups of the backbone are called so where it learns at another rate (Howard and Ruder, "Universal Language
@@ -41,10 +61,11 @@ def parameter_groups(model: nn.Module, optim: OptimSection) -> list[dict[str, An
     Raises:
         ConfigError: A part of the model that is not there, or not trained, has a learning rate of its own.
     """
+    waiting = {id(parameter) for parameter in later}
     factors = _factors(model, optim)
     by_rate: dict[tuple[str, float], list[nn.Parameter]] = {("", 1.0): []}
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad or id(parameter) in waiting:
             factor = factors.get(id(parameter))
             by_rate.setdefault(("", 1.0) if factor is None else (BACKBONE, factor), []).append(parameter)
     if factors and not any(part == BACKBONE for part, _ in by_rate):
@@ -83,20 +104,3 @@ def _factors(model: nn.Module, optim: OptimSection) -> dict[int, float]:
 
 def _key(optim: OptimSection) -> str:
     return "optim.backbone_lr_factor" if optim.backbone_lr_factor != 1 else "optim.stage_lr_factor"
-
-
-def build_schedule(optimiser: Optimizer, optim: OptimSection, *, steps_per_epoch: int, num_epochs: int) -> LambdaLR:
-    """Learning rates as shares of the highest, per step: linear warm-up, then `cosine` (zero a step after the last;
-    Loshchilov and Hutter, ICLR 2017, without restarts) or `constant`."""
-    num_steps = steps_per_epoch * num_epochs
-    num_warmup = round(optim.warmup_epochs * steps_per_epoch)
-
-    def share(step: int) -> float:
-        if step < num_warmup:
-            return (step + 1) / (num_warmup + 1)
-        if optim.schedule == "constant":
-            return 1.0
-        progress = (step - num_warmup) / max(1, num_steps - num_warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return LambdaLR(optimiser, share)

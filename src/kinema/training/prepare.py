@@ -22,8 +22,12 @@ from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection, Recipe, TrainerSection
+from kinema.training.imbalance import sampling_task
+from kinema.training.losses import check_tasks
 from kinema.training.optimisers import parameter_groups
 from kinema.training.sides import warn_of_sides
+from kinema.training.unfreezing import Thaw, thaw_of
+from kinema.training_sections import Plateau
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ class Prepared:
         initialisation: Where these came from.
         preprocessing: Stream -> preprocessing.
         select: Which epoch will be kept.
+        thaw: Which stages of the backbone begin to learn later.
     """
 
     recipe: Recipe
@@ -53,12 +58,15 @@ class Prepared:
     initialisation: Initialisation
     preprocessing: Mapping[str, Preprocessing]
     select: str
+    thaw: Thaw | None = None
 
     @property
     def num_parameters(self) -> tuple[int, int]:
-        """All parameters, and those that are trained. Buffers are not parameters."""
+        """All parameters, and those that are trained, sooner or later. Buffers are not parameters."""
         parameters = list(self.model.parameters())
-        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+        later = set() if self.thaw is None else {id(parameter) for parameter in self.thaw.parameters}
+        trained = sum(p.numel() for p in parameters if p.requires_grad or id(p) in later)
+        return sum(p.numel() for p in parameters), trained
 
 
 def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
@@ -88,7 +96,8 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         inputs={"rgb": preprocessing.shape},
     )
     initialisation = initialise(model, recipe.init)
-    parameter_groups(model, recipe.optim)
+    thaw = thaw_of(model, recipe.init, recipe.optim, recipe.trainer)
+    parameter_groups(model, recipe.optim, later=[] if thaw is None else thaw.parameters)
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
@@ -106,6 +115,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         initialisation=initialisation,
         preprocessing={"rgb": preprocessing},
         select=select,
+        thaw=thaw,
     )
 
 
@@ -182,9 +192,16 @@ def _selection(recipe: Recipe, dataset: Dataset) -> str:
         )
     if recipe.trainer.patience is not None and not has_validation:
         raise ConfigError("trainer.patience: needs a validation split; cut one out with data.validation=0.1")
-    for task in recipe.task.weights:
-        if task not in dataset.classes:
-            raise ConfigError(f"task.weights.{task}: no such task; this data set has {', '.join(dataset.classes)}")
+    if isinstance(recipe.optim.schedule, Plateau) and not has_validation:
+        raise ConfigError(
+            "optim.schedule: plateau watches the validation loss; cut a validation split out with data.validation=0.1"
+        )
+    augmentation = recipe.clips.augmentation
+    if recipe.clips.batch_size == 1 and (augmentation.mixup or augmentation.cutmix):
+        key = "mixup" if augmentation.mixup else "cutmix"
+        raise ConfigError(f"clips.augmentation.{key}: mixes clips of a batch, which has one; raise clips.batch_size")
+    check_tasks(recipe.task, dataset.classes)
+    sampling_task(recipe.task.imbalance, dataset.classes)
     log.info(
         "the epoch that is kept: %s",
         "the best on the validation split" if select == "best" else "the last; nothing is selected",

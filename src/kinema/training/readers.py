@@ -60,6 +60,11 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
     if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
         return _said(frames)
     assert backbone is not None
+    if section.augmentation.cutmix:
+        raise ConfigError(
+            "clips.augmentation.cutmix: cuts frames, and what is read are stored features of the frozen backbone; use "
+            "mixup, or clips.store=none"
+        )
     of_features: dict[Split, FeatureReader] = {}
     for split, reader in frames.items():
         features = frozen_features(

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
 from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
-from kinema.models.runtime import compile_for_training, describe, set_up
+from kinema.models.freezing import backbones
+from kinema.models.runtime import compile_for_training, describe, precision, set_up
 from kinema.preparation.feature_store import FeatureReader
 from kinema.progress import SILENT, Reporter
 from kinema.sections import ClipsSection
@@ -32,10 +33,12 @@ from kinema.training.callbacks import (
     stop_request,
 )
 from kinema.training.finish import finish
+from kinema.training.imbalance import draw_of
 from kinema.training.module import RecogniserTraining, TrainingBatches
 from kinema.training.prepare import Prepared, compute_device
 from kinema.training.readers import readers_of
 from kinema.training.run_folder import Run
+from kinema.training.sanity import Sanity, WatchFeatures, look_before
 from kinema.training.tensorboard import EventFile
 from kinema.types import DataError, StoppedBySignal, fingerprint
 
@@ -115,7 +118,12 @@ def _fit(
 ) -> tuple[RecogniserTraining, History]:
     recipe = prepared.recipe
     clips, seed = prepared.clips, recipe.trainer.seed
-    order = EpochOrder(len(clips["train"]), batch_size=recipe.clips.batch_size, seed=seed)
+    order = EpochOrder(
+        len(clips["train"]),
+        batch_size=recipe.clips.batch_size,
+        seed=seed,
+        draw=draw_of(clips["train"], recipe.task.imbalance, prepared.dataset.classes),
+    )
     validation = clips.get("validation", [])
     module = RecogniserTraining(
         prepared.model,
@@ -125,6 +133,8 @@ def _fit(
         validation_clips=list(validation),
         steps_per_epoch=len(order),
         clips_fingerprint=_clips_fingerprint(prepared),
+        training_clips=clips["train"],
+        thaw=prepared.thaw,
     )
     history = History(run.folder / "metrics.csv")
     checkpoint = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.is_file() else None
@@ -138,6 +148,8 @@ def _fit(
         return module, history
     device = compute_device(recipe.trainer)
     set_up(prepared.model, recipe.trainer.runtime, device)
+    module.precision, why = precision(recipe.trainer.precision, device)
+    log.info("precision: %s on %s (%s)", module.precision, device.type, why)
     log.info("computing: %s", describe(prepared.model, recipe.trainer.runtime, device))
     readers = readers_of(prepared, None if checkpoint is None else checkpoint["epoch_state"], reporter)
     module.sources = {split: reader.source for split, reader in readers.items()}
@@ -153,7 +165,12 @@ def _fit(
         unit="clips",
         done=_clips_done(checkpoint, prepared),
     ) as task:
-        callbacks: list[Callback] = [history, Progress(task)]
+        progress = Progress(task)
+        callbacks: list[Callback] = [history, progress, Sanity(prepared, progress)]
+        if checkpoint is None:
+            look_before(prepared, readers["train"] if isinstance(readers["train"], FeatureReader) else None)
+            if module.reads == "frames" and recipe.init.weights is not None and not module.compiled:
+                callbacks.append(WatchFeatures(backbones(prepared.model)))
         callbacks += [*_selection_callbacks(prepared, run), *more]
         callbacks.append(
             LastCheckpoint(
@@ -178,6 +195,9 @@ def _fit(
             batches.close()
             if validation_batches is not None:
                 validation_batches.close()
+    if module.log_variances is not None:
+        learned = zip(module.classes, torch.exp(-module.log_variances.detach()).tolist(), strict=True)
+        log.info("weights that the tasks have learned: %s", ", ".join(f"{task} {share:.3g}" for task, share in learned))
     if module.skipped:
         names = ", ".join(clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
@@ -199,11 +219,13 @@ def _clips_fingerprint(prepared: Prepared) -> str:
 
 def _trainer(prepared: Prepared, run: Run, callbacks: list[Callback]) -> Trainer:
     section = prepared.recipe.trainer
+    device = compute_device(section)
     return Trainer(
         max_epochs=section.epochs,
-        accelerator="gpu" if compute_device(section).type == "cuda" else "cpu",  # "auto" may mean Apple's as well
+        accumulate_grad_batches=prepared.recipe.optim.accumulate,
+        accelerator="gpu" if device.type == "cuda" else "cpu",  # "auto" may mean Apple's as well
         devices=1,
-        precision=_PRECISION[section.precision],
+        precision=_PRECISION[precision(section.precision, device)[0]],
         gradient_clip_val=prepared.recipe.optim.clip_norm,
         logger=EventFile(run.folder / "tensorboard"),
         callbacks=callbacks,
@@ -259,7 +281,8 @@ def _compile(prepared: Prepared, reads: str, num_steps: int, checkpoint: Mapping
         shape = preprocessing.shape
         size = (num_clips, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
         inputs[stream] = torch.randn(size, generator=generator).to(device)
-    autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.trainer.precision)
+    name, _ = precision(recipe.trainer.precision, device)
+    autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
     return compile_for_training(prepared.model.to(device), runtime, inputs, num_steps=num_steps, autocast=autocast)
 
 
@@ -302,7 +325,11 @@ def _restore(module: RecogniserTraining, history: History, checkpoint: dict[str,
 def _load_selected(module: RecogniserTraining, run: Run, select: str, *, last_epoch: int) -> int:
     """Put the kept epoch's weights into the module; its number, from 1."""
     if select == "last":
+        module.swap_average()
         return last_epoch
     checkpoint = read_checkpoint(run.best_checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
+    if module.average is not None:
+        module.average.load_state_dict(checkpoint["average"])
+        module.swap_average()
     return int(checkpoint["epoch"]) + 1

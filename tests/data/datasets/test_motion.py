@@ -280,6 +280,7 @@ def test_a_recipe_takes_its_arguments() -> None:
         "size_px": 96,
         "seed": 0,
         "tasks": ("verb", "noun"),
+        "imbalance": 1.0,
     }
 
 
@@ -313,3 +314,19 @@ def test_clips_file_lists_every_video(tmp_path: Path) -> None:
         duration_s = int(row["num_frames"]) / int(row["fps"])
         assert float(row["start_s"]) == 0
         assert duration_s - 1e-6 < float(row["stop_s"]) <= duration_s
+
+
+def test_training_clips_can_be_skewed(tmp_path: Path) -> None:
+    even = motion(tmp_path, num_train_backgrounds=12, num_validation_backgrounds=1, num_test_backgrounds=1)
+    skewed = motion(
+        tmp_path, num_train_backgrounds=12, num_validation_backgrounds=1, num_test_backgrounds=1, imbalance=10
+    )
+    counts = sorted(Counter(clip.labels["action"] for clip in skewed.splits["train"]).values(), reverse=True)
+    assert counts == [round(12 * 10 ** (-rank / 9)) for rank in range(10)]
+    assert {c.clip_id for c in skewed.splits["train"]} < {c.clip_id for c in even.splits["train"]}
+    assert skewed.splits["test"] == even.splits["test"]
+    assert skewed.splits["validation"] == even.splits["validation"]
+    with pytest.raises(ConfigError, match=r"^data\.imbalance: the commonest class has 12 clips"):
+        motion(tmp_path, num_train_backgrounds=12, num_validation_backgrounds=1, num_test_backgrounds=1, imbalance=13)
+    with pytest.raises(ConfigError, match=r"^data\.imbalance: has to be at least 1"):
+        motion(tmp_path, imbalance=0.5)

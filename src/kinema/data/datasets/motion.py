@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from kinema.data.cache import cache_folder
 from kinema.data.motion_scenes import CLIPS_FILE, NOUNS, PAIRS, VERBS, Plan, write
 from kinema.registry import register_dataset
@@ -25,6 +27,7 @@ def motion(
     size_px: int = 72,
     seed: int = 0,
     tasks: tuple[Literal["verb", "noun"], ...] = ("verb",),
+    imbalance: float = 1.0,
 ) -> Dataset:
     """Generated videos of shapes that move; verbs come in pairs that only the order of the frames tells apart.
 
@@ -40,6 +43,8 @@ def motion(
         size_px: Height and width of the videos, even.
         seed: Of everything random; the same seed gives the same videos.
         tasks: What is to be recognised: the motion (`verb`), the shape (`noun`) or both.
+        imbalance: How many times as many training clips the commonest class of the first task has as the rarest; those
+            between fall exponentially, in an order that `seed` draws. 1: all have the same. The other splits stay even.
 
     Raises:
         ConfigError: An argument is impossible.
@@ -51,10 +56,14 @@ def motion(
         "test": num_test_backgrounds,
     }
     _check(sizes, size_px, seed, tasks)
+    if imbalance < 1:
+        raise ConfigError(f"data.imbalance: has to be at least 1, got {imbalance:g}")
     folder = write(Plan(num_backgrounds=sizes, size_px=size_px, seed=seed), root or cache_folder() / "motion")
 
     names: dict[str, str] = {task: task if len(tasks) > 1 else "action" for task in tasks}
     clips = _read(folder, names, num_clips=len(VERBS) * sum(sizes.values()))
+    if imbalance > 1:
+        clips["train"] = _skewed(clips["train"], names[tasks[0]], imbalance=imbalance, seed=seed)
     return Dataset(
         classes={name: _CLASSES[task] for task, name in names.items()},
         splits={split: tuple(of_split) for split, of_split in clips.items() if of_split},
@@ -62,6 +71,30 @@ def motion(
         pairs={names["verb"]: PAIRS} if "verb" in names else {},
         notes=(f"generated from seed {seed}, in {folder}",),
     )
+
+
+def _skewed(clips: list[Clip], task: str, *, imbalance: float, seed: int) -> list[Clip]:
+    """Clips of a task's classes in numbers that fall exponentially (Cao et al., "Learning Imbalanced Datasets with
+    Label-Distribution-Aware Margin Loss", NeurIPS 2019, section 4.1), those of a class drawn at random.
+
+    Raises:
+        ConfigError: Nothing would be left of the rarest.
+    """
+    rng = np.random.default_rng([seed, 1])
+    of_class: dict[int, list[int]] = {}
+    for index, clip in enumerate(clips):
+        of_class.setdefault(clip.labels[task], []).append(index)
+    most = max(map(len, of_class.values()))
+    if most < imbalance:
+        raise ConfigError(
+            f"data.imbalance: the commonest class has {most} clips, and the rarest would have less than one; take at "
+            f"most {most}, or raise data.num_train_backgrounds"
+        )
+    kept: list[int] = []
+    for rank, label in enumerate(rng.permutation(sorted(of_class)).tolist()):
+        number = round(most * imbalance ** (-rank / (len(of_class) - 1)))
+        kept += rng.permutation(of_class[label])[:number].tolist()
+    return [clips[index] for index in sorted(kept)]
 
 
 def _check(sizes: dict[Split, int], size_px: int, seed: int, tasks: tuple[str, ...]) -> None:

@@ -76,6 +76,11 @@ class ClipBackbone(nn.Module):
             self.body.eval()
         return self
 
+    @property
+    def is_published(self) -> bool:
+        """Whether there are published weights of this network."""
+        return self._fetch is not None
+
     def published_weights(self) -> dict[str, Tensor]:
         """State dictionary that is published for this network.
 
