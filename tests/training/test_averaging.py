@@ -154,14 +154,14 @@ def test_a_run_lets_go_of_its_stages(
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("overrides", "message"),
     [
         (["optim.unfreeze={}"], r"^optim\.unfreeze: no stage of a backbone is frozen"),
         (["optim.unfreeze={first_epoch: 9}"], r"^optim\.unfreeze\.first_epoch: 9 is behind the last epoch"),
     ],
 )
 def test_unfreezing_without_an_effect_is_refused(
-    recipe: Callable[..., Recipe], settings: list[str], message: str
+    recipe: Callable[..., Recipe], overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        prepare(recipe(*settings))
+        prepare(recipe(*overrides))

@@ -316,7 +316,11 @@ def label_agreement(
     same = labels[:, None] == labels[None, :]
     chances = ((same & others).sum(axis=1)[usable]) / others.sum(axis=1)[usable]
     share = float((labels[nearest] == labels[usable]).mean())
-    return share, float(chances.mean()), float(np.sqrt((chances * (1 - chances)).sum()) / usable.sum())
+    # Two clips that are each other's nearest agree both or neither: one event, that counts twice.
+    pairs = np.sort(np.stack([np.flatnonzero(usable), nearest]), axis=0)
+    _, first, times = np.unique(pairs, axis=1, return_index=True, return_counts=True)
+    variances = (chances * (1 - chances))[first]
+    return share, float(chances.mean()), float(np.sqrt((times**2 * variances).sum()) / usable.sum())
 
 
 class WatchFeatures(Callback):
