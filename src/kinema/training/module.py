@@ -22,6 +22,8 @@ from kinema.models.layers.int8 import Ranges
 from kinema.sections import Recipe
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser, build_schedule
+from kinema.training.stand_in import still_batch_norm
+from kinema.training.team import Team
 from kinema.types import JOINT, Clip, DataError, Heads, Preprocessing, UserError
 
 
@@ -39,6 +41,7 @@ class RecogniserTraining(LightningModule):
         validation_clips: What the validation batches' indices point into.
         steps_per_epoch: Batches in an epoch.
         clips_fingerprint: Differs for other clips; part of a checkpoint.
+        team: The processes that train together, each on its part of every batch.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class RecogniserTraining(LightningModule):
         validation_clips: list[Clip],
         steps_per_epoch: int,
         clips_fingerprint: str,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,6 +64,9 @@ class RecogniserTraining(LightningModule):
         self.validation_clips = validation_clips
         self.steps_per_epoch = steps_per_epoch
         self.clips_fingerprint = clips_fingerprint
+        self.team = team or Team()
+        self.stand_in: Batch | None = None  # for a part of a batch that has no clip, where there are several processes
+        self.num_read = 0  # clips of the last batch, of all processes, with those that could not be read
         self.reads = "frames"  # or "features", of a frozen backbone
         self.stored_as: str | None = None  # type of the stored features
         self.sources: dict[str, str | None] = {}  # split -> fingerprint of what stands for its videos
@@ -72,6 +79,7 @@ class RecogniserTraining(LightningModule):
         self.skipped: Counter[int] = Counter()  # training clip -> epochs in which it could not be read
         self.best: tuple[float, float] | None = None  # validation accuracy and negative loss
         self._collector = Collector()
+        self._has_gradient = True  # of the last batch
 
     # Training
 
@@ -86,27 +94,54 @@ class RecogniserTraining(LightningModule):
             self.sums = {"loss": 0.0, "clips": 0.0, **{f"right_{name}": 0.0 for name in self._accuracy_names()}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        sequence = np.random.SeedSequence([self.recipe.trainer.seed, self.current_epoch, self.batches_done])
+        place = [self.recipe.trainer.seed, self.current_epoch, self.batches_done]
+        sequence = np.random.SeedSequence([*place, self.team.rank] if self.team.rank else place)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.batches_done += 1
-        self.skipped.update(batch.failures.keys())
-        if not len(batch):
+        logits, loss = self._loss(batch)
+        counts = self.team.sum(self._counts(logits, batch, loss))
+        failures = batch.failures
+        if counts["failures"] and self.team.size > 1:
+            failures = {index: why for part in self.team.gather(failures) for index, why in part.items()}
+        self.skipped.update(failures.keys())
+        self.num_read = int(counts["clips"] + counts["failures"])
+        self._has_gradient = counts["clips"] > 0
+        if not counts["clips"]:
             if self.batches_done == self.steps_per_epoch and not self.sums["clips"]:
-                reason = next(iter(batch.failures.values()))
+                reason = next(iter(failures.values()))
                 raise DataError(f"no training clip could be read in epoch {self.current_epoch + 1}; the last: {reason}")
-            return None
-        logits = self._logits(batch)
-        loss = multi_task_loss(logits, batch.labels, self.recipe.task)
-        value = loss.item()
+            return None if loss is None else loss * 0.0
+        value = counts["loss"] / counts["clips"]
         if not np.isfinite(value):
             raise UserError(
                 f"the loss is {value} in epoch {self.current_epoch + 1}, batch {self.batches_done}; "
                 "lower optim.lr, or use trainer.precision=fp32"
             )
-        self._count(logits, batch, value)
-        return loss
+        for name in self.sums:
+            self.sums[name] += counts[name]
+        if self.team.size == 1:
+            return loss
+        # Gradients are averaged over processes, and the loss is the mean over the clips of all of them.
+        assert loss is not None
+        return loss * (len(batch) * self.team.size / counts["clips"])
+
+    def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Logits, and the mean loss of the clips of a batch. Every process has to take part in every step, with a
+        stand-in where it has no clip."""
+        if len(batch):
+            logits = self._logits(batch)
+            return logits, multi_task_loss(logits, batch.labels, self.recipe.task)
+        if self.stand_in is None:
+            return {}, None
+        stand_in = self.stand_in.to(self.device)
+        with still_batch_norm(self.model):
+            return {}, multi_task_loss(self._logits(stand_in), stand_in.labels, self.recipe.task)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.team.size > 1 and not self._has_gradient:
+            optimizer.zero_grad()  # no clip of the batch could be read: as with one process, nothing is learnt
 
     def _logits(self, batch: Batch) -> dict[str, Tensor]:
         if batch.features is not None:
@@ -114,14 +149,18 @@ class RecogniserTraining(LightningModule):
             return self.model.classify(batch.features.float())
         return self.model(to_model_input(batch.streams, self.preprocessing, colour=batch.colour, flip=batch.flip))
 
-    def _count(self, logits: Mapping[str, Tensor], batch: Batch, loss: float) -> None:
+    def _counts(self, logits: Mapping[str, Tensor], batch: Batch, loss: Tensor | None) -> dict[str, float]:
+        """What is summed over processes and batches, and the clips that could not be read."""
         right = {task: values.argmax(dim=1) == batch.labels[task] for task, values in logits.items()}
         if len(right) > 1:
             right[JOINT] = torch.stack(list(right.values())).all(dim=0)
-        self.sums["loss"] += loss * len(batch)
-        self.sums["clips"] += len(batch)
-        for name, hits in right.items():
-            self.sums[f"right_{name}"] += float(hits.sum())
+        num_clips = len(batch)
+        return {
+            "loss": 0.0 if loss is None or not num_clips else loss.item() * num_clips,
+            "clips": num_clips,
+            **{f"right_{name}": float(right[name].sum()) if right else 0.0 for name in self._accuracy_names()},
+            "failures": len(batch.failures),
+        }
 
     def _accuracy_names(self) -> list[str]:
         return [*self.classes, JOINT] if len(self.classes) > 1 else list(self.classes)
@@ -141,12 +180,15 @@ class RecogniserTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch):
+            if self.stand_in is not None:
+                self._logits(self.stand_in.to(self.device))  # the others wait for this process, where all share weights
             self._collector.add(batch, {})
             return
         self._collector.add(batch, self._logits(batch))
 
     def on_validation_epoch_end(self) -> None:
-        predictions = self._collector.predictions(self.validation_clips, self.classes, {})
+        collector = Collector.merged(self.team.gather(self._collector)) if self.team.size > 1 else self._collector
+        predictions = collector.predictions(self.validation_clips, self.classes, {})
         if not predictions.clips:
             reason = next(iter(predictions.skipped.values()))
             raise DataError(f"none of the {len(predictions.skipped)} validation clips can be read; the first: {reason}")
