@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from tests.training.processes import Commands, at
 from tests.training.runs import position, result, rows
 
 from kinema.sections import Recipe
-from kinema.training import launch
+from kinema.training import follow, launch
 from kinema.training.callbacks import Progress
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import prepare
@@ -46,6 +49,53 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> tuple[list[floa
     return seen, trained.run
 
 
+class Forked:
+    """A follower that is forked from this process, which has loaded all of torch already: a new one takes longer for
+    that than for what is tested."""
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        self._code: int | None = None
+        self._pid = os.fork()
+        if not self._pid:
+            sys.argv = command[2:]
+            try:
+                follow.main()
+            finally:
+                os._exit(3)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self, timeout: float = 60.0) -> int:
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("follow", timeout)
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
+    """Followers are forked, and are here."""
+    found: list[Forked] = []
+
+    def start(command: list[str], **named: Any) -> Forked:
+        found.append(Forked(command, **named))
+        return found[-1]
+
+    names = {"DEVNULL": subprocess.DEVNULL, "TimeoutExpired": subprocess.TimeoutExpired}
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=start, **names))
+    return found
+
+
 @pytest.fixture(scope="module")
 def memory() -> dict[str, Any]:
     return {}
@@ -62,6 +112,7 @@ def one(
     return found
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp_stage2", "fsdp_stage3"])
 def test_two_processes_train_as_one(
     recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, one: tuple[list[float], Run], strategy: str
@@ -125,6 +176,7 @@ def test_a_run_goes_on_over_other_processes(commands: Commands, recipe_file: Pat
     assert len(rows(run)) == 2
 
 
+@pytest.mark.usefixtures("forked")
 def test_clips_that_cannot_be_read_are_left_out_by_all(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     found = []
     for devices in (1, 2):
@@ -154,17 +206,9 @@ def test_what_ends_a_follower_is_said_in_a_line(recipe: Callable[..., Recipe], m
 
     def kill(self: Progress, trainer: Any, module: RecogniserTraining, *arguments: Any) -> None:
         before(self, trainer, module, *arguments)
-        for follower in followers:
+        for follower in forked:
             follower.kill()
 
-    started = subprocess.Popen
-
-    def start(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
-        followers.append(started(*arguments, **named))
-        return followers[-1]
-
-    followers: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(launch.subprocess, "Popen", start)
     monkeypatch.setattr(Progress, "on_train_batch_end", kill)
     with pytest.raises(UserError, match="process 1 of 2 was killed by signal 9; out of memory"):
         train(prepared, create_run(recipe()))

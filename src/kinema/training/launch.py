@@ -65,8 +65,7 @@ def team_of_outside(recipe: Recipe) -> Iterator[Processes | None]:
     host, port = who.meeting_place()
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
     store, rank, size = next(dist.rendezvous("env://", rank=who.rank, world_size=who.size, timeout=_MEET))
-    local_rank = who.local_rank
-    team = Processes(store, rank=rank, local_rank=local_rank, size=size, backend=spread.backend)
+    team = Processes(store, rank=rank, local_rank=who.local_rank, size=size, backend=spread.backend)
     try:
         yield team
     finally:
@@ -87,14 +86,8 @@ def _started(spread: Spread) -> Iterator[Processes]:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             command = [sys.executable, "-m", "kinema.training.follow", json.dumps(place)]
             followers.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
-        threading.Thread(target=_watch, args=(followers, over), daemon=True).start()
-        team = Processes(
-            store,
-            rank=0,
-            local_rank=0,
-            size=spread.num_processes,
-            backend=spread.backend,
-        )
+        threading.Thread(target=_watch, args=(store, followers, over), daemon=True).start()
+        team = Processes(store, rank=0, local_rank=0, size=spread.num_processes, backend=spread.backend)
         try:
             yield team
         except (UserError, StoppedBySignal):
@@ -150,14 +143,12 @@ def _word(number: int) -> str:
     return f"kinema/word/{number}"
 
 
-def _watch(followers: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
-    """End this process when a follower has died and it waits for that on a GPU, which nothing else interrupts."""
+def _watch(store: dist.Store, followers: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
+    """End this process when a follower has died and this one waits for it on a GPU, or for its beginning: nothing else
+    interrupts that."""
     while not over.wait(1.0):
-        dead = [follower for follower in followers if follower.poll()]
-        if dead and not over.wait(_END_S):
-            log.error(
-                "a process of the training died (exit code %d), and this one waits for it in vain", dead[0].poll()
-            )
+        if any(follower.poll() for follower in followers) and not over.wait(_END_S):
+            log.error("%s", _reason(store, followers) or "a process of the training has died")
             for follower in followers:
                 follower.kill()
             os._exit(1)

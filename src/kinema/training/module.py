@@ -73,6 +73,7 @@ class RecogniserTraining(LightningModule):
         self.arithmetic: Arithmetic = "fp32"  # of a frozen backbone
         self.ranges: dict[bool, Ranges] = {}  # of its int8
         self.compiled = False  # by `trainer.runtime.compile`
+        self.optimiser_state = "whole"  # or how a strategy keeps it in checkpoints
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -245,6 +246,7 @@ class RecogniserTraining(LightningModule):
             "arithmetic": self.arithmetic,
             "ranges": {of_maps: dict(ranges) for of_maps, ranges in self.ranges.items()},
             "compiled": self.compiled,
+            "optimiser_state": self.optimiser_state,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

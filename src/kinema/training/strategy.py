@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinema.data.device import to_model_input
@@ -61,6 +62,11 @@ class Spread:
     def is_sharded(self) -> bool:
         """No process has the whole model, or it is kept in another form."""
         return self.num_processes > 1 and self.strategy != "ddp"
+
+    @property
+    def state(self) -> str:
+        """The form in which checkpoints hold the optimiser's state."""
+        return self.strategy.partition("_")[0] if self.is_sharded else "whole"
 
     @property
     def backend(self) -> str:
@@ -201,6 +207,8 @@ class ShardedTraining(RecogniserTraining):
         example = to_model_input({name: frames.to(device) for name, frames in streams.items()}, self.preprocessing)
         reshard = self.recipe.trainer.strategy == "fsdp_stage3"
         shard(self.model, mesh["data_parallel"], example, reshard=reshard)
+        if self.reads == "features":  # of which not the model itself is called
+            register_fsdp_forward_method(self.model, "classify")
 
 
 def shard(model: nn.Module, mesh: Any, example: Mapping[str, Tensor], *, reshard: bool) -> None:
@@ -213,15 +221,11 @@ def shard(model: nn.Module, mesh: Any, example: Mapping[str, Tensor], *, reshard
         example: A batch that it can be given.
         reshard: Share weights out again between forward and backward pass (stage 3), or keep them (stage 2).
     """
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
     frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # convolutions may be kept channels last
     for unit in [*units(model, example), model]:
         fully_shard(unit, mesh=mesh, reshard_after_forward=reshard, ignored_params=frozen)
-    if hasattr(model, "classify"):
-        register_fsdp_forward_method(model, "classify")
 
 
 def units(model: nn.Module, example: Mapping[str, Tensor]) -> list[nn.Module]:

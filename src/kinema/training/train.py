@@ -39,6 +39,7 @@ from kinema.training.launch import team_of
 from kinema.training.module import RecogniserTraining, TrainingBatches
 from kinema.training.prepare import Prepared, compute_device
 from kinema.training.readers import readers_of
+from kinema.training.resuming import checkpoint_of, clips_done, clips_fingerprint, is_over
 from kinema.training.run_folder import Run
 from kinema.training.stand_in import stand_in
 from kinema.training.strategy import (
@@ -55,7 +56,7 @@ from kinema.training.strategy import (
 from kinema.training.team import Team
 from kinema.training.tensorboard import EventFile
 from kinema.training.work import Work, packed, unpacked
-from kinema.types import DataError, StoppedBySignal, fingerprint
+from kinema.types import StoppedBySignal
 
 log = logging.getLogger(__name__)
 
@@ -147,15 +148,9 @@ def _lead(
     prepared: Prepared, run: Run, request: StopRequest, reporter: Reporter, team: Team | None
 ) -> tuple[RecogniserTraining, History]:
     recipe, spread = prepared.recipe, spread_of(prepared.recipe)
-    clips_fingerprint = _clips_fingerprint(prepared)
-    checkpoint = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.exists() else None
-    if checkpoint is not None and checkpoint["epoch_state"]["clips"] != clips_fingerprint:
-        raise DataError(
-            f"{run.folder}: the run was begun with other clips; a video is new, replaced, missing, or cannot be read "
-            "any more, or labels or times have changed. Mend the data set, or begin a new run"
-        )
-    if checkpoint is not None and _is_over(checkpoint, recipe.trainer.epochs):
-        return _restored(prepared, run, clips_fingerprint, checkpoint)
+    checkpoint = checkpoint_of(run, prepared, spread, clips_fingerprint(prepared))
+    if checkpoint is not None and is_over(checkpoint, recipe.trainer.epochs):
+        return _restored(prepared, run, checkpoint)
     check_batch_norm(prepared.model, spread, num_clips=len(prepared.clips["train"]))
     device = compute_device(recipe.trainer)
     set_up(prepared.model, runtime_of(spread, recipe), device)
@@ -163,10 +158,10 @@ def _lead(
     work = Work(
         prepared=prepared,
         run=run,
-        clips_fingerprint=clips_fingerprint,
+        clips_fingerprint=clips_fingerprint(prepared),
         readers=readers_of(prepared, None if checkpoint is None else checkpoint["epoch_state"], reporter),
         goes_on=checkpoint is not None,
-        clips_done=_clips_done(checkpoint, prepared),
+        clips_done=clips_done(checkpoint, prepared),
     )
     reads_features = isinstance(work.readers["train"], FeatureReader)
     work.compiled = _compile(prepared, reads_features, checkpoint)
@@ -183,22 +178,18 @@ def _lead(
     if not spread.is_sharded:
         return fitted
     prepared = dataclasses.replace(prepared, model=whole)
-    return _restored(prepared, run, clips_fingerprint, read_checkpoint(run.last_checkpoint))
+    return _restored(prepared, run, read_checkpoint(run.last_checkpoint))
 
 
-def _restored(
-    prepared: Prepared, run: Run, clips_fingerprint: str, checkpoint: dict[str, Any]
-) -> tuple[RecogniserTraining, History]:
+def _restored(prepared: Prepared, run: Run, checkpoint: dict[str, Any]) -> tuple[RecogniserTraining, History]:
     """What training ended in, from its last checkpoint."""
-    module = _module(prepared, clips_fingerprint, RecogniserTraining, Team())
+    module = _module(prepared, clips_fingerprint(prepared), RecogniserTraining, Team())
     history = History(run.folder / "metrics.csv")
     _restore(module, history, checkpoint)
     return module, history
 
 
-def _module(
-    prepared: Prepared, clips_fingerprint: str, kind: type[RecogniserTraining], team: Team
-) -> RecogniserTraining:
+def _module(prepared: Prepared, clips: str, kind: type[RecogniserTraining], team: Team) -> RecogniserTraining:
     return kind(
         prepared.model,
         prepared.recipe,
@@ -206,7 +197,7 @@ def _module(
         preprocessing=prepared.preprocessing,
         validation_clips=list(prepared.clips.get("validation", [])),
         steps_per_epoch=len(_order(prepared)),
-        clips_fingerprint=clips_fingerprint,
+        clips_fingerprint=clips,
         team=team,
     )
 
@@ -229,7 +220,7 @@ def _fit(work: Work, request: StopRequest, reporter: Reporter, team: Team) -> tu
     if isinstance(prepared.model, FrameModel):
         module.arithmetic = prepared.model.backbone.arithmetic
         module.ranges = prepared.model.backbone.ranges
-    module.compiled = work.compiled
+    module.compiled, module.optimiser_state = work.compiled, spread.state
     if team.size > 1:
         module.stand_in = stand_in(readers["train"].layout(), prepared.dataset.classes)
     with (
@@ -262,6 +253,7 @@ def _fit(work: Work, request: StopRequest, reporter: Reporter, team: Team) -> tu
                 validation_batches.close()
             if team.size > 1:
                 module.trainer = None  # it holds the wrapper of the model, which must not outlive the processes' group
+    team.most([0.0])  # nobody leaves before all have done
     if module.skipped and team.leads:
         names = ", ".join(prepared.clips["train"][index].clip_id for index in sorted(module.skipped)[:3])
         log.warning("%d training clips could not be read and were left out: %s", len(module.skipped), names)
@@ -278,19 +270,6 @@ def _batches(
 ) -> ClipLoader:
     part = order if team.size == 1 else Part(order, rank=team.rank, num_parts=team.size)
     return clip_loader(reader, part, workers=section.workers, pin_memory=pin_memory)
-
-
-def _clips_fingerprint(prepared: Prepared) -> str:
-    """Differs whenever clips, their labels or times, or the classes do, or a video has another size."""
-    sizes = {path: path.stat().st_size for path in prepared.videos if path.exists()}
-    clips = {
-        split: [
-            [clip.clip_id, clip.start_s, clip.stop_s, clip.labels, clip.group, sizes.get(clip.video)]
-            for clip in of_split
-        ]
-        for split, of_split in prepared.clips.items()
-    }
-    return fingerprint({"classes": prepared.dataset.classes, "clips": clips})
 
 
 def _trainer(prepared: Prepared, run: Run, callbacks: list[Callback], spread: Spread, team: Team) -> Trainer:
@@ -313,6 +292,7 @@ def _trainer(prepared: Prepared, run: Run, callbacks: list[Callback], spread: Sp
         enable_checkpointing=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
+        inference_mode=not spread.is_sharded,  # what is gathered in it could not be trained on
         log_every_n_steps=1_000_000_000,  # the history logs once per epoch
     )
 
@@ -361,25 +341,6 @@ def _compile(prepared: Prepared, reads_features: bool, checkpoint: Mapping[str, 
         inputs[stream] = torch.randn(size, generator=generator).to(device)
     autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.trainer.precision)
     return compile_for_training(prepared.model.to(device), runtime, inputs, num_steps=num_steps, autocast=autocast)
-
-
-def _clips_done(checkpoint: Mapping[str, Any] | None, prepared: Prepared) -> int:
-    """Clips that an interrupted run has seen already."""
-    if checkpoint is None:
-        return 0
-    state = checkpoint["epoch_state"]
-    per_epoch = len(prepared.clips["train"])
-    inside = min(state["batches_done"] * prepared.recipe.clips.batch_size, per_epoch)
-    return int(state["epoch"] * per_epoch + inside)
-
-
-def _is_over(checkpoint: Mapping[str, Any], num_epochs: int) -> bool:
-    """Whether training was complete when this checkpoint was written, and only the weights were missing."""
-    history = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("History"))
-    if len(history["rows"]) >= num_epochs:
-        return True
-    stopping = [state for name, state in checkpoint["callbacks"].items() if name.startswith("EarlyStopping")]
-    return bool(stopping) and stopping[0]["stopped_epoch"] > 0
 
 
 def _restore(module: RecogniserTraining, history: History, checkpoint: dict[str, Any]) -> None:
