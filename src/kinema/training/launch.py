@@ -20,7 +20,7 @@ from kinema.sections import Recipe
 from kinema.training.outside import outside
 from kinema.training.strategy import Spread, spread_of
 from kinema.training.team import Processes, Team
-from kinema.types import StoppedBySignal, UserError
+from kinema.types import ConfigError, StoppedBySignal, UserError
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,14 @@ def team_of(spread: Spread, team: Team | None) -> Iterator[Team]:
 
     Raises:
         UserError: What a follower could not do, and said.
+        ConfigError: Others have started several processes, which have not been gathered.
     """
     if team is not None:
         yield team
     elif spread.num_processes == 1:
         yield Team()
+    elif (who := outside()) is not None:
+        raise ConfigError(f"trainer.devices: {who.starter} has to start kinema train, not a script that calls it")
     else:
         with _started(spread) as processes:
             yield processes

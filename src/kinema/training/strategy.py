@@ -225,7 +225,19 @@ def shard(model: nn.Module, mesh: Any, example: Mapping[str, Tensor], *, reshard
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # convolutions may be kept channels last
     for unit in [*units(model, example), model]:
+        unit.register_forward_hook(lambda _part, _inputs, output: _without_views(output))
         fully_shard(unit, mesh=mesh, reshard_after_forward=reshard, ignored_params=frozen)
+
+
+def _without_views(output: Any) -> Any:
+    """A part's output, not as a view: FSDP hangs on to it what gathers the weights again, which a view may lose."""
+    if isinstance(output, Tensor):
+        return output if output._base is None else output.clone()
+    if isinstance(output, dict):
+        return {name: _without_views(value) for name, value in output.items()}
+    if isinstance(output, tuple | list):
+        return type(output)(_without_views(value) for value in output)
+    return output
 
 
 def units(model: nn.Module, example: Mapping[str, Tensor]) -> list[nn.Module]:
