@@ -199,8 +199,8 @@ class ShardedTraining(RecogniserTraining):
         mesh, device = self.device_mesh, next(self.model.parameters()).device
         assert mesh is not None
         assert self.stand_in is not None
-        if self.device_mesh.device_type == "cuda" and trains_batch_norm(self.model):
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if mesh.device_type == "cuda" and trains_batch_norm(self.model):
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         streams = {
             s: torch.zeros(1, p.num_frames, *p.frame_shape, dtype=torch.uint8) for s, p in self.preprocessing.items()
         }
