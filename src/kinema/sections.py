@@ -84,9 +84,9 @@ class ClipsSection(Section):
     frozen and `augmentation.views` is a number, let frames go through the backbone once and read its features, stored
     in fp16. `none`: neither. A path: the store to read from."""
     batch_size: PositiveInt = 16
-    """Clips per training step."""
+    """Clips per training step, of all processes together."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that read clips."""
+    """Processes that read clips, for each process that trains."""
 
     @field_validator("store")
     @classmethod
@@ -204,6 +204,14 @@ class TrainerSection(Section):
     convolutions of three dimensions stay in fp32: of their gradients in bf16 not all are right."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
+    devices: Literal["auto"] | PositiveInt = 1
+    """GPUs of each node to train on, with a process each; `auto`: all there are. On CPUs: processes; `auto`: one."""
+    nodes: PositiveInt = 1
+    """Computers to train on, each with `devices`. More than one needs torchrun or srun to start the command on each."""
+    strategy: Literal["auto", "ddp", "fsdp_stage2", "fsdp_stage3", "deepspeed_stage_2", "deepspeed_stage_3"] = "auto"
+    """What several processes have of the model. `ddp`: all of it each, which is also `auto`. `fsdp_stage2` shares out
+    gradients and the optimiser's state, `fsdp_stage3` the weights between two uses as well, `deepspeed_*` the same
+    through DeepSpeed. `clips.batch_size` is of all processes together."""
     select: Literal["auto", "best", "last"] = "auto"
     """Which epoch's weights are kept: `best` on the validation split, `last`, or `auto`: best where there is a
     validation split, else last. The test split never selects anything."""
@@ -220,6 +228,8 @@ class TrainerSection(Section):
     def _possible(self) -> TrainerSection:
         if self.patience is not None and self.select == "last":
             raise ValueError("patience needs a validation result; it cannot be used with select: last")
+        if self.strategy != "auto" and self.devices == 1 and self.nodes == 1:
+            raise ValueError(f"strategy: {self.strategy} is for several processes; set devices, 2 for example, or auto")
         return self
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-_LONGEST_S = 60.0
+_LONGEST_S = 300.0
 
 
 @dataclass(frozen=True)

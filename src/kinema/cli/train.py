@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kinema.cli.console import JsonOption, Output
-from kinema.types import JOINT, ConfigError, UserError
+from kinema.training.outside import outside
+from kinema.types import JOINT, ConfigError, StoppedBySignal, UserError
 from kinema.wording import percent
 
 if TYPE_CHECKING:
     from kinema.sections import Recipe
     from kinema.training.prepare import Prepared
     from kinema.training.run_folder import Run
+    from kinema.training.strategy import Spread
+    from kinema.training.team import Team
+
+_SPREAD = ("strategy", "devices", "nodes")
+"""Keys of `trainer:` that a run can go on with others of: the result is the same but for rounding."""
 
 _PICTURE = "kinema-dry-run.png"
 """What `--dry-run` draws, in the folder where it is called: there is no folder of a run yet."""
@@ -60,6 +67,9 @@ def train(
         chosen = resolve(recipes.read(recipe), overrides or [])
     elif resume is None:
         raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
+    if outside() is not None:
+        _train_among_others(chosen, json_file, resume=resume, dry_run=dry_run)
+        return
     output = Output(json_file)  # not before: it loads what prints tables, which a wrong key need not wait for
     if overfit is not None:
         assert chosen is not None
@@ -68,10 +78,49 @@ def train(
     output.finish(run_recipe(chosen, output, resume=resume, dry_run=dry_run))
 
 
+def _train_among_others(recipe: Recipe | None, json_file: str | None, *, resume: Path | None, dry_run: bool) -> None:
+    """One of several processes that torchrun or srun has started: the first does all of it, the others help it to
+    train."""
+    from kinema.training.launch import team_of_outside
+    from kinema.training.run_folder import Run
+    from kinema.training.train import follow
+
+    if recipe is None:
+        assert resume is not None
+        recipe = Run(resume).recipe()
+    with team_of_outside(recipe) as team:
+        if team is not None and not team.leads:
+            logging.getLogger("kinema").setLevel(logging.WARNING)
+            try:
+                follow(team)
+            except StoppedBySignal as stop:
+                raise typer.Exit(128 + stop.signum) from None  # the first one says it
+            except RuntimeError as error:
+                if "gloo" not in str(error):
+                    raise
+                raise typer.Exit(1) from None  # the first one has gone, and has said why
+            return
+        output = Output(json_file)
+        output.finish(run_recipe(recipe, output, resume=resume, dry_run=dry_run, team=team))
+
+
 def run_recipe(
-    recipe: Recipe | None, output: Output, *, resume: Path | None = None, dry_run: bool = False
+    recipe: Recipe | None,
+    output: Output,
+    *,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    team: Team | None = None,
 ) -> dict[str, Any]:
-    """Train a recipe, or go on with a run; the facts that `--json` gives."""
+    """Train a recipe, or go on with a run; the facts that `--json` gives.
+
+    Args:
+        recipe: What to train; None with `resume`.
+        output: Where words go.
+        resume: A run to go on with.
+        dry_run: Only say what would be done.
+        team: The processes that torchrun or srun has started.
+    """
     from kinema.training.run_folder import Run, check_output, create_run, discard_empty_run
 
     if resume is not None:
@@ -84,17 +133,21 @@ def run_recipe(
     if not dry_run and resume is None:
         check_output(recipe)
     from kinema.training.prepare import prepare
+    from kinema.training.strategy import spread_of
 
+    spread = spread_of(recipe)
     prepared = prepare(recipe, reporter=output.reporter)
     _introduce(prepared, output)
     if dry_run:
-        return {**_plan(prepared), "picture": _picture(prepared, output)}
+        if spread.num_processes > 1:
+            output.say(f"training: {spread}")
+        return {**_plan(prepared, spread), "picture": _picture(prepared, output)}
     was_there = recipe.output is not None and recipe.output.exists()
     run = create_run(recipe) if resume is None else Run(resume)
     try:
         with output.log_to(run.folder / "log.txt"):
             output.say(f"run: {run.folder}")
-            return _train(prepared, run, output)
+            return _train(prepared, run, output, team)
     finally:
         if resume is None:  # a folder that was there before is not ours to remove
             discard_empty_run(run, keep_folder=was_there)
@@ -115,11 +168,11 @@ def _overfit(recipe: Recipe, num_clips: int, output: Output) -> dict[str, Any]:
     return {"overfit": found}
 
 
-def _train(prepared: Prepared, run: Run, output: Output) -> dict[str, Any]:
+def _train(prepared: Prepared, run: Run, output: Output, team: Team | None) -> dict[str, Any]:
     from kinema.report.page import write_page
     from kinema.training.train import train as fit
 
-    trained = fit(prepared, run, reporter=output.reporter)
+    trained = fit(prepared, run, reporter=output.reporter, team=team)
     write_page(run.folder)
     best = trained.best
     output.say(
@@ -152,8 +205,10 @@ def _finished(run: Run) -> dict[str, Any]:
 
 
 def _same(saved: Recipe, given: Recipe | None) -> Recipe:
-    """The saved recipe, if what was given beside `--resume` says the same."""
+    """The saved recipe, if what was given beside `--resume` says the same; over other processes, if it says so."""
     if given is not None:
+        spread = {key: getattr(given.trainer, key) for key in _SPREAD}
+        saved = saved.model_copy(update={"trainer": saved.trainer.model_copy(update=spread)})
         before, now = saved.to_dict(), given.to_dict()
         difference = _first_difference({**before, "output": None}, {**now, "output": None})
         if difference is not None:
@@ -199,7 +254,7 @@ def _picture(prepared: Prepared, output: Output) -> str | None:
     return str(path)
 
 
-def _plan(prepared: Prepared) -> dict[str, Any]:
+def _plan(prepared: Prepared, spread: Spread) -> dict[str, Any]:
     total, trainable = prepared.num_parameters
     section = prepared.recipe
     num_clips = len(prepared.clips["train"])
@@ -211,6 +266,8 @@ def _plan(prepared: Prepared) -> dict[str, Any]:
         "parameters": total,
         "trainable": trainable,
         "steps": section.trainer.epochs * -(-num_clips // section.clips.batch_size),
+        "processes": spread.num_processes,
+        "strategy": spread.strategy if spread.num_processes > 1 else None,
         "select": prepared.select,
         "fingerprint": prepared.preprocessing["rgb"].fingerprint,
     }

@@ -124,6 +124,20 @@ class Collector:
                 raise UserError(f"the model gives numbers that are not finite for {task!r}; its weights are broken")
             self._logits.setdefault(task, []).append(values.float().cpu().numpy())
 
+    @classmethod
+    def merged(cls, parts: Sequence[Collector]) -> Collector:
+        """What several have gathered of one list of clips, in the order of the list, as one would have it."""
+        whole = cls()
+        for part in parts:
+            whole._indices += part._indices
+            whole._failures |= part._failures
+        order = np.argsort(np.array(whole._indices, dtype=np.int64), kind="stable")
+        whole._indices = [whole._indices[place] for place in order]
+        for task in {task: None for part in parts for task in part._logits}:
+            values = np.concatenate([values for part in parts for values in part._logits.get(task, ())])
+            whole._logits[task] = [values[order]]
+        return whole
+
     def predictions(self, clips: Sequence[Clip], classes: Heads, skipped: Mapping[str, str]) -> Predictions:
         """All that was added.
 

@@ -8,12 +8,13 @@ import io
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -26,6 +27,7 @@ from kinema.files import write_atomically
 from kinema.progress import Task
 from kinema.training.module import RecogniserTraining
 from kinema.training.optimisers import BACKBONE
+from kinema.training.team import Team
 from kinema.types import DataError, StoppedBySignal
 
 LAST = "last.ckpt"
@@ -57,12 +59,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DataError: It is missing or broken.
     """
+    if path.is_dir():  # DeepSpeed's: a file of each process
+        return _of_deepspeed(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: the checkpoint cannot be read: {reason}; begin a new run") from None
     return checkpoint
+
+
+def _of_deepspeed(folder: Path) -> dict[str, Any]:
+    from lightning.pytorch.utilities.deepspeed import convert_zero_checkpoint_to_fp32_state_dict
+
+    with tempfile.TemporaryDirectory() as place:
+        return convert_zero_checkpoint_to_fp32_state_dict(folder, Path(place) / "whole.ckpt")
 
 
 def _way_on(last_checkpoint: Path) -> str:
@@ -105,6 +116,8 @@ class History(Callback):
             if name.startswith("validation/") and name != "validation/selection"
         }
         self.rows.append({**row, "seconds": time.monotonic() - self._began})
+        if not trainer.is_global_zero:
+            return
         try:
             write_atomically(self.path, self._csv().encode())
         except OSError as error:
@@ -151,21 +164,25 @@ class StopRequest:
     """SIGINT and SIGTERM. While batches are trained on, the first one asks to stop behind the batch at hand; a second
     one, and one that comes before or afterwards, ends everything at once.
 
+    Args:
+        listens: False where another process decides, and ends this one.
+
     Attributes:
         signum: The signal that asked to stop.
         can_wait: Whether somebody looks at `signum`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
         self.signum: int | None = None
         self.can_wait = False
+        self._listens = listens
         self._process = os.getpid()
 
     def install(self) -> None:
         """Take over the signals; also again when `fit` has begun, because Lightning then installs its own handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._handle)
+                signal.signal(number, self._handle if self._listens else signal.SIG_IGN)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -176,11 +193,11 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_request() -> Iterator[StopRequest]:
+def stop_request(*, listens: bool = True) -> Iterator[StopRequest]:
     """A request that nobody has made yet; the signals' handlers are restored afterwards."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    request = StopRequest()
+    request = StopRequest(listens=listens)
     request.install()
     try:
         yield request
@@ -203,7 +220,8 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` after every epoch, every few minutes within one, and when training is asked to stop.
 
-    Last in the list of callbacks, so that the checkpoint holds what the others have decided.
+    Last in the list of callbacks, so that the checkpoint holds what the others have decided. Of several processes all
+    do the same: a signal that one of them got, or its clock, is for all.
 
     Args:
         path: The checkpoint.
@@ -211,13 +229,23 @@ class LastCheckpoint(Checkpoint):
         request: May ask to stop.
         share: Of the time, at most so much is spent on writing: where epochs are short, not every one of them is
             followed by a checkpoint. The last one is.
+        team: The processes that train together.
     """
 
-    def __init__(self, path: Path, *, every_minutes: float, request: StopRequest, share: float = 1.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every_minutes: float,
+        request: StopRequest,
+        share: float = 1.0,
+        team: Team | None = None,
+    ) -> None:
         self.path = path
         self.every_s = 60 * every_minutes
         self.request = request
         self.share = share
+        self.team = team or Team()
         self._saved_at = time.monotonic()
         self._saving_s = 0.0
 
@@ -239,22 +267,30 @@ class LastCheckpoint(Checkpoint):
             return  # the epoch's end is at hand, with its validation
         if not pl_module.is_between_steps:
             return
-        if self.request.signum is not None or time.monotonic() - self._saved_at >= self.every_s:
+        is_due = time.monotonic() - self._saved_at >= self.every_s
+        signum, due = self.team.most([self.request.signum or 0, is_due])
+        if signum or due:
             self._save(trainer)
+        if signum:
+            self._stop(signum)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         waited = (time.monotonic() - self._saved_at) * self.share >= self._saving_s * (1 - self.share)
-        if waited or is_last or self.request.signum is not None:
+        signum, due = self.team.most([self.request.signum or 0, is_last or waited])
+        if signum or due:
             self._save(trainer)
+        if signum:
+            self._stop(signum)
 
     def _save(self, trainer: Trainer) -> None:
         began = time.monotonic()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
         self._saving_s = self._saved_at - began
-        if self.request.signum is not None:
-            raise StoppedBySignal(self.request.signum, self.path.parent.parent)
+
+    def _stop(self, signum: float) -> NoReturn:
+        raise StoppedBySignal(int(signum), self.path.parent.parent)
 
 
 class Progress(Callback):
@@ -288,7 +324,7 @@ class Progress(Callback):
         metrics = pl_module.train_metrics()
         facts = {"loss": f"{metrics['train/loss']:.3f}", "waiting for clips": f"{self.waiting[0]:.0%}"}
         self.task.advance(
-            len(batch) + len(batch.failures),
+            pl_module.num_read,
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             **facts,
             **_accuracies(trainer.callback_metrics),

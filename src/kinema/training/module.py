@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -29,6 +31,8 @@ from kinema.training.losses import Mixed, multi_task_loss
 from kinema.training.mixing import mix
 from kinema.training.optimisers import build_optimiser
 from kinema.training.schedules import build_schedule, lower_on_plateau
+from kinema.training.stand_in import still_batch_norm
+from kinema.training.team import Team
 from kinema.training.unfreezing import Thaw
 from kinema.types import JOINT, Clip, DataError, Heads, Preprocessing, UserError
 
@@ -53,6 +57,7 @@ class RecogniserTraining(LightningModule):
         clips_fingerprint: Differs for other clips; part of a checkpoint.
         training_clips: What the training batches' indices point into.
         thaw: Which stages of the backbone begin to learn later.
+        team: The processes that train together, each on its part of every batch.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class RecogniserTraining(LightningModule):
         clips_fingerprint: str,
         training_clips: Sequence[Clip] = (),
         thaw: Thaw | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -85,13 +91,17 @@ class RecogniserTraining(LightningModule):
         self.validation_clips = validation_clips
         self.steps_per_epoch = steps_per_epoch
         self.clips_fingerprint = clips_fingerprint
+        self.team = team or Team()
+        self.stand_in: Batch | None = None  # for a part of a batch that has no clip, where there are several processes
+        self.num_read = 0  # clips of the last batch, of all processes, with those that could not be read
         self.reads = "frames"  # or "features", of a frozen backbone
         self.stored_as: str | None = None  # type of the stored features
         self.sources: dict[str, str | None] = {}  # split -> fingerprint of what stands for its videos
         self.arithmetic: Arithmetic = "fp32"  # of a frozen backbone
         self.ranges: dict[bool, Ranges] = {}  # of its int8
-        self.precision = recipe.trainer.precision  # "auto" is decided where the device is known
+        self.precision: str = recipe.trainer.precision  # "auto" is decided where the device is known
         self.compiled = False  # by `trainer.runtime.compile`
+        self.optimiser_state = "whole"  # or how a strategy keeps it in checkpoints
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
@@ -99,6 +109,7 @@ class RecogniserTraining(LightningModule):
         self.best: tuple[float, float] | None = None  # validation accuracy and negative loss
         self._collector = Collector()
         self._indices: Tensor = torch.zeros(0, dtype=torch.int64)  # clips of the batch at hand
+        self._has_gradient = False  # of the batches of the step at hand
 
     def on_fit_start(self) -> None:
         self.skews = {task: skew.to(self.device) for task, skew in self.skews.items()}
@@ -118,51 +129,85 @@ class RecogniserTraining(LightningModule):
             self.sums = {"loss": 0.0, "clips": 0.0, **{f"right_{name}": 0.0 for name in self._accuracy_names()}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        sequence = np.random.SeedSequence([self.recipe.trainer.seed, self.current_epoch, self.batches_done])
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence(self._place()).generate_state(1)[0]))
+
+    def _place(self) -> list[int]:
+        """What everything random in a batch comes of; every process draws its own."""
+        place = [self.recipe.trainer.seed, self.current_epoch, self.batches_done]
+        return [*place, self.team.rank] if self.team.rank else place
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.batches_done += 1
-        self.skipped.update(batch.failures.keys())
-        if not len(batch):
-            if self.batches_done == self.steps_per_epoch and not self.sums["clips"]:
-                reason = next(iter(batch.failures.values()))
-                raise DataError(f"no training clip could be read in epoch {self.current_epoch + 1}; the last: {reason}")
-            return None
         self._indices = batch.indices
-        inputs, mixed = self._mixed(batch)
-        logits = self._answer(inputs)
-        loss = multi_task_loss(
-            logits,
-            batch.labels,
-            self.recipe.task,
-            skews=self.skews,
-            mixed=mixed,
-            log_variances=self.log_variances,
-        )
-        value = loss.item()
+        logits, mixed, loss = self._loss(batch)
+        counts = self.team.sum(self._counts(logits, batch, mixed, loss))
+        failures = batch.failures
+        if counts["failures"] and self.team.size > 1:
+            failures = {index: why for part in self.team.gather(failures) for index, why in part.items()}
+        self.skipped.update(failures.keys())
+        self.num_read = int(counts["clips"] + counts["failures"])
+        begins_step = (self.batches_done - 1) % self.recipe.optim.accumulate == 0
+        self._has_gradient = counts["clips"] > 0 or (self._has_gradient and not begins_step)
+        if not counts["clips"]:
+            if self.batches_done == self.steps_per_epoch and not self.sums["clips"]:
+                reason = next(iter(failures.values()))
+                raise DataError(f"no training clip could be read in epoch {self.current_epoch + 1}; the last: {reason}")
+            return None if loss is None else loss * 0.0
+        value = counts["loss"] / counts["clips"]
         if not np.isfinite(value):
             raise self.not_finite("loss", value)
-        self._count(logits, batch, mixed, value)
-        return loss if self.recipe.optim.accumulate == 1 else loss * self._weight(len(batch))
+        for name in self.sums:
+            self.sums[name] += counts[name]
+        if self.team.size == 1 and self.recipe.optim.accumulate == 1:
+            return loss
+        assert loss is not None
+        return loss * self._weight(len(batch), of=counts["clips"])
+
+    def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Mixed | None, Tensor | None]:
+        """Logits, what the clips are mixed with, and the mean loss of the clips of a batch. Every process has to take
+        part in every step, with a stand-in where it has no clip."""
+        if not len(batch) and self.stand_in is None:
+            return {}, None, None
+        loss = partial(multi_task_loss, task=self.recipe.task, skews=self.skews, log_variances=self.log_variances)
+        if len(batch):
+            inputs, mixed = self._mixed(batch)
+            logits = self._answer(inputs)
+            return logits, mixed, loss(logits, batch.labels, mixed=mixed)
+        assert self.stand_in is not None
+        stand_in = self.stand_in.to(self.device)
+        with still_batch_norm(self.model):
+            return {}, None, loss(self._answer(self._inputs(stand_in)), stand_in.labels)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.team.size > 1 and not self._has_gradient:
+            optimizer.zero_grad()  # no clip of the step could be read: as with one process, nothing is learnt
 
     def not_finite(self, what: str, value: float) -> UserError:
         """What is said when the loss or the gradient is no number any more, with the batch that it came from."""
-        ids = [self.training_clips[index].clip_id for index in self._indices.tolist() if self.training_clips]
+        indices = [index for part in self.team.gather(self._indices.tolist()) for index in part]
+        ids = [self.training_clips[index].clip_id for index in indices if self.training_clips]
         clips = f" (clips {', '.join(ids[:_NAMED_CLIPS])}{', ...' if len(ids) > _NAMED_CLIPS else ''})" if ids else ""
         return UserError(
             f"the {what} is {value} in epoch {self.current_epoch + 1}, batch {self.batches_done}{clips}; "
             "lower optim.lr, or use trainer.precision=fp32; the checkpoint before it is kept"
         )
 
-    def _weight(self, num_clips: int) -> float:
-        """What a batch's loss counts in a step over several, so that each of their clips counts the same. Lightning
-        divides by the number of batches of a whole step, which the last step of an epoch may not have."""
+    def _weight(self, num_clips: int, *, of: float) -> float:
+        """What this process's mean loss of a batch counts, so that in a step each clip counts the same.
+
+        Gradients are averaged over processes. Over the batches of a step Lightning divides by their number in a whole
+        step, which the last step of an epoch may not have.
+
+        Args:
+            num_clips: Of the batch, in this process.
+            of: In all processes.
+        """
         recipe = self.recipe
         size, num = recipe.clips.batch_size, recipe.optim.accumulate
-        first = (self.batches_done - 1) // num * num
-        clips_of_step = min((first + num) * size, len(self.training_clips)) - first * size
-        return num * num_clips / clips_of_step
+        if num > 1:
+            first = (self.batches_done - 1) // num * num
+            of = (min((first + num) * size, len(self.training_clips)) - first * size) / num
+        return self.team.size * num_clips / of
 
     @property
     def is_between_steps(self) -> bool:
@@ -184,8 +229,7 @@ class RecogniserTraining(LightningModule):
         inputs = self._inputs(batch)
         if augmentation.mixup == 0 and augmentation.cutmix == 0:
             return inputs, None
-        place = [self.recipe.trainer.seed, self.current_epoch, self.batches_done]
-        rng = np.random.default_rng(np.random.SeedSequence(place, spawn_key=(1,)))
+        rng = np.random.default_rng(np.random.SeedSequence(self._place(), spawn_key=(1,)))
         return mix(inputs, batch.labels, mixup=augmentation.mixup, cutmix=augmentation.cutmix, rng=rng)
 
     def _answer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,15 +238,21 @@ class RecogniserTraining(LightningModule):
             return self.model.classify(inputs["features"])
         return self.model(inputs)
 
-    def _count(self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None, loss: float) -> None:
+    def _counts(
+        self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None, loss: Tensor | None
+    ) -> dict[str, float]:
+        """What is summed over processes and batches, and the clips that could not be read."""
         labels = batch.labels if mixed is None or mixed.share >= 0.5 else mixed.labels  # what most of a clip is
         right = {task: values.argmax(dim=1) == labels[task] for task, values in logits.items()}
         if len(right) > 1:
             right[JOINT] = torch.stack(list(right.values())).all(dim=0)
-        self.sums["loss"] += loss * len(batch)
-        self.sums["clips"] += len(batch)
-        for name, hits in right.items():
-            self.sums[f"right_{name}"] += float(hits.sum())
+        num_clips = len(batch)
+        return {
+            "loss": 0.0 if loss is None or not num_clips else loss.item() * num_clips,
+            "clips": num_clips,
+            **{f"right_{name}": float(right[name].sum()) if right else 0.0 for name in self._accuracy_names()},
+            "failures": len(batch.failures),
+        }
 
     def _accuracy_names(self) -> list[str]:
         return [*self.classes, JOINT] if len(self.classes) > 1 else list(self.classes)
@@ -223,6 +273,10 @@ class RecogniserTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch):
+            if self.stand_in is not None:
+                self._answer(
+                    self._inputs(self.stand_in.to(self.device))
+                )  # the others wait for this process, where all share weights
             self._collector.add(batch, {})
             return
         self._collector.add(batch, self._answer(self._inputs(batch)))
@@ -234,7 +288,8 @@ class RecogniserTraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.swap_average()
-        predictions = self._collector.predictions(self.validation_clips, self.classes, {})
+        collector = Collector.merged(self.team.gather(self._collector)) if self.team.size > 1 else self._collector
+        predictions = collector.predictions(self.validation_clips, self.classes, {})
         if not predictions.clips:
             reason = next(iter(predictions.skipped.values()))
             raise DataError(f"none of the {len(predictions.skipped)} validation clips can be read; the first: {reason}")
@@ -271,6 +326,8 @@ class RecogniserTraining(LightningModule):
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         else:
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()  # of all processes
         # Before the step: the weights, and with them the next checkpoint, would be lost. In fp16 it happens now and
         # then, and such a step is left out.
         if self.precision != "fp16" and not np.isfinite(value := norm.item()):
@@ -317,6 +374,7 @@ class RecogniserTraining(LightningModule):
             "arithmetic": self.arithmetic,
             "ranges": {of_maps: dict(ranges) for of_maps, ranges in self.ranges.items()},
             "compiled": self.compiled,
+            "optimiser_state": self.optimiser_state,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

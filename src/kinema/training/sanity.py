@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from kinema.data.processes import available_cores
@@ -27,6 +28,7 @@ from kinema.training.imbalance import sampling_task
 from kinema.training.losses import smoothing_of
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared
+from kinema.training.team import Team
 from kinema.training_sections import BalancedSampling, NoImbalance, SqrtSampling
 from kinema.types import JOINT, Clip, Heads
 from kinema.wording import percent
@@ -65,9 +67,11 @@ class Sanity(Callback):
     Args:
         prepared: What is trained.
         progress: Knows how long was waited for clips.
+        team: The processes that train together. All of them look, the leader speaks.
     """
 
-    def __init__(self, prepared: Prepared, progress: Progress) -> None:
+    def __init__(self, prepared: Prepared, progress: Progress, team: Team | None = None) -> None:
+        self.team = team or Team()
         self.prepared = prepared
         self.section = prepared.recipe.trainer.sanity
         self.progress = progress
@@ -85,14 +89,16 @@ class Sanity(Callback):
     def _warn(self, key: str, message: str) -> None:
         if key not in self.said:
             self.said.add(key)
-            log.warning("%s", message)
+            if self.team.leads:
+                log.warning("%s", message)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.num_steps >= GRADIENT_STEPS:
             return
         self.num_steps += 1
         wanting = {name: p for name, p in pl_module.named_parameters() if p.requires_grad and name not in self.reached}
-        self.reached |= {name for name, p in wanting.items() if p.grad is not None and bool(p.grad.any())}
+        reached = [name for name, p in wanting.items() if p.grad is not None and bool(_own(p.grad).any())]
+        self.reached.update(*self.team.gather(reached))
         if self.num_steps == GRADIENT_STEPS:
             self._check_gradients(pl_module, optimizer)
 
@@ -164,6 +170,11 @@ class Sanity(Callback):
                 f"epoch {epoch}: the training loss, {loss:.3f}, is that of an answer that does not look at the clip "
                 f"({blind:.3f}): labels look shuffled, or nothing is learned. {_NOTHING_LEARNED}",
             )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """This process's share of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 _AGAINST_OVERFITTING = (
