@@ -138,8 +138,15 @@ def test_in_shards_and_checked(kinema: Kinema, root: Path) -> None:
         command = ("data", "prepare", "folder", root, "--out", "s", "--frames", "--short-side", 32, "--rate", 5)
         answer = kinema(*command, "--pixels", "jpeg", "--shard", f"{number}/2", "--workers", 0, "--json", "-")
         assert answer.json["new"] == 3
+        if number == 1:
+            half = kinema("data", "check", "s", "--json", "-")
+            assert (half.code, half.json["absent_parts"]) == (0, ["2/2"])
+            assert "parts that no job has stored yet: 2/2" in half.err
+    for option in ("--deep", "--strict"):
+        assert f"{option}: of a store all checksums are compared" in kinema("data", "check", "s", option).error()
     whole = kinema("data", "check", "s", "--json", "-")
     assert (whole.code, whole.json["entries"], whole.json["damaged"]) == (0, 6, [])
+    assert whole.json["absent_parts"] == []
     assert "nothing is wrong" in whole.err
     data = Path("s/2-of-2.bin")
     content = bytearray(data.read_bytes())

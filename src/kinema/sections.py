@@ -244,7 +244,8 @@ class RuntimeSection(Section):
     compile: Literal["auto", "on", "off"] = "off"
     """`torch.compile` of training steps and the evaluations after them. `auto`: where it wins a short comparison, and
     the work is long enough to make up for compiling. Without a compiler, or where answers would not stay the same, it
-    is done without, and a line says so. Features that are stored or computed once are not compiled."""
+    is done without, and a line says so. Features that are stored or computed once are not compiled. Not the default:
+    which of two is faster is a matter of milliseconds, and the same seed would not always give the same weights."""
 
 
 class TrainerSection(Section):

@@ -427,6 +427,20 @@ def test_that_there_is_nothing_to_store_is_stored(tmp_path: Path) -> None:
         store.read_into(entry_key("b"), np.zeros(3, dtype=np.uint8))
 
 
+def test_a_damaged_reason_is_a_failure_and_damage(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, kind="test", settings={}) as writer:
+        writer.append(entry_key("a"), b"abc", {})
+        writer.append_failure(entry_key("b"), "b.avi: does not decode", {"clip": "b"})
+    (meta,) = tmp_path.glob("*.meta")
+    content = bytearray(meta.read_bytes())
+    content[content.index(b"b.avi")] ^= 1
+    meta.write_bytes(content)
+    store = Store.open(tmp_path)
+    assert store.damaged() == [entry_key("b")]
+    assert "damaged; see kinema data check" in store.failures()[entry_key("b")]
+    assert store.parts == {1: [1]}
+
+
 def test_places_of_keys_in_several_stores(tmp_path: Path) -> None:
     fill(tmp_path / "a", range(4))
     fill(tmp_path / "b", range(2, 6))

@@ -112,3 +112,15 @@ def test_long_videos_are_transcoded() -> None:
     assert transcode.build_s == pytest.approx(2 * 180_000 / (10 * 180))
     assert advice.best is transcode
     assert ways(advise(MEASURED, replace(job, group_frames=None)))["transcode"].refused
+
+
+def test_features_that_training_keeps_by_itself_need_no_store() -> None:
+    num_bytes = (1000 * 4 + 100) * 20 * 1280 * 2
+    kept = advise(MEASURED, replace(JOB, kept_bytes=num_bytes))
+    plain, features = kept.ways[0], ways(kept)["features"]
+    assert kept.best is plain
+    assert (plain.num_bytes, plain.total_s) == (num_bytes, features.total_s)
+    assert features.pays_after is None
+    too_many = advise(MEASURED, replace(JOB, kept_bytes=num_bytes - 1))
+    assert too_many.best.name == "features"
+    assert too_many.ways[0].total_s == pytest.approx(20 * 162)

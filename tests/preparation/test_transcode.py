@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -218,3 +219,20 @@ def test_a_decoder_has_to_be_right_on_what_is_read(tmp_path: Path) -> None:
         else:
             with pytest.raises(DataError, match=r"a\.avi: clips\.decoder=torchcodec is refused"):
                 check_decoder("torchcodec", files)
+
+
+def test_a_disk_that_failed_once_is_no_fact_about_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    path = write_video(root / "a.mp4", numbered_frames(6), fps=25)
+    found = {path: probe(path)}
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcode, "_write", fail)
+        first = transcode_videos(found, TranscodeSettings(), tmp_path / "s", root=root, workers=0)
+    assert (first.num_new, list(first.failures)) == (0, [str(path)])
+    again = transcode_videos(found, TranscodeSettings(), tmp_path / "s", root=root, workers=0)
+    assert (again.num_before, again.num_new, again.failures) == (0, 1, {})

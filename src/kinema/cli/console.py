@@ -36,6 +36,19 @@ _LINE_EVERY_S = 10.0
 """Where nobody watches a terminal, progress is a line this often."""
 
 
+def _level() -> int:
+    """What `KINEMA_LOG` asks for.
+
+    Raises:
+        UserError: It is none of the levels.
+    """
+    name = os.environ.get("KINEMA_LOG", "info")
+    levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+    if name.lower() not in levels:
+        raise UserError(f"KINEMA_LOG: {name!r} is no level; known: {', '.join(levels)}")
+    return levels[name.lower()]
+
+
 class Output:
     """Where a command's words go. With `--json -` standard output holds the JSON alone, and words go to standard
     error.
@@ -62,7 +75,7 @@ class Output:
         handler = _ConsoleHandler(self.console)
         logger = logging.getLogger("kinema")
         logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
+        logger.setLevel(_level())
         logger.propagate = False
         self._log = _Log()
         logger.addHandler(self._log)

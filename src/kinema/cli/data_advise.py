@@ -135,7 +135,12 @@ def _print(advice: Advice, measured: Measured, job: Job, commands: tuple[str, st
         for line in (*way.arithmetic, *([f"not possible: {way.refused}"] if way.refused else [])):
             output.say(f"  {line}")
     if commands is None:
-        output.say("advice: nothing: no store would pay")
+        by_itself = advice.best.num_bytes > 0
+        output.say(
+            "advice: nothing to prepare: training computes the features once by itself, and keeps them"
+            if by_itself
+            else "advice: nothing: no store would pay"
+        )
         return
     best, plain = advice.best, advice.ways[0]
     output.say(f"advice: {best.name}: {duration(best.total_s)} instead of {duration(plain.total_s)} in all")

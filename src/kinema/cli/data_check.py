@@ -83,7 +83,11 @@ def check(
     """Look at every file of a data set, say what is wrong, and list the files that training has to leave out. A second
     check does only what is new or has changed. Of a store, compare all checksums."""
     if root is None:
-        check_store(store_folder(name), Output(json_file))
+        folder = store_folder(name)
+        given = {"--deep": deep, "--strict": strict, "--min-frames": min_frames != 2, "--quarantine": quarantine}
+        for option in (option for option, value in given.items() if value):
+            raise UserError(f"{option}: of a store all checksums are compared; it is for data sets")
+        check_store(folder, Output(json_file))
         return
     section = data_section(name, root, overrides, annotations)
     output = Output(json_file)
@@ -113,7 +117,8 @@ def check(
         reporter=output.reporter,
     )
     found = findings(dataset, checked, min_frames=min_frames)
-    reasons = {path: result.error for path, result in checked.items()}
+    # What may be the machine's fault says nothing about a file.
+    reasons = {path: result.error for path, result in checked.items() if not result.passing}
     update = updated(before, reasons, section.root or root)
     record = {
         "data": section.model_dump(mode="json"),
@@ -161,7 +166,13 @@ def _counts(dataset: Dataset, checked: Mapping[Path, Checked]) -> dict[str, Any]
             "files": len({clip.video for clip in clips}),
         }
     num_new = sum(result.fresh for result in checked.values())
-    return {"splits": splits, "files": {"checked": len(checked), "new": num_new}}
+    videos = [result.video for result in checked.values() if result.video is not None]
+    num_slow = sum(not video.is_images and video.packets is None for video in videos)
+    return {
+        "splits": splits,
+        "files": {"checked": len(checked), "new": num_new},
+        "without_packet_index": num_slow,
+    }
 
 
 def _print(record: Mapping[str, Any], output: Output) -> None:
@@ -175,6 +186,11 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
     )
     again = files["checked"] - files["new"]
     output.say(f"{files['checked']:,} files, {again:,} of them as they were when they were checked before")
+    if record["without_packet_index"]:
+        output.say(
+            f"{record['without_packet_index']:,} videos are read from their beginning, as their packets leave a doubt; "
+            "KINEMA_LOG=debug says why, when they are looked at"
+        )
     root = str(record["data"]["root"])
     rows = [[_MEANING[kind][0], len(items), _such_as(items, root)] for kind, items in found.items() if items]
     if not rows:

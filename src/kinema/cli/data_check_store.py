@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from kinema.cli.console import Output
 from kinema.types import UserError
 from kinema.wording import byte_size
+
+if TYPE_CHECKING:
+    from kinema.data.shards import Store
 
 _SHOWN = 20
 
@@ -41,6 +45,7 @@ def check_store(folder: Path, output: Output) -> None:
             names.append(key.hex())
     # What could not be read when it was to be stored is no damage: the store says so of it.
     failed = {str(store.meta(key).get("clip")): why for key, why in store.failures().items() if key not in damaged}
+    absent = _absent_parts(store)
     output.finish(
         {
             "store": folder,
@@ -50,15 +55,31 @@ def check_store(folder: Path, output: Output) -> None:
             "bytes": num_bytes,
             "damaged": names,
             "failed": failed,
+            "absent_parts": absent,
         }
     )
     _list(output, [f"could not be read when it was to be stored: {name}: {why}" for name, why in failed.items()])
     _list(output, [f"damaged: {name}" for name in names])
+    if absent:
+        output.say(
+            f"parts that no job has stored yet: {', '.join(absent)}; kinema data prepare with --shard makes them"
+        )
     if not names:
-        output.say("nothing is wrong")
+        output.say("nothing that is there is damaged" if absent or failed else "nothing is wrong")
         return
     output.say(f"{len(names):,} of {len(store):,} entries are damaged; delete the store and prepare it again")
     raise typer.Exit(2)
+
+
+def _absent_parts(store: Store) -> list[str]:
+    """Of a store that was made by `--shard i/n`: the parts that are not there."""
+    from kinema.preparation.storing import AT_A_TIME
+
+    of_cache = store.kind == "features"  # where processes take one of so many parts by themselves
+    parts = {num: made for num, made in store.parts.items() if not (of_cache and num == AT_A_TIME)}
+    if 1 in parts:  # all of it was asked for at once
+        return []
+    return [f"{part}/{num}" for num, made in parts.items() for part in range(1, num + 1) if part not in made]
 
 
 def _list(output: Output, lines: list[str]) -> None:

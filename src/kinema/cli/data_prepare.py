@@ -149,7 +149,7 @@ def prepare(
     if features is not None:
         _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
         given = {"size_px": size, "fit": fit and fit.value, "resize_px": resize, "num_frames": num_frames}
-        of_frozen = _features(features, weights, given, name, root, overrides, annotations)
+        of_frozen = _features(features, weights, given, name, root, overrides, annotations, maps=maps)
         clips, videos, record = _clips(
             of_frozen.data, of_frozen.trainer.seed, split, workers, output, decoder=of_frozen.clips.decoder
         )
@@ -285,6 +285,8 @@ def _features(
     root: Path,
     overrides: Sequence[str] | None,
     annotations: Path | None,
+    *,
+    maps: bool,
 ) -> Recipe:
     """The recipe that is named, or the one that the name of a backbone stands for."""
     from kinema import recipes
@@ -297,9 +299,11 @@ def _features(
         return recipe
     if weights is None:
         raise UserError(f"--weights: say which weights {what} has: a file, or published")
-    data = data_section(name, root, overrides, annotations).model_dump(mode="json")
+    of_recipe = [given for given in overrides or [] if given.startswith(("init.", "clips."))]
+    of_data = [given for given in overrides or [] if given not in of_recipe]
+    data = data_section(name, root, of_data, annotations).model_dump(mode="json")
     kept = {key: value for key, value in given.items() if value is not None}
-    return features_recipe(what, data, weights=weights, clips=kept)
+    return features_recipe(what, data, weights=weights, clips=kept, maps=maps, overrides=of_recipe)
 
 
 def _settings(

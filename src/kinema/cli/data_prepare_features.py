@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from kinema.types import Clip, Preprocessing, Split
 
 
-def features_recipe(backbone: str, data: Mapping[str, object], *, weights: str, clips: Mapping[str, object]) -> Recipe:
+def features_recipe(
+    backbone: str,
+    data: Mapping[str, object],
+    *,
+    weights: str,
+    clips: Mapping[str, object],
+    maps: bool = False,
+    overrides: Sequence[str] = (),
+) -> Recipe:
     """The recipe that a backbone's name stands for.
 
     Args:
@@ -26,6 +34,8 @@ def features_recipe(backbone: str, data: Mapping[str, object], *, weights: str, 
         data: The `data:` section.
         weights: `published`, or a file.
         clips: Further keys of `clips:`.
+        maps: Features before they are averaged over the frame: what is behind them is no part of the network then.
+        overrides: `init.key=value` and `clips.key=value`.
     """
     from kinema.config import resolve
 
@@ -33,10 +43,10 @@ def features_recipe(backbone: str, data: Mapping[str, object], *, weights: str, 
         {
             "data": dict(data),
             "clips": dict(clips),
-            "model": {"name": "frame_average", "backbone": backbone},
+            "model": {"name": "cnn_conv_lstm" if maps else "frame_average", "backbone": backbone},
             "init": {"weights": weights, "freeze": "backbone"},
         },
-        [],
+        overrides,
     )
 
 
@@ -74,7 +84,7 @@ def store_features(
             decided on training clips, which are not among these.
         DataError: The store cannot be written, or is of something else.
     """
-    from kinema.data.loading import ClipReader
+    from kinema.data.sources import clip_reader, say_frames
     from kinema.models.runtime import set_up
     from kinema.preparation.arithmetic import choose_arithmetic
     from kinema.preparation.features import prepare_features
@@ -92,16 +102,20 @@ def store_features(
     model.to(device)
     set_up(model, recipe.trainer.runtime, device)
     readers = {
-        split: ClipReader(
+        split: clip_reader(
+            section,
             of_split,
             videos,
             preprocessing,
+            root=recipe.data.root,
             augmentation=augmentation if split == "train" and not still else None,
             seed=recipe.trainer.seed,
-            decoder=section.decoder,
+            name=split,
         )
         for split, of_split in clips.items()
     }
+    for split, reader in readers.items():
+        say_frames(reader, split)
     choose_arithmetic(
         model.backbone,
         readers.get("train"),

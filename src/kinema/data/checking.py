@@ -17,7 +17,8 @@ from typing import Any
 from kinema.data.decoding import count_frames, probe, read_frames
 from kinema.data.file_index import Index, Key, Table
 from kinema.data.hashing import content_hash
-from kinema.data.probing import DiedError, file_key, keep_probed, probe_all
+from kinema.data.machine import is_machines
+from kinema.data.probing import DiedError, file_key, is_lasting, keep_probed, probe_all
 from kinema.data.processes import Died, results
 from kinema.data.video import Video
 from kinema.progress import SILENT, Reporter
@@ -49,6 +50,7 @@ class Checked:
         damaged: Something in it does not decode in full, and what does is used.
         content: Hash of its content: the same for copies. None where it was not read.
         fresh: Found just now, and not kept from an earlier check.
+        passing: The error may be the machine's and not the file's: it is not kept.
     """
 
     video: Video | None = None
@@ -56,6 +58,7 @@ class Checked:
     damaged: bool = False
     content: str | None = None
     fresh: bool = True
+    passing: bool = False
 
 
 def check_videos(
@@ -89,12 +92,11 @@ def check_videos(
     known = store.load(keys)
     videos = {path: result for path, result in probed.items() if isinstance(result, Video)}
     found = {
-        path: Checked(error=_without_path(result, path), fresh=path not in known)
+        path: Checked(error=_without_path(result, path), fresh=path not in known, passing=not is_lasting(result))
         for path, result in probed.items()
         if isinstance(result, DataError)
     }
-    died = {path for path, result in probed.items() if isinstance(result, DiedError)}
-    store.save(keys, {path: result for path, result in found.items() if result.fresh and path not in died})
+    store.save(keys, {path: result for path, result in found.items() if result.fresh})
     known = {path: result for path, result in known.items() if path in videos}
     todo = [video for path, video in videos.items() if path not in known]
     description = "Decoding all frames" if deep else "Decoding first and last frames"
@@ -121,8 +123,8 @@ def _decoded(
         with closing(results(_all if deep else _ends, videos, workers=workers)) as outcomes:
             for video, outcome in outcomes:
                 path = video.path
-                if isinstance(outcome, Died):  # not kept: it may have been the machine's fault
-                    yield path, Checked(error=_without_path(DiedError(path), path))
+                if isinstance(outcome, Died):
+                    yield path, Checked(error=_without_path(DiedError(path), path), passing=True)
                     continue
                 fresh[path] = outcome
                 if len(fresh) >= _SAVE_EVERY or time.monotonic() - saved_s > _SAVE_EVERY_S:
@@ -160,9 +162,9 @@ def _checked(video: Video, decode: Callable[[Video], bool]) -> Checked:
         damaged = decode(video)
         return Checked(damaged=damaged, content=content_hash(video.path))
     except DataError as error:
-        return Checked(error=_without_path(error, video.path))
+        return Checked(error=_without_path(error, video.path), passing=is_machines(error))
     except OSError as error:
-        return Checked(error=f"cannot be read ({error.strerror or error})")
+        return Checked(error=f"cannot be read ({error.strerror or error})", passing=True)
 
 
 def _decode_ends(video: Video) -> bool:
@@ -208,7 +210,8 @@ class _Store:
     def save(self, keys: Mapping[Path, Key], found: Mapping[Path, Checked]) -> None:
         # First: who finds the check need not look again.
         keep_probed(self._index, (checked.video for checked in found.values() if checked.video is not None))
-        rows = ((path, keys[path], self._row(checked)) for path, checked in found.items() if path in keys)
+        lasting = {path: checked for path, checked in found.items() if path in keys and not checked.passing}
+        rows = ((path, keys[path], self._row(checked)) for path, checked in lasting.items())
         self._index.save(_TABLE, rows)
 
     def _row(self, checked: Checked) -> tuple[Any, ...]:

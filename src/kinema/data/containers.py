@@ -14,11 +14,13 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from kinema.data.machine import MachineError, data_error, is_machines
 from kinema.types import DataError
 
 
 class Reading:
-    """One pass over the packets of a stream.
+    """One pass over the packets of a stream. All of it raises a `MachineError` where the machine fails, which is no
+    damage of the file.
 
     Attributes:
         damaged: Whether anything so far could not be read or decoded in full.
@@ -36,6 +38,7 @@ class Reading:
                 self.damaged |= packet.is_corrupt
                 yield packet
         except (av.FFmpegError, IndexError) as error:
+            self._refuse_machines(error)
             # What comes behind cannot be read; or it is the end, where PyAV stumbles over streams that began late.
             self.damaged |= not isinstance(error, IndexError)
             yield cast("Packet[VideoStream]", Packet())
@@ -44,7 +47,8 @@ class Reading:
         """Frames that come out when a packet goes in. A packet that does not decode is passed over."""
         try:
             frames = self._stream.decode(packet if packet.size else None)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            self._refuse_machines(error)
             self.damaged = True
             return []
         self.damaged |= any(frame.is_corrupt for frame in frames)
@@ -54,6 +58,11 @@ class Reading:
         """Frames in display order, of all packets or of those given."""
         for packet in self.packets() if packets is None else packets:
             yield from self.decode(packet)
+
+    def _refuse_machines(self, error: Exception) -> None:
+        if is_machines(error):
+            name = self._container.name.removeprefix("file:")
+            raise MachineError(f"{name}: cannot be read to its end ({error})") from None
 
 
 def check_file(path: Path) -> None:
@@ -68,7 +77,7 @@ def check_file(path: Path) -> None:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise data_error(f"{path}: cannot be read ({error.strerror})", error) from None
 
 
 @contextmanager
@@ -82,6 +91,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         # With the prefix, `a:b.avi` is not taken for a protocol. Metadata that are not UTF-8 are common in AVI.
         container = av.open(f"file:{path}", "r", metadata_errors="replace")
     except av.FFmpegError as error:
+        if is_machines(error):
+            raise MachineError(f"{path}: cannot be opened ({error.strerror})") from None
         raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]

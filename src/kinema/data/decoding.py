@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from kinema.data.containers import Reading, check_file, opened
 from kinema.data.frame_table import probe_file
 from kinema.data.images import is_image, probe_folder, probe_image, read_images
+from kinema.data.machine import MachineError, data_error, is_machines
 from kinema.data.pictures import Picture, take_rgb
 from kinema.data.sparse import DamagedError, take_by_index
 from kinema.data.truncation import check_complete
@@ -186,8 +187,10 @@ def _take_by_index(video: Video, wanted: set[int], take: Callable[[VideoFrame], 
     try:
         taken = take_by_index(video.path, index, wanted, take)
     except OSError as error:
-        raise DataError(f"{video.path}: cannot be read ({error.strerror})") from None
+        raise data_error(f"{video.path}: cannot be read ({error.strerror})", error) from None
     except (DamagedError, av.FFmpegError, ValueError) as error:
+        if is_machines(error):
+            raise MachineError(f"{video.path}: cannot be decoded ({error})") from None
         _LOG.debug("%s: not read by the packet index: %s", video.path, error)
         return {}
     if len(taken) < len(wanted):

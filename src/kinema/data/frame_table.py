@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kinema.data.containers import Reading, codec_name, opened
 from kinema.data.indexing import CHECKED_FRAMES, PacketCollector, Shadow
-from kinema.data.packet_index import PacketIndex
+from kinema.data.packet_index import PacketSource
 from kinema.data.truncation import is_short
 from kinema.data.video import Orientation, Video
 from kinema.types import DataError
@@ -64,7 +64,7 @@ class _Table:
     first: VideoFrame
     first_pts: int | None
     damaged: bool = False
-    packets: PacketIndex | None = None
+    packets: PacketSource | None = None
 
 
 def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kinema.data.machine import data_error
 from kinema.data.video import FRAMES, IMAGE, Video
 from kinema.types import DataError
 
@@ -153,9 +154,9 @@ def _read(file: Path) -> _Image:
         raise DataError(f"{file}: not an image, or damaged from its start") from None
     except Image.DecompressionBombError:
         raise DataError(f"{file}: is larger than an image may be; scale it down") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
+    except (OSError, MemoryError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{file}: the image cannot be read in full ({reason})") from None
+        raise data_error(f"{file}: the image cannot be read in full ({reason})", error) from None
     return _Image(pixels=pixels, rotation_deg=rotation_deg, format=kind.lower())
 
 
@@ -177,7 +178,7 @@ def _series(folder: Path) -> tuple[str, int, int]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _has_image_suffix(entry.name) and entry.is_file()]
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read ({error.strerror})") from None
+        raise data_error(f"{folder}: the folder cannot be read ({error.strerror})", error) from None
     names = [name for name in names if not name.startswith(".")]
     names = [name for name in names if not _FLOW.match(name)] or names
     numbers: dict[int, str] = {}

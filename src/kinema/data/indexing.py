@@ -26,8 +26,9 @@ from av.video.stream import VideoStream
 from kinema.data.bits import UnsureError
 from kinema.data.bitstreams import Parser, parser, reorder_depth
 from kinema.data.containers import Reading, codec_name, opened
+from kinema.data.machine import is_machines
 from kinema.data.packet_headers import complete, outside_headers
-from kinema.data.packet_index import DecoderSettings, PacketIndex
+from kinema.data.packet_index import DecoderSettings, PacketIndex, PacketsUnknown
 from kinema.data.packet_places import Places
 from kinema.data.sparse import DamagedError, labelled, take_by_index
 from kinema.types import DataError
@@ -114,8 +115,8 @@ class PacketCollector:
             return "nothing is displayed"
         return None if np.all(np.diff(displayed) > 0) else "timestamps are not in the order of its pictures"
 
-    def index(self, first_frames: Iterable[VideoFrame]) -> PacketIndex | None:
-        """The index, or None where it would not be exact. There must be no doubt.
+    def index(self, first_frames: Iterable[VideoFrame]) -> PacketIndex | PacketsUnknown | None:
+        """The index; None where it would not be exact; unknown where the machine failed. There must be no doubt.
 
         Args:
             first_frames: The first that are displayed, from a plain decode.
@@ -124,7 +125,7 @@ class PacketCollector:
             return self._index(list(first_frames))
         except (UnsureError, av.FFmpegError, OSError) as error:
             _say_why_not(self.path, error)
-            return None
+            return PacketsUnknown() if is_machines(error) else None
 
     def _index(self, first_frames: list[VideoFrame]) -> PacketIndex:
         if self._no_places is not None:
@@ -155,6 +156,7 @@ class Shadow:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unsure: str | None = None
+        self._machine_failed = False
         self._labels: list[int] = []  # of displayed frames
         self._is_key: dict[int, int] = {}  # packet -> first frame that is right
         self._is_b: list[int] = []
@@ -186,6 +188,7 @@ class Shadow:
                 raise UnsureError(f"frame {len(self._labels)} of labelled packets is another")
         except (UnsureError, DataError, av.FFmpegError, IndexError, OSError) as error:
             self._unsure = str(error) or type(error).__name__
+            self._machine_failed = is_machines(error)
             return
         assert own.pts is not None
         number = len(self._labels)
@@ -196,13 +199,13 @@ class Shadow:
         elif (place := self._rng.randrange(number + 1)) < _SAMPLED_FRAMES:
             self._sample[place] = number, frame
 
-    def index(self) -> PacketIndex | None:
-        """The index, after the last frame, or None where it would not be exact."""
+    def index(self) -> PacketIndex | PacketsUnknown | None:
+        """The index, after the last frame; None where it would not be exact; unknown where the machine failed."""
         try:
             return self._index()
         except (UnsureError, DataError, av.FFmpegError, IndexError, OSError) as error:
             _say_why_not(self._path, error)
-            return None
+            return PacketsUnknown() if self._machine_failed or is_machines(error) else None
 
     def _next(self) -> VideoFrame | None:
         for frame in self._frames:

@@ -29,6 +29,14 @@ class PacketSource(Protocol):
         ...
 
 
+class PacketsUnknown:
+    """In place of an index where the machine failed while packets were looked at: the next time there may be one."""
+
+    def load(self) -> None:
+        """None: frames are read without an index."""
+        return
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
     """What a decoder has to be told that the packets do not say.

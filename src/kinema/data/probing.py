@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from kinema.data.cache import cache_folder as cache_folder  # callers have it from here
 from kinema.data.decoding import Video, probe
 from kinema.data.file_index import Index, Key, Table
+from kinema.data.machine import MachineError
 from kinema.data.packet_index import VERSION as PACKETS_VERSION
-from kinema.data.packet_index import PacketSource
+from kinema.data.packet_index import PacketSource, PacketsUnknown
 from kinema.data.processes import Died, results
 from kinema.data.stored_packets import PacketFile, StoredPackets
 from kinema.data.video import Orientation
@@ -33,8 +34,8 @@ from kinema.types import Clip, DataError
 Probed = Video | DataError
 
 
-class DiedError(DataError):
-    """Not cached: it may have been the machine's fault."""
+class DiedError(MachineError):
+    """The process that decoded a file died."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path}: the process that decoded it died; out of memory, or a crash")
@@ -194,11 +195,7 @@ class _Store:
 
     def save(self, keys: dict[Path, Key], results: dict[Path, Probed]) -> dict[Path, Probed]:
         """Keep results; the same ones as `load` gives them, of those that could be kept."""
-        rows = {
-            path: _to_row(path, result)
-            for path, result in results.items()
-            if path in keys and not isinstance(result, DiedError)
-        }
+        rows = {path: _to_row(path, result) for path, result in results.items() if path in keys and is_lasting(result)}
         # What was just found is taken out of its row again: its packets need not stay in memory.
         blobs = self._index.save(_TABLE, ((path, keys[path], row) for path, row in rows.items()))
         kept: dict[Path, Probed] = {}
@@ -215,6 +212,13 @@ class _Store:
             file = self._packets.setdefault(blob.file, PacketFile(blob.file, _PACKETS))
             packets = StoredPackets(file, blob.number)
         return _from_row(path, tuple(values), self._regular, packets)
+
+
+def is_lasting(result: Probed) -> bool:
+    """Whether the same would be found another time, as long as the file is the same."""
+    if isinstance(result, DataError):
+        return not isinstance(result, MachineError)
+    return not isinstance(result.packets, PacketsUnknown)
 
 
 def _to_row(path: Path, result: Probed) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 
+from kinema.data.machine import Passing, reason_of
 from kinema.data.shared_batches import Layout, Slots
 from kinema.types import Clip, DataError
 
@@ -88,12 +89,6 @@ class Reader(Protocol):
             DataError: It cannot be read.
         """
         ...
-
-
-class Lost(str):
-    """Why a clip was not read, where that is not the clip's: its process died. Another time it may be read."""
-
-    __slots__ = ()
 
 
 Answer = Drawn | str | Exception
@@ -280,10 +275,10 @@ class ReadAhead:
         finally:
             self._processes[number].stop()
 
-    def _lost(self, job: Job, rows: range) -> Lost:
+    def _lost(self, job: Job, rows: range) -> Passing:
         clip = self._reader.clips[job.items[rows.start][0]]
         log.warning("the process that read %s died, another one goes on", clip.clip_id)
-        return Lost(f"{clip.video}: the process that read it died; out of memory, or a crash")
+        return Passing(f"{clip.video}: the process that read it died; out of memory, or a crash")
 
     def _start_again(self, number: int, given: Sequence[Task]) -> None:
         self._processes[number].stop()
@@ -368,7 +363,7 @@ def read_one(reader: Reader, slots: Slots, slot: int, row: int, index: int, epoc
     try:
         return reader.read(index, epoch, slots.row(slot, row))
     except DataError as error:
-        return str(error)
+        return reason_of(error)
     except Exception as error:  # noqa: BLE001 - raised again where the batch is waited for
         error.add_note(f"while clip {reader.clips[index].clip_id!r} was read")
         return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -31,6 +32,11 @@ from kinema.data.shard_index import (
 from kinema.types import DataError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What network disks answer that were mounted without locks."""
 
 _ALIGNMENT = 64
 # A kill costs at most this much work, which is then done again; and this is how often the disk has to be waited for.
@@ -191,6 +197,9 @@ class ShardWriter:
             try:
                 fcntl.lockf(self._files["lock"], fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    log.warning("%s: this file system has no locks; see that no two jobs write one part", self.folder)
+                    return
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise
                 raise BusyError(

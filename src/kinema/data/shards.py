@@ -141,6 +141,15 @@ class Store:
         """
         return int(self._lengths[self._where[key]])
 
+    @property
+    def parts(self) -> dict[int, list[int]]:
+        """n -> numbers of the parts i of n that jobs have written."""
+        found: dict[int, list[int]] = {}
+        for name in self._names:
+            number, _, count = name.partition("-of-")
+            found.setdefault(int(count), []).append(int(number))
+        return found
+
     def failure(self, key: bytes) -> str | None:
         """Why there is nothing under a key: what is said where it was to be stored. None where there is something.
 
@@ -152,9 +161,18 @@ class Store:
         return None if reason is None else str(reason)
 
     def failures(self) -> dict[bytes, str]:
-        """Keys under which there is nothing, and why."""
-        empty = [key for key, row in self._where.items() if not self._lengths[row]]
-        return {key: reason for key in empty if (reason := self.failure(key)) is not None}
+        """Keys under which there is nothing, and why: also where what was said of it is damaged."""
+        found = {}
+        for key, row in self._where.items():
+            if self._lengths[row]:
+                continue
+            try:
+                reason = self.failure(key)
+            except DataError as error:
+                reason = str(error)
+            if reason is not None:
+                found[key] = reason
+        return found
 
     def get(self, key: bytes) -> NDArray[np.uint8]:
         """Data of an entry: memory-mapped, read-only. Where the process may not map that much memory, a copy.

@@ -16,6 +16,7 @@ from kinema.data.cache import cache_folder
 from kinema.data.decoders import described
 from kinema.data.frame_store import Files, FrameFormat, FrameStore
 from kinema.data.loading import ClipReader
+from kinema.data.shard_index import description
 from kinema.data.shards import Store, is_store
 from kinema.data.stored_video import stored_videos
 from kinema.data.video import Video
@@ -138,6 +139,8 @@ def known_stores(root: Path | None, kind: str) -> list[Store]:
     stores = []
     for folder in dict.fromkeys((*folders, *registered())):
         try:
+            if description(folder)["kind"] != kind:  # before its index is read, which may be long
+                continue
             store = Store.open(folder)
             store.check_lengths()
         except DataError as error:
@@ -145,8 +148,7 @@ def known_stores(root: Path | None, kind: str) -> list[Store]:
                 log.warning("a store is not used: %s", error)
             _REFUSED.add(folder)
             continue
-        if store.kind == kind:
-            stores.append(store)
+        stores.append(store)
     return stores
 
 

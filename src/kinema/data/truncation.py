@@ -14,6 +14,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from kinema.data.machine import data_error
 from kinema.types import DataError
 
 _SLACK_BYTES = 16
@@ -40,7 +41,7 @@ def check_complete(path: Path) -> None:
             file.seek(0)
             promised = _promised_bytes(file, num_bytes)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise data_error(f"{path}: cannot be read ({error.strerror})", error) from None
     if promised is not None and promised > num_bytes + _SLACK_BYTES:
         raise DataError(
             f"{path}: cut short, {num_bytes:,} of at least {promised:,} bytes are there; fetch or copy it again"

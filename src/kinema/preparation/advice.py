@@ -80,6 +80,7 @@ class Job:
         height_px: Mean height of a video.
         width_px: Mean width of a video.
         resize_px: What the short side is scaled to.
+        kept_bytes: Features that training keeps in the cache without being asked, at most.
     """
 
     num_train: int
@@ -101,6 +102,7 @@ class Job:
     height_px: float
     width_px: float
     resize_px: int
+    kept_bytes: int = 0
 
     @property
     def num_clips(self) -> int:
@@ -188,6 +190,16 @@ def _replaced(way: Way, plain: Way, job: Job, *, refused: str | None = None) -> 
 
 
 def _without_store(measured: Measured, job: Job) -> Way:
+    features = _features(measured, job)
+    if features.refused is None and features.num_bytes <= job.kept_bytes:
+        return Way(
+            name="no store",
+            num_bytes=features.num_bytes,
+            build_s=features.build_s,
+            epoch_s=features.epoch_s,
+            total_s=features.build_s + job.epochs * features.epoch_s,
+            arithmetic=("training computes the features once by itself, and keeps them:", *features.arithmetic),
+        )
     epoch_s, line = _epoch(measured, job, read=measured.decoded, how="decoding")
     return Way(name="no store", epoch_s=epoch_s, total_s=job.epochs * epoch_s, arithmetic=(line,))
 

@@ -23,7 +23,6 @@ from kinema.data.device import to_model_input
 from kinema.data.frame_store import Files
 from kinema.data.loading import Batch, ClipReader, clip_loader
 from kinema.data.places import Places
-from kinema.data.read_ahead import Lost
 from kinema.data.shards import Store, is_store
 from kinema.data.sources import known_stores, register, say_frames
 from kinema.models.layers.backbone import FrameBackbone
@@ -35,7 +34,7 @@ from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
 
-_LARGEST_BYTES = 2 * 2**30
+LARGEST_BYTES = 2 * 2**30
 """More than this is not written into the user's cache unasked."""
 
 
@@ -164,7 +163,7 @@ def _check_size(form: FeatureFormat, num_clips: int) -> None:
         DataError: It is not.
     """
     num_bytes = num_clips * form.num_bytes
-    if num_bytes > _LARGEST_BYTES:
+    if num_bytes > LARGEST_BYTES:
         raise DataError(
             f"they would take {byte_size(num_bytes)} in {_cached(form).parent}; kinema data prepare --features stores "
             "them where you like"
@@ -330,7 +329,7 @@ class _Computing:
             for places, batch in zip(order.batches, loader, strict=True):
                 place_of = {versions[place].index: place for place in places}
                 for index, reason in batch.failures.items():
-                    job.fail(place_of[index], reason, died=isinstance(reason, Lost))
+                    job.fail(place_of[index], reason)
                 values = self._features(batch, reader.preprocessing) if len(batch) else ()
                 for index, value in zip(batch.indices.tolist(), values, strict=True):
                     place = place_of[index]

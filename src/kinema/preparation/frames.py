@@ -20,6 +20,7 @@ from kinema.data.decoders import described
 from kinema.data.decoding import Video, take_frames
 from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
+from kinema.data.machine import reason_of
 from kinema.data.processes import Died, results
 from kinema.data.reading import ClipPlan, plan_of_view
 from kinema.data.sampling import clip_interval_s
@@ -245,9 +246,9 @@ def _read(work: _Work, place: int) -> Made:
         indices = sorted(set(item.plan.indices))
         frames = _frames(video, replace(item.plan, indices=tuple(indices)), form, work.decoder)
     except DataError as error:
-        return str(error)
+        return reason_of(error)
     except (av.FFmpegError, ValueError) as error:
-        return f"{video.path}: its frames cannot be scaled: {error}"
+        return reason_of(error, f"{video.path}: its frames cannot be scaled: {error}")
     meta: dict[str, Any] = {
         "clip": item.clip.clip_id,
         "split": item.split,

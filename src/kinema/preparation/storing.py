@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kinema.data.frame_store import Files
+from kinema.data.machine import Passing
 from kinema.data.processes import Died, results
 from kinema.data.shard_writer import BusyError
 from kinema.data.shards import Buffer, ShardWriter, Store, check_agreement, file_state, is_store
@@ -21,7 +22,7 @@ from kinema.wording import byte_size
 
 _CHUNK = 2**20
 
-_AT_A_TIME = 8
+AT_A_TIME = 8
 """Processes that may write into one store at a time without having said so."""
 
 _DIED = "the process that decoded it died; out of memory, or a crash"
@@ -117,10 +118,10 @@ def _writer(folder: Path, kind: str, settings: Mapping[str, Any], shard: tuple[i
     """A writer of one shard; of None, of the first that no other process is writing."""
     if shard is not None:
         return ShardWriter(folder, kind=kind, settings=settings, shard=shard)
-    for number in range(1, _AT_A_TIME):
+    for number in range(1, AT_A_TIME):
         with suppress(BusyError):
-            return ShardWriter(folder, kind=kind, settings=settings, shard=(number, _AT_A_TIME))
-    return ShardWriter(folder, kind=kind, settings=settings, shard=(_AT_A_TIME, _AT_A_TIME))
+            return ShardWriter(folder, kind=kind, settings=settings, shard=(number, AT_A_TIME))
+    return ShardWriter(folder, kind=kind, settings=settings, shard=(AT_A_TIME, AT_A_TIME))
 
 
 def _count(entries: Sequence[Entry], places: Iterable[int]) -> int:
@@ -193,7 +194,7 @@ class Storing:
                             died.append(place)
                             continue
                         if isinstance(result, Died):
-                            self.fail(place, f"{self.entries[place].path}: {_DIED}", died=True)
+                            self.fail(place, Passing(f"{self.entries[place].path}: {_DIED}"))
                         elif isinstance(result, str):
                             self.fail(place, result)
                         else:
@@ -210,12 +211,12 @@ class Storing:
         self.num_new += self.entries[place].counts
         self.num_bytes += meta.get("bytes", data.nbytes if isinstance(data, np.ndarray) else len(data))
 
-    def fail(self, place: int, reason: str, *, died: bool = False) -> None:
+    def fail(self, place: int, reason: str) -> None:
         """Report an entry that cannot be made. Where it is the file's content that is to blame, store that: it would be
         the same the next time, for as long as the file is the same."""
         entry = self.entries[place]
         self.failures[entry.name] = reason
-        if not died and self._is_as_it_was(entry.path):
+        if not isinstance(reason, Passing) and self._is_as_it_was(entry.path):
             self.writer.append_failure(entry.key, reason, {"clip": entry.name})
 
     def result(self) -> Stored:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from kinema.data.containers import Reading, opened
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import Files
+from kinema.data.machine import Passing, reason_of
 from kinema.data.processes import results
 from kinema.data.transcoded import FOLDER, KIND, digest, file_name, video_key
 from kinema.preparation.pictures import even_size, scaler
@@ -33,7 +34,9 @@ from kinema.types import DataError
 
 log = logging.getLogger(__name__)
 
-_SAMPLES, _SAMPLE_FRAMES = 4, 36
+_SAMPLES, _SAMPLE_FRAMES = 8, 36
+_MARGIN = 1.25
+"""By how much more room is asked for than samples take: beginnings of videos are not all of them."""
 """From how many videos, and how much of each, the size of all is estimated."""
 _IMAGES_AT_ONCE = 16
 SOFTWARE = "libx264"
@@ -194,7 +197,7 @@ def _transcode_with(encoder: str, work: _Work, place: int) -> Made:
         temporary.replace(path)
     except DataError as error:
         temporary.unlink(missing_ok=True)
-        return str(error)
+        return reason_of(error)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -202,10 +205,12 @@ def _transcode_with(encoder: str, work: _Work, place: int) -> Made:
                 f"{path}: cannot be written: {os.strerror(error.errno)}; make room and run it again: it goes on where "
                 "it stopped"
             ) from None
-        return f"{video.path}: cannot be transcoded: {error}"
+        message = f"{video.path}: cannot be transcoded: {error}"
+        # Not FFmpeg's: of the disk that is written to, which says nothing about the video.
+        return reason_of(error, message) if isinstance(error, av.FFmpegError) else Passing(message)
     except (av.FFmpegError, ValueError) as error:
         temporary.unlink(missing_ok=True)
-        return f"{video.path}: cannot be transcoded by {encoder}: {error}"
+        return reason_of(error, f"{video.path}: cannot be transcoded by {encoder}: {error}")
     meta = {"video": state, "file": name, "bytes": path.stat().st_size, "encoder": encoder}
     return content, {**meta, "num_frames": len(video.times_s)}
 
@@ -303,7 +308,7 @@ def _check(video: Video, path: Path) -> None:
 
 
 def _estimate(videos: Sequence[Video], settings: TranscodeSettings, places: Sequence[int]) -> int:
-    """Bytes that videos will take, from the beginnings of some."""
+    """Bytes that videos will take, from the beginnings of some; a quarter more, as these are not the whole."""
     num_bytes = num_pixels = 0
     for place in places[:: -(-len(places) // _SAMPLES)]:
         video, file = videos[place], io.BytesIO()
@@ -314,4 +319,4 @@ def _estimate(videos: Sequence[Video], settings: TranscodeSettings, places: Sequ
     if not num_pixels:
         return 0
     total = sum(len(videos[i].times_s) * videos[i].height_px * videos[i].width_px for i in places)
-    return round(total * num_bytes / num_pixels)
+    return round(_MARGIN * total * num_bytes / num_pixels)

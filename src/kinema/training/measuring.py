@@ -20,6 +20,7 @@ from kinema.data.video import Video
 from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import set_up
 from kinema.preparation.advice import Job, Measured
+from kinema.preparation.features import LARGEST_BYTES
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, compute_device
@@ -193,6 +194,7 @@ def job_of(prepared: Prepared) -> Job:
         height_px=float(np.mean([video.height_px for video in videos])),
         width_px=float(np.mean([video.width_px for video in videos])),
         resize_px=preprocessing.resize_px,
+        kept_bytes=LARGEST_BYTES if recipe.clips.store == "auto" else 0,
     )
 
 
