@@ -45,7 +45,7 @@ def test_the_other_side_has_the_same(
         overrides += ["init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]"]
     work = work_of(prepare(recipe(*overrides)), tmp_path)
     found = unpacked(packed(work))
-    assert found.prepared.recipe == work.prepared.recipe
+    assert found.prepared.recipe.to_dict() == work.prepared.recipe.to_dict()
     assert found.prepared.clips == work.prepared.clips
     assert found.prepared.dataset.classes == work.prepared.dataset.classes
     state = found.prepared.model.state_dict()

@@ -1,8 +1,8 @@
 """Statistics of frame features over time.
 
 After the temporal pooling with moments and pyramids of Ryoo et al., "Pooled Motion Features for First-Person Videos",
-CVPR 2015, https://arxiv.org/abs/1412.6505. Deviations: means over equal parts of the clip instead of a pyramid, mean
-absolute differences instead of histograms of gradients.
+CVPR 2015, https://arxiv.org/abs/1412.6505. Deviations: means over equal parts of the clip instead of a pyramid; instead
+of histograms of gradients, mean absolute differences over the clip or over equal parts of it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def frame_statistics(
     deviation: bool = True,
     difference: bool = True,
     segments: int = 3,
+    difference_step: int = 1,
+    difference_segments: int = 1,
     feature_norm: Literal["none", "batch", "clip"] = "none",
     head_norm: Literal["none", "batch", "layer"] = "none",
     head_hidden: tuple[int, ...] = (),
@@ -56,8 +58,11 @@ def frame_statistics(
         backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         deviation: Take the standard deviation over frames.
-        difference: Take the mean absolute difference of neighbouring frames.
+        difference: Take the mean absolute difference of frames.
         segments: Equal parts of the clip, of each of which the mean is taken; with 1, order cannot be seen.
+        difference_step: How many frames apart those are whose difference is taken.
+        difference_segments: Equal parts of the clip, of each of which the mean difference is taken: when something
+            moves, beside how much.
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
             stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.
         head_norm: Of the clip's feature.
@@ -69,7 +74,14 @@ def frame_statistics(
         ConfigError: An argument is impossible.
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
-    temporal = StatisticsPool(frames.num_features, deviation=deviation, difference=difference, segments=segments)
+    temporal = StatisticsPool(
+        frames.num_features,
+        deviation=deviation,
+        difference=difference,
+        segments=segments,
+        difference_step=difference_step,
+        difference_segments=difference_segments,
+    )
     classifiers = LinearHeads(
         temporal.num_features, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout, norm=head_norm
     )

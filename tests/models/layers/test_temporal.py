@@ -43,9 +43,45 @@ def test_statistics_are_what_they_say() -> None:
     torch.testing.assert_close(found, torch.cat([*means, deviation, torch.as_tensor(change)], dim=1), rtol=0, atol=1e-5)
 
 
-def test_statistics_of_one_frame_have_a_gradient() -> None:
+def test_differences_of_parts_are_what_they_say() -> None:
+    features = torch.randn(3, 8, 5)
+    pool = StatisticsPool(5, deviation=False, difference=True, segments=1, difference_step=2, difference_segments=3)
+    changes = torch.stack([(features[:, step + 2] - features[:, step]).abs() for step in range(6)], dim=1)
+    expected = [features.mean(dim=1), *(changes[:, 2 * part : 2 * part + 2].mean(dim=1) for part in range(3))]
+    torch.testing.assert_close(pool(features), torch.cat(expected, dim=1), rtol=0, atol=1e-6)
+    assert pool.num_features == 20
+
+
+def test_differences_of_parts_tell_when_something_moves() -> None:
+    """Features that change early and then stay, and the same the other way round: only parts tell them apart."""
+    early = torch.zeros(1, 8, 1)
+    early[:, 1] = 1
+    late = early.flip(1)
+    blind = StatisticsPool(1, deviation=True, difference=True, segments=1)
+    seeing = StatisticsPool(1, deviation=True, difference=True, segments=1, difference_segments=2)
+    torch.testing.assert_close(blind(early), blind(late))
+    assert not torch.allclose(seeing(early), seeing(late))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+def test_short_clips_differ_by_their_ends(num_frames: int) -> None:
+    features = torch.randn(2, num_frames, 5)
+    pool = StatisticsPool(5, deviation=False, difference=True, segments=1, difference_step=4, difference_segments=2)
+    change = (features[:, -1] - features[:, 0]).abs()
+    torch.testing.assert_close(pool(features)[:, 5:], torch.cat([change, change], dim=1))
+
+
+@pytest.mark.parametrize("setting", [{"difference_step": 2}, {"difference_segments": 3}])
+def test_settings_of_differences_that_are_not_taken_are_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"model.{next(iter(setting))}: there are no differences"):
+        StatisticsPool(5, deviation=True, difference=False, segments=1, **setting)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_statistics_of_one_frame_have_a_gradient(parts: int) -> None:
     features = torch.randn(2, 1, 5, requires_grad=True)
-    torch.autograd.backward(StatisticsPool(5, deviation=True, difference=True, segments=2)(features).sum())
+    pool = StatisticsPool(5, deviation=True, difference=True, segments=2, difference_segments=parts)
+    torch.autograd.backward(pool(features).sum())
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
 

@@ -146,30 +146,57 @@ class StatisticsPool(nn.Module):
     Args:
         num_inputs: Length of a frame's feature.
         deviation: The standard deviation over frames.
-        difference: The mean absolute difference of neighbouring frames: how much changes, not in which direction.
+        difference: The mean absolute difference of frames: how much changes, not in which direction.
         segments: Into how many equal parts the clip is cut, of each of which there is the mean. With 1, which is the
             mean over all frames, order cannot be seen.
+        difference_step: How many frames apart those are whose difference is taken. Of a clip that is too short, its
+            first and last frame.
+        difference_segments: Equal parts of the clip, of each of which there is the mean difference.
 
     Raises:
         ConfigError: An argument is impossible.
     """
 
-    def __init__(self, num_inputs: int, *, deviation: bool, difference: bool, segments: int) -> None:
+    def __init__(
+        self,
+        num_inputs: int,
+        *,
+        deviation: bool,
+        difference: bool,
+        segments: int,
+        difference_step: int = 1,
+        difference_segments: int = 1,
+    ) -> None:
         super().__init__()
-        at_least(1, segments=segments)
-        self.deviation, self.difference = deviation, difference
+        at_least(1, segments=segments, difference_step=difference_step, difference_segments=difference_segments)
+        if not difference and (difference_step, difference_segments) != (1, 1):
+            name = "difference_step" if difference_step != 1 else "difference_segments"
+            raise ConfigError(f"model.{name}: there are no differences with model.difference=false; leave it out")
+        self.deviation, self.difference, self.difference_step = deviation, difference, difference_step
         self.segments = nn.AdaptiveAvgPool1d(segments)
-        self.num_features = num_inputs * (segments + deviation + difference)
+        self.difference_segments = nn.AdaptiveAvgPool1d(difference_segments)
+        self.num_features = num_inputs * (segments + deviation + difference * difference_segments)
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
-        found = [self.segments(features.transpose(1, 2)).transpose(1, 2).flatten(1)]
+        found = [_means(features, self.segments)]
         if self.deviation:
             # The gradient of a root is infinite at 0, which a clip of one frame has.
             found.append((features.var(dim=1, correction=0) + 1e-6).sqrt())
         if self.difference:
-            steps = features.diff(dim=1).abs()
-            found.append(steps.sum(dim=1) / max(1, steps.shape[1]))
+            # One frame differs from itself by nothing.
+            step = min(self.difference_step, features.shape[1] - 1)
+            changes = (features[:, step:] - features[:, : features.shape[1] - step]).abs()
+            if self.difference_segments.output_size == 1:
+                # As it has always been, to the bit: pooling adds in another order.
+                found.append(changes.sum(dim=1) / changes.shape[1])
+            else:
+                found.append(_means(changes, self.difference_segments))
         return torch.cat(found, dim=1)
+
+
+def _means(values: Float[Tensor, "B T D"], parts: nn.AdaptiveAvgPool1d) -> Float[Tensor, "B E"]:
+    """Of each part of a clip, one part behind the other."""
+    return parts(values.transpose(1, 2)).transpose(1, 2).flatten(1)
 
 
 class Projected(nn.Module):
