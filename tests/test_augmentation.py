@@ -74,10 +74,6 @@ def test_what_a_run_writes_down_is_the_same_again(given: Any) -> None:
         ("agressive", "clips.augmentation: there is no preset 'agressive'; did you mean 'aggressive'?"),
         ({"preset": 3}, "clips.augmentation: there is no preset 3"),
         (
-            {"preset": "none", "jitter": True, "flip": 0, "min_scale": 1, "colour": 0.1},
-            "clips.augmentation: preset: none changes nothing beside jitter, flip, min_scale, colour; leave it out",
-        ),
-        (
             {"multi_scale": [1, 0.8], "min_scale": 0.5},
             "clips.augmentation: multi_scale and min_scale (0.5) are two ways",
         ),

@@ -100,8 +100,6 @@ class Augmentation(Section):
         if name is not None and (not isinstance(name, str) or name not in PRESETS):
             raise ValueError(f"there is no preset {name!r}{suggest(str(name), PRESETS)}")
         preset = dict(PRESETS[name]) if name is not None else {}
-        if preset and preset.keys() <= given.keys():
-            raise ValueError(f"preset: {name} changes nothing beside {', '.join(preset)}; leave it out, or leave them")
         if given.get("multi_scale"):
             preset["min_scale"] = 1.0
         return {**preset, **given}

@@ -132,6 +132,34 @@ def test_two_processes_train_as_one(
     assert all(torch.allclose(weights[0][name], value, atol=1e-4) for name, value in weights[1].items())
 
 
+MORE = [
+    "optim.accumulate=2",
+    "optim.ema_decay=0.8",
+    "task.imbalance=balanced_sampling",
+    "task.label_smoothing=0.1",
+    "optim.schedule={name: plateau, patience: 1}",
+]
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("overrides", [MORE, ["task.imbalance=class_weights"], ["task.imbalance=logit_adjustment"]])
+def test_what_training_has_more_is_the_same_in_two_processes(
+    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]
+) -> None:
+    found = [
+        steps_of(
+            monkeypatch,
+            recipe(*SETTINGS, *overrides, f"trainer.devices={devices}", f"output={tmp_path / str(devices)}"),
+        )
+        for devices in (1, 2)
+    ]
+    (losses, run), (expected, of_one) = found[1], found[0]
+    assert np.abs(np.array(losses) - np.array(expected)).max() < 1e-5
+    for row, row_of_one in zip(rows(run.folder), rows(of_one.folder), strict=True):
+        del row["seconds"], row_of_one["seconds"]
+        assert row == pytest.approx(row_of_one, abs=2e-5)
+
+
 @pytest.fixture
 def recipe_file(settings: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"

@@ -42,24 +42,24 @@ class Interrupted(Exception):  # noqa: N818
     """Something that nobody expected."""
 
 
-@pytest.mark.parametrize("settings", [MIXED, UNFROZEN], ids=["mixed", "unfrozen"])
+@pytest.mark.parametrize("changes", [MIXED, UNFROZEN], ids=["mixed", "unfrozen"])
 @pytest.mark.parametrize("batch", [4, 1])
 def test_a_run_goes_on_as_if_it_had_not_been_interrupted(
     recipe: Callable[..., Recipe],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    settings: tuple[str, ...],
+    changes: tuple[str, ...],
     batch: int,
 ) -> None:
     extra = ["trainer={epochs: 3, select: best, accelerator: cpu, checkpoint_minutes: 1e-9}"]
-    if settings is UNFROZEN:
+    if changes is UNFROZEN:
         model = prepare(recipe()).model
         assert isinstance(model, FrameModel)
         torch.save(model.backbone.body.state_dict(), tmp_path / "weights.pt")
         extra.append(f"init.weights={tmp_path / 'weights.pt'}")
 
     def made(name: str) -> Recipe:
-        return recipe(*settings, *extra, f"output={tmp_path / name}")
+        return recipe(*changes, *extra, f"output={tmp_path / name}")
 
     train(prepare(made("whole")), create_run(made("whole")))
     step = RecogniserTraining.training_step
@@ -74,7 +74,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_interrupted(
     with pytest.raises(Interrupted):
         train(prepare(made("parts")), run)
     state = torch.load(run.last_checkpoint, weights_only=True)["epoch_state"]
-    assert state["batches_done"] % (2 if settings is MIXED else 1) == 0  # no gradient waited for another batch
+    assert state["batches_done"] % (2 if changes is MIXED else 1) == 0  # no gradient waited for another batch
     monkeypatch.setattr(RecogniserTraining, "training_step", step)
     train(prepare(made("parts")), Run(run.folder))
     assert result(run.folder) == result(tmp_path / "whole")

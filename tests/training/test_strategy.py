@@ -49,6 +49,15 @@ def test_the_global_batch_is_that_of_the_recipe(recipe: Callable[..., Recipe]) -
             "trainer.runtime.channels_last: on cannot be used with fsdp_stage2",
         ),
         (
+            ["trainer.devices=2", "trainer.strategy=fsdp_stage3", "optim.ema_decay=0.9"],
+            "optim.ema_decay: cannot be used with fsdp_stage3",
+        ),
+        (
+            ["trainer.devices=2", "trainer.strategy=fsdp_stage3", "task.combine=uncertainty"],
+            "task.combine: uncertainty cannot be used with fsdp_stage3",
+        ),
+        (["trainer.devices=2", "optim.unfreeze={}"], "optim.unfreeze: cannot be used with 2 processes; use 1"),
+        (
             ["trainer.devices=2", "clips.decoder=torchcodec_cuda", "clips.workers=0"],
             "clips.decoder: torchcodec_cuda decodes on one GPU",
         ),

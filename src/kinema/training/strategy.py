@@ -132,9 +132,7 @@ def _check_possible(spread: Spread, recipe: Recipe) -> None:
         raise ConfigError("clips.decoder: torchcodec_cuda decodes on one GPU; with several take torchcodec or pyav")
     if recipe.optim.unfreeze is not None:
         # What exchanges gradients is set up once, for the weights that learn in the first step.
-        raise ConfigError(
-            f"optim.unfreeze: cannot be used with {spread.num_processes} processes; trainer.devices=1 can"
-        )
+        raise ConfigError(f"optim.unfreeze: cannot be used with {spread.num_processes} processes; use 1")
     if spread.is_sharded and recipe.optim.ema_decay is not None:
         raise ConfigError(f"optim.ema_decay: cannot be used with {spread.strategy}; use trainer.strategy=ddp")
     if spread.is_sharded and recipe.task.combine == "uncertainty":
