@@ -28,6 +28,14 @@ install_import_hook("kinema", f"{tests.shape_checks.__name__}.checked")
 REPOSITORY = Path(__file__).parent.parent
 
 
+LONGEST = ("test_documents.py", "test_processes.py")
+"""Files whose tests take minutes each. They begin first, so that no core ends up with one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with the real clips, annotations and weights that are not part of the repository."""

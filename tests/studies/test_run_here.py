@@ -92,3 +92,23 @@ def test_crossval_holds_every_group_out(kinema: Kinema) -> None:
     assert len({tuple(facts["groups"]) for facts in training}) == 2
     assert all(len(facts["groups"]) == 1 for facts in training)
     assert all(facts["selected_by"] == "being the last epoch" for facts in training)
+
+
+def test_common_and_rare_classes_are_shown_apart(study_file: Any, tmp_path: Path, kinema: Kinema) -> None:
+    runs = [{"name": "even"}, {"name": "skewed", "overrides": {"data.imbalance": 4}}]
+    overrides = {"data.num_train_backgrounds": 4, "trainer.epochs": 1}
+    path = study_file(runs=runs, overrides=overrides, seeds=[0, 1])
+    answer = kinema("study", "run", str(path), "--out", str(tmp_path / "out"), "--json", "-")
+    assert answer.code == 0, answer.err
+    even, skewed = answer.json["rows"]
+    assert "tail" not in even
+    saved = [
+        json.loads((job.folder / "evaluations" / "validation" / "metrics.json").read_text())["tasks"]["action"]
+        for job in jobs_of(read_study(str(path), output=tmp_path / "out"))
+        if job.setting == "skewed"
+    ]
+    assert len(saved) == 2
+    for group in ("head", "middle", "tail"):
+        assert skewed[group] == pytest.approx(sum(values[group] for values in saved) / 2)
+    assert "tail" in answer.err
+    assert "Common and rare classes" in (tmp_path / "out" / "report.html").read_text()

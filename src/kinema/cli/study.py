@@ -125,17 +125,21 @@ def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, li
 
 def show_outcomes(study: Study, jobs: list[Job], output: Output, *, write: bool = True) -> dict[str, Any]:
     """Print what is there of a study; the facts that `--json` gives."""
+    from kinema.evaluation.frequency import GROUPS
     from kinema.studies.outcomes import outcomes_of
     from kinema.studies.page import write_study_page
 
     found = outcomes_of(study, jobs)
     source = study.file.source
     columns = ["run", "done", *(name for name, _ in _COLUMNS), found.measured_on, "gap", "chance", "majority", "p"]
+    groups = [group for group in GROUPS if any(group in row.groups for row in found.rows)]
+    columns += groups
     columns += [f"{name} *" for name in source.columns] if source else []
     rows = []
     for row in found.rows:
         of_source = source.rows.get(row.name, (None,) * len(source.columns)) if source else ()
-        rows.append([*_cells(row, found), *("" if value is None else str(value) for value in of_source)])
+        of_groups = [percent(row.groups[group].mean) if group in row.groups else "-" for group in groups]
+        rows.append([*_cells(row, found), *of_groups, *("" if value is None else str(value) for value in of_source)])
     output.table(columns, rows, title=study.file.name)
     for line in _notes(found):
         output.say(line)

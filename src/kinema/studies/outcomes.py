@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kinema.evaluation.frequency import GROUPS
 from kinema.studies.jobs import Job, Place
 from kinema.studies.significance import Comparison, compare
 from kinema.studies.study import Study
@@ -75,6 +76,8 @@ class Row:
             clips together.
         folds: Fold -> accuracy on it, the mean over seeds. Empty without folds.
         train: Accuracy on training clips, over all runs.
+        groups: Where classes have unequal numbers of training clips: mean class accuracy of `head`, `middle` and
+            `tail`, over all runs.
         chance: Of the compared clips.
         majority: Of the compared clips.
         right: Clip -> share of the seeds with which it was right.
@@ -88,6 +91,7 @@ class Row:
     score: Spread | None
     folds: Mapping[str, float]
     train: Spread | None
+    groups: Mapping[str, Spread]
     chance: float | None
     majority: float | None
     right: Mapping[str, float] = field(repr=False)
@@ -122,6 +126,7 @@ class Row:
             "top1_std": None if self.score is None else self.score.std,
             "top1": [] if self.score is None else list(self.score.values),
             "folds": dict(self.folds),
+            **{group: spread.mean for group, spread in self.groups.items()},
             "gap": self.gap,
             "chance": self.chance,
             "majority": self.majority,
@@ -219,11 +224,17 @@ def _row(name: str, changes: tuple[str, ...], jobs: Sequence[Job], place: Place)
         failures=failures,
         score=Spread.of(per_seed),
         folds={fold: statistics.fmean(values) for fold, values in folds.items()},
+        groups=_groups(outcomes),
         train=Spread.of([outcome.record["train_top1"] for outcome in outcomes]),
         chance=outcomes[0].measured["chance"] if outcomes else None,
         majority=_weighted(outcomes, "majority") if outcomes else None,
         right={clip: sum(values) / len(values) for clip, values in shares.items()},
     )
+
+
+def _groups(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+    known = {g: Spread.of([o.measured[g] for o in outcomes if g in o.measured]) for g in GROUPS}
+    return {group: spread for group, spread in known.items() if spread is not None}
 
 
 def _weighted(outcomes: Sequence[Outcome], key: str) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from kinema.evaluation.frequency import GROUPS
 from kinema.files import to_yaml
 from kinema.report.document import document, links_to, write_document
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
@@ -60,6 +61,8 @@ def study_page(outcomes: Outcomes) -> str:
         sections.append(("beside", "Beside the best", _beside(outcomes)))
     if outcomes.study.file.source is not None:
         sections.append(("source", "The source's table, beside ours", _source(outcomes)))
+    if any(row.groups for row in outcomes.rows):
+        sections.append(("frequency", "Common and rare classes", _frequency(outcomes)))
     if any(row.outcomes for row in outcomes.rows):
         sections.append(("curves", "Training", _curves(outcomes)))
     if sum(row.score is not None for row in outcomes.rows) > 1:
@@ -191,6 +194,15 @@ def _beside(outcomes: Outcomes) -> Markup:
         "surer than they are."
     )
     return join(table(head, rows, text_columns=(0, 4, 6)), element("p", note, class_="note"))
+
+
+def _frequency(outcomes: Outcomes) -> Markup:
+    rows = [[row.name, *(_spread(row.groups.get(group)) for group in GROUPS)] for row in outcomes.rows if row.groups]
+    note = (
+        "Mean class accuracy on the third of the classes with the most training clips (head), on the third with the "
+        "fewest (tail), and on those between, over all runs."
+    )
+    return join(table(["setting", *GROUPS], rows), element("p", note, class_="note"))
 
 
 def _source(outcomes: Outcomes) -> Markup:

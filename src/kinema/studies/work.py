@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from kinema.data.loading import ClipReader
 from kinema.data.usable import probe_splits
 from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.frequency import GROUPS
 from kinema.evaluation.metrics import main_task
 from kinema.evaluation.results import save_evaluation
 from kinema.files import read_json_object, write_json
@@ -178,6 +179,7 @@ def _measured(run: Run) -> dict[str, Any]:
             values = evaluation.tasks[main]
             keys = ("top1", "top5", "mean_class", "chance", "majority", "gap")
             found[evaluation.name] = {key: values.get(key) for key in keys}
+            found[evaluation.name] |= {group: values[group] for group in GROUPS if values.get(group) is not None}
             found[evaluation.name] |= {"num_clips": evaluation.record["num_clips"], "task": main}
             found[evaluation.name]["tasks"] = {task: v["top1"] for task, v in evaluation.tasks.items()}
     seconds = sorted(row["seconds"] for row in record.history if row.get("seconds", 0) > 0)
