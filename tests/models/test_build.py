@@ -214,6 +214,26 @@ def test_without_mean_and_std_what_is_assumed_is_said(tmp_path: Path, caplog: py
     assert "(0.485, 0.456, 0.406)" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "arguments"), [("r2plus1d_18", {}), ("resnext101_3d", {"divisor": 4})])
+def test_an_image_network_that_lies_elsewhere_is_refused(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
+    """Its norms have the names and sizes of those of the video network, its convolutions have not."""
+    path = write(tmp_path / "resnet18.pt", network(), "plain")
+    model = build_model(name, arguments, heads=HEADS, inputs=inputs())
+    with pytest.raises(
+        DataError, match=r"resnet18\.pt: is of another network: it has \d+ of the \d+ weights of backbone"
+    ):
+        initialise(model, InitSection(weights=str(path), mean=MEAN, std=STD, inflate=True))
+
+
+def test_a_text_is_no_file_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_text("hi")
+    with pytest.raises(
+        DataError, match=r"weights\.pt: cannot be read as weights: not a file of tensors, or a part of one$"
+    ):
+        initialise(build(), InitSection(weights=str(path)))
+
+
 def test_from_scratch() -> None:
     done = initialise(build(), InitSection())
     assert (done.summary, done.mean, done.std) == ("from scratch", IMAGENET_MEAN, IMAGENET_STD)
@@ -241,20 +261,20 @@ def test_a_file_that_fits_nothing_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_images_weights_for_a_video_network_without_inflation_are_told_of_it(
+def test_images_weights_for_a_video_network_without_inflation_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Most tensors are those of batch norms, which fit."""
     path = write(tmp_path / "resnet18.pt", network(), "plain")
     model = build_model("r3d_18", {}, heads=HEADS, inputs=inputs())
     given = InitSection(weights=str(path), mean=MEAN, std=STD)
-    assert initialise(model, given).summary.startswith("100 of the backbone's 120 tensors")
-    assert "they stay random; init.inflate=true repeats an image network's over time" in caplog.text
-    with pytest.raises(
-        DataError, match=r"all of its weights; init\.inflate=true repeats an image network's over time$"
-    ):
-        initialise(model, given.model_copy(update={"freeze": "backbone"}))
-    caplog.clear()
+    with pytest.raises(DataError) as caught:
+        initialise(model, given)
+    assert str(caught.value) == (
+        f"{path}: is of another network: it has 0 of the 20 weights of backbone, and backbone.body.stem.0.weight, "
+        "backbone.body.layer1.0.conv1.0.weight, backbone.body.layer1.0.conv2.0.weight, ... would stay random; "
+        "init.inflate=true repeats an image network's over time"
+    )
     done = initialise(model, given.model_copy(update={"inflate": True}))
     assert done.summary.startswith("120 of the backbone's 120 tensors")
     assert not caplog.text

@@ -125,14 +125,13 @@ def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, li
 
 def show_outcomes(study: Study, jobs: list[Job], output: Output, *, write: bool = True) -> dict[str, Any]:
     """Print what is there of a study; the facts that `--json` gives."""
-    from kinema.evaluation.frequency import GROUPS
     from kinema.studies.outcomes import outcomes_of
     from kinema.studies.page import write_study_page
 
     found = outcomes_of(study, jobs)
     source = study.file.source
     columns = ["run", "done", *(name for name, _ in _COLUMNS), found.measured_on, "gap", "chance", "majority", "p"]
-    groups = [group for group in GROUPS if any(group in row.groups for row in found.rows)]
+    groups = list(dict.fromkeys(group for row in found.rows for group in row.groups))
     columns += groups
     columns += [f"{name} *" for name in source.columns] if source else []
     rows = []

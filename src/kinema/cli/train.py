@@ -67,7 +67,9 @@ def train(
         chosen = resolve(recipes.read(recipe), overrides or [])
     elif resume is None:
         raise ConfigError("RECIPE: missing; give a shipped name (see kinema recipes) or a path")
-    if outside() is not None:
+    if (who := outside()) is not None:
+        if overfit is not None:
+            raise ConfigError(f"--overfit: is done by one process; start it without {who.starter}")
         _train_among_others(chosen, json_file, resume=resume, dry_run=dry_run)
         return
     output = Output(json_file)  # not before: it loads what prints tables, which a wrong key need not wait for
@@ -95,6 +97,8 @@ def _train_among_others(recipe: Recipe | None, json_file: str | None, *, resume:
                 follow(team)
             except StoppedBySignal as stop:
                 raise typer.Exit(128 + stop.signum) from None  # the first one says it
+            except UserError:
+                raise typer.Exit(2) from None  # what is wrong is wrong in all of them, and said once
             except RuntimeError as error:
                 if "gloo" not in str(error):
                     raise

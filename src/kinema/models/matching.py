@@ -55,7 +55,7 @@ def load_matching(
         part: Only into this backbone of the model.
 
     Raises:
-        DataError: Nothing fits.
+        DataError: Nothing fits, or of a backbone so little that it would stay random for the most part.
     """
     own = model.state_dict()
     places = [name for name in backbones(model) if part in (None, name)]
@@ -73,18 +73,43 @@ def load_matching(
             f"{source}: none of its {len(state)} tensors fits this model (it holds {some_of(list(state))}; the model "
             f"{some_of([name for name in own if name.startswith(prefixes[0])])}){hint}"
         )
+    for place in places:
+        _check_fits(
+            own, found, f"{place}.body.", source, hint=_INFLATE if _would_fit_inflated(own, state, best) else ""
+        )
     classifier, head = _classifier(model, own, state, best)
     model.load_state_dict({**found, **head}, strict=False)
     of_another_size = [name for name in names if name in own and name not in found]
     found = {**found, **head}
-    would_inflate = not inflate and any(
-        _fit(state[names[name]], own[name], inflate=True) is not None for name in of_another_size
-    )
     return Loaded(
         summary=_summary(state, best, source, classifier, of_another_size, has_head=bool(head)),
         # Files from before batch norm counted its batches lack these counts, which nothing depends on.
         random=[name for name in own if name not in found and "num_batches_tracked" not in name],
-        hint=_INFLATE if would_inflate else "",
+        hint=_INFLATE if _would_fit_inflated(own, state, best) else "",
+    )
+
+
+def _check_fits(own: Mapping[str, Tensor], found: Mapping[str, Tensor], prefix: str, source: str, *, hint: str) -> None:
+    """Refuse another network: norms, which are alike everywhere, would fit, and stand between random weights.
+
+    Raises:
+        DataError: Most of what is multiplied with has nothing in the file.
+    """
+    weights = [name for name in own if name.startswith(prefix) and own[name].ndim > 1]
+    lacking = [name for name in weights if name not in found]
+    if any(name.startswith(prefix) for name in found) and 2 * len(lacking) > len(weights):
+        raise DataError(
+            f"{source}: is of another network: it has {len(weights) - len(lacking)} of the {len(weights)} weights of "
+            f"{prefix.removesuffix('.body.')}, and {some_of(lacking)} would stay random{hint}"
+        )
+
+
+def _would_fit_inflated(own: Mapping[str, Tensor], state: Mapping[str, Tensor], best: _Match) -> bool:
+    """Whether something has another size only because it is of an image network, and is not to be inflated."""
+    return any(
+        _fit(state[in_file], own[name], inflate=True) is not None
+        for name, in_file in best.names.items()
+        if name in own and name not in best.found
     )
 
 

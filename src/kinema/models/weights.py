@@ -230,6 +230,8 @@ def reason(error: Exception) -> str:
     """Why a file is no file of weights, in one line."""
     if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to read it unsafely
         return "not a file of tensors alone, and what a stranger may have written is not unpickled"
+    if isinstance(error, LookupError | EOFError | struct.error):
+        return "not a file of tensors, or a part of one"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinema.evaluation.frequency import GROUPS
 from kinema.studies.jobs import Job, Place
 from kinema.studies.significance import Comparison, compare
 from kinema.studies.study import Study
@@ -77,7 +76,7 @@ class Row:
         folds: Fold -> accuracy on it, the mean over seeds. Empty without folds.
         train: Accuracy on training clips, over all runs.
         groups: Where classes have unequal numbers of training clips: mean class accuracy of `head`, `middle` and
-            `tail`, over all runs.
+            `tail`, over all runs; of several tasks `verb head` and so on.
         chance: Of the compared clips.
         majority: Of the compared clips.
         right: Clip -> share of the seeds with which it was right.
@@ -126,7 +125,7 @@ class Row:
             "top1_std": None if self.score is None else self.score.std,
             "top1": [] if self.score is None else list(self.score.values),
             "folds": dict(self.folds),
-            **{group: spread.mean for group, spread in self.groups.items()},
+            "groups": {group: spread.mean for group, spread in self.groups.items()},
             "gap": self.gap,
             "chance": self.chance,
             "majority": self.majority,
@@ -233,7 +232,11 @@ def _row(name: str, changes: tuple[str, ...], jobs: Sequence[Job], place: Place)
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
-    known = {g: Spread.of([o.measured[g] for o in outcomes if g in o.measured]) for g in GROUPS}
+    values: dict[str, list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        for group, value in outcome.measured["groups"].items():
+            values[group].append(value)
+    known = {group: Spread.of(of_group) for group, of_group in values.items()}
     return {group: spread for group, spread in known.items() if spread is not None}
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from kinema.evaluation.frequency import GROUPS
 from kinema.files import to_yaml
 from kinema.report.document import document, links_to, write_document
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
@@ -197,12 +196,13 @@ def _beside(outcomes: Outcomes) -> Markup:
 
 
 def _frequency(outcomes: Outcomes) -> Markup:
-    rows = [[row.name, *(_spread(row.groups.get(group)) for group in GROUPS)] for row in outcomes.rows if row.groups]
+    groups = list(dict.fromkeys(group for row in outcomes.rows for group in row.groups))
+    rows = [[row.name, *(_spread(row.groups.get(group)) for group in groups)] for row in outcomes.rows if row.groups]
     note = (
         "Mean class accuracy on the third of the classes with the most training clips (head), on the third with the "
         "fewest (tail), and on those between, over all runs."
     )
-    return join(table(["setting", *GROUPS], rows), element("p", note, class_="note"))
+    return join(table(["setting", *groups], rows), element("p", note, class_="note"))
 
 
 def _source(outcomes: Outcomes) -> Markup:

@@ -179,7 +179,12 @@ def _measured(run: Run) -> dict[str, Any]:
             values = evaluation.tasks[main]
             keys = ("top1", "top5", "mean_class", "chance", "majority", "gap")
             found[evaluation.name] = {key: values.get(key) for key in keys}
-            found[evaluation.name] |= {group: values[group] for group in GROUPS if values.get(group) is not None}
+            found[evaluation.name]["groups"] = {
+                group if len(evaluation.tasks) == 1 else f"{task} {group}": of_task[group]
+                for task, of_task in evaluation.tasks.items()
+                for group in GROUPS
+                if of_task.get(group) is not None
+            }
             found[evaluation.name] |= {"num_clips": evaluation.record["num_clips"], "task": main}
             found[evaluation.name]["tasks"] = {task: v["top1"] for task, v in evaluation.tasks.items()}
     seconds = sorted(row["seconds"] for row in record.history if row.get("seconds", 0) > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from kinema.evaluation.results import results, save_evaluation
 from kinema.evaluation.training_clips import sample
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
 from kinema.progress import Reporter
+from kinema.training.fitting import order_of
 from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared, compute_device
@@ -102,9 +104,16 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
 
 
 def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]:
-    """Training clips without those that could not be read in any epoch."""
-    num_epochs = module.counted_epoch + 1
-    return [clip for index, clip in enumerate(prepared.clips["train"]) if module.skipped[index] < num_epochs]
+    """Training clips without those that could not be read whenever it was their turn."""
+    clips = prepared.clips["train"]
+    turns: Counter[int] = Counter()
+    if module.skipped:
+        order = order_of(prepared)
+        for epoch in range(module.counted_epoch + 1):
+            order.set_position(epoch=epoch, first_batch=0)
+            for batch in order:
+                turns.update({index for index, _ in batch if index in module.skipped})
+    return [clip for index, clip in enumerate(clips) if index not in turns or module.skipped[index] < turns[index]]
 
 
 def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], videos: dict[Path, Video]) -> Reader:

@@ -43,6 +43,7 @@ from kinema.training.strategy import (
 from kinema.training.team import Team
 from kinema.training.tensorboard import EventFile
 from kinema.training.work import Work
+from kinema.types import UserError
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,13 @@ def fit(
                 ckpt_path=run.last_checkpoint if work.goes_on else None,
                 weights_only=True,
             )
+        except RuntimeError as error:
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise UserError(
+                "a parameter of the model has no gradient, and ddp waits for it; kinema train RECIPE --overfit 8 names "
+                "it. Leave it out of the model, or freeze it"
+            ) from None
         finally:
             batches.close()
             if validation_batches is not None:

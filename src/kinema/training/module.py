@@ -105,7 +105,7 @@ class RecogniserTraining(LightningModule):
         self.counted_epoch = -1
         self.batches_done = 0
         self.sums: dict[str, float] = {}
-        self.skipped: Counter[int] = Counter()  # training clip -> epochs in which it could not be read
+        self.skipped: Counter[int] = Counter()  # training clip -> batches in which it could not be read
         self.best: tuple[float, float] | None = None  # validation accuracy and negative loss
         self._collector = Collector()
         self._indices: Tensor = torch.zeros(0, dtype=torch.int64)  # clips of the batch at hand

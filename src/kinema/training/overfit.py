@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
@@ -70,8 +71,10 @@ def overfit(
     model.to(device).train()
     set_up(model, recipe.trainer.runtime, device)
     for part in model.modules():
-        if isinstance(part, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+        if isinstance(part, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | StochasticDepth):
             part.p = 0.0
+        elif type(part).__name__ == "DropPath":  # timm and transformers have one each
+            vars(part)["drop_prob"] = 0.0
     inputs = to_model_input({s: f.to(device) for s, f in frames.items()}, prepared.preprocessing)
     if isinstance(model, FrameModel) and model.backbone.frozen:
         with torch.no_grad():

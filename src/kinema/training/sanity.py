@@ -340,9 +340,11 @@ class WatchFeatures(Callback):
     def __init__(self, model_parts: Mapping[str, Backbone]) -> None:
         self.parts = model_parts
         self._handles: list[Any] = []
+        self._has_looked = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == 0 and len(batch) > 1 and not self._handles:
+        if not self._has_looked and len(batch) > 1:
+            self._has_looked = True
             self._handles = [part.register_forward_hook(self._look) for part in self.parts.values()]
 
     def on_train_batch_end(

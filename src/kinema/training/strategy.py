@@ -130,6 +130,13 @@ def _check_possible(spread: Spread, recipe: Recipe) -> None:
         )
     if recipe.clips.decoder == "torchcodec_cuda":
         raise ConfigError("clips.decoder: torchcodec_cuda decodes on one GPU; with several take torchcodec or pyav")
+    augmentation = recipe.clips.augmentation
+    if (augmentation.mixup or augmentation.cutmix) and spread.global_batch < 2 * spread.num_processes:
+        key = "mixup" if augmentation.mixup else "cutmix"
+        raise ConfigError(
+            f"clips.augmentation.{key}: each of the {spread.num_processes} processes mixes its part of the batch, of "
+            f"two clips at least; raise clips.batch_size (now {spread.global_batch})"
+        )
     if recipe.optim.unfreeze is not None:
         # What exchanges gradients is set up once, for the weights that learn in the first step.
         raise ConfigError(f"optim.unfreeze: cannot be used with {spread.num_processes} processes; use 1")
@@ -138,6 +145,8 @@ def _check_possible(spread: Spread, recipe: Recipe) -> None:
     if spread.is_sharded and recipe.task.combine == "uncertainty":
         raise ConfigError(f"task.combine: uncertainty cannot be used with {spread.strategy}; use trainer.strategy=ddp")
     if spread.strategy.startswith("deepspeed"):
+        if recipe.optim.accumulate > 1:  # DeepSpeed accumulates itself, and steps at whole multiples only
+            raise ConfigError(f"optim.accumulate: cannot be used with {spread.strategy}; use trainer.strategy=ddp")
         if not spread.on_gpu:
             raise ConfigError(f"trainer.strategy: {spread.strategy} needs GPUs; on CPUs take ddp or fsdp_stage2")
         if importlib.util.find_spec("deepspeed") is None:
@@ -254,12 +263,14 @@ def units(model: nn.Module, example: Mapping[str, Tensor]) -> list[nn.Module]:
     that are called, and called once. What else there is is gathered with the model as a whole."""
     calls: Counter[nn.Module] = Counter()
     hooks = [part.register_forward_pre_hook(lambda part, _: calls.update([part])) for part in model.modules()]
-    was_training = model.training
+    # One by one: batch norm of frozen parts is in evaluation mode, and stays in it.
+    were_training = {part: part.training for part in model.modules()}
     try:
         with torch.no_grad():
             model.eval()(example)
     finally:
-        model.train(was_training)
+        for part, was_training in were_training.items():
+            part.training = was_training
         for hook in hooks:
             hook.remove()
     least, most = (share * _num_trained(model) for share in _UNIT)
