@@ -3,8 +3,8 @@
     python benchmarks/write_performance.py build/bench [--page docs/performance.md]
 
 `<!-- bench: NAME -->` to `<!-- end -->` becomes the table of build/bench/NAME.json; `<!-- bench: machine -->` what they
-were measured on; `<!-- bench: store_figures -->` and `<!-- bench: sequence_figures -->` what store_study.py and
-sequence_length.py drew. What was not measured says so.
+were measured on; `<!-- bench: sequence_table -->` every size of sequence_length.py; `<!-- bench: store_figures -->` and
+`<!-- bench: sequence_figures -->` what store_study.py and sequence_length.py drew. What was not measured says so.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def written(page: str, results: dict[str, dict[str, Any]], folder: Path) -> str:
         name = match["name"]
         if name in FIGURES:
             return f"{match[1]}{figures(FIGURES[name], folder)}\n{match[3]}"
+        if name == "sequence_table":
+            return f"{match[1]}{of_sizes(results.get('sequence_length'))}\n{match[3]}"
         inside = of_machine(results) if name == "machine" else of_benchmark(results.get(name))
         return f"{match[1]}{inside}\n{match[3]}"
 
@@ -85,6 +87,23 @@ def of_benchmark(found: dict[str, Any] | None) -> str:
         elif isinstance(facts, str):
             notes.append(f"- {name.upper() if name == 'gpu' else name.replace('_', ' ')}: {facts}")
     return "\n".join([*quick, *lines, *([""] if notes else []), *notes])
+
+
+def of_sizes(found: dict[str, Any] | None, *, num_frames: int = 20) -> str:
+    """Time per clip of so many frames and parameters: a row per module, a column per output size."""
+    if found is None:
+        return "not measured"
+    points = [point for point in found["facts"]["series"] if point["frames"] == num_frames]
+    sizes = sorted({point["size"] for point in points})
+    lines = ["| | " + " | ".join(f"output {size}" for size in sizes) + " |", "|---|" + "---|" * len(sizes)]
+    for module in dict.fromkeys(point["module"] for point in points):
+        of_module = {point["size"]: point for point in points if point["module"] == module}
+        cells = [
+            f"{number(of_module[size]['ms'])} ms, {of_module[size]['parameters']:,}" if size in of_module else ""
+            for size in sizes
+        ]
+        lines.append(f"| {module} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _with_unit(value: float | None, unit: str) -> str:

@@ -38,7 +38,7 @@ FRAME_NAMES = [
     if any(argument.name == "backbone" for argument in model.parameters)
 ]
 LARGE = ("mvit", "swin3d", "s3d", "resnext101_3d")
-"""No argument makes them small: of these, the contract is in the slow suite."""
+"""No argument makes them small enough: of these, the contract is in the slow suite."""
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in entries("model")]
 SHORTEST = {"video_transformer": 2, "s3d": 5}
 """Frames, where one is too few."""

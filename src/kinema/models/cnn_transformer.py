@@ -82,6 +82,23 @@ CONFIGURATIONS = (
         summary="The same with narrower linear layers.",
     ),
     Configuration(
+        name="epic_resnet50_ff512",
+        arguments={
+            "backbone": "resnet50",
+            "width": 512,
+            "positions": "sinusoidal",
+            "norm": "post",
+            "pool": "mean",
+            "num_layers": 6,
+            "feed_forward": 512,
+            "head_hidden": (256,),
+        },
+        classes={"verb": 97, "noun": 300},
+        num_frames=16,
+        size_px=224,
+        summary="The same with linear layers that are narrower still.",
+    ),
+    Configuration(
         name="epic_resnet50_2",
         arguments={
             "backbone": "resnet50",
