@@ -92,12 +92,24 @@ def resolve_evaluation(
     return cast("DataSection", section), _validated(ClipsSection, merged["clips"], prefix="clips")
 
 
+_MADE: dict[tuple[str, str], tuple[Entry, type[DataSection | ModelSection]]] = {}
+"""Kind and name -> what was registered, and what was made of it: making one takes as long as checking ten recipes."""
+
+
 def section_model(entry: Entry) -> type[DataSection | ModelSection]:
     """The pydantic model of a `data:` or `model:` section, from the signature of the function that it names.
 
     Raises:
         ConfigError: A parameter of the function would hide a key that every such section has.
     """
+    known, model = _MADE.get((entry.kind, entry.name), (None, None))
+    if known is not entry or model is None:  # a user's module may have been read again
+        model = _made(entry)
+        _MADE[entry.kind, entry.name] = entry, model
+    return model
+
+
+def _made(entry: Entry) -> type[DataSection | ModelSection]:
     base = DataSection if entry.kind == "dataset" else ModelSection
     fields: dict[str, Any] = {"name": (Literal[entry.name], Field(description=entry.summary))}
     for parameter in entry.parameters:

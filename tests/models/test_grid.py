@@ -42,15 +42,24 @@ MODULES: dict[str, dict[str, Any]] = {
     "frame_statistics": {},
     "tsn": {},
 }
+LARGER = {
+    "basic_cnn": {"backbone": "basic_cnn"},
+    "flat_cnn": {"backbone": "flat_cnn"},
+    "resnet50": {"backbone": "resnet50"},
+    "resnet101": {"backbone": "resnet101"},
+    "efficientnet_b3": {"backbone": "efficientnet_b3"},
+    "timm/inception_resnet_v2": {"backbone": "timm/inception_resnet_v2"},
+}
+"""Too large for the whole grid, or too fixed in size: with a module on vectors, and with one on maps."""
 GRID = list(product(BACKBONES, MODULES))
 # Every module once, over backbones in turn; and every backbone at least once.
 SAMPLE = [(list(BACKBONES)[index % len(BACKBONES)], name) for index, name in enumerate(MODULES)]
 
 
-def check(backbone: str, name: str, folder: Path) -> None:
+def check(backbone: str, name: str, folder: Path, *, sizes_px: tuple[int, int] = (64, 48)) -> None:
     """What every model keeps to: for one task and for three, of two lengths and two sizes."""
-    arguments = {**BACKBONES[backbone], **MODULES[name]}
-    for heads, num_frames, size_px in ((ONE, 4, 64), (THREE, 6, 48)):
+    arguments = {**BACKBONES, **LARGER}[backbone] | MODULES[name]
+    for heads, num_frames, size_px in ((ONE, 4, sizes_px[0]), (THREE, 6, sizes_px[1])):
         model = contract.build(name, arguments, heads=heads, num_frames=num_frames, size_px=size_px)
         batch = clips(4, num_frames, size_px)
         contract.check_answers(model, batch, heads)
@@ -71,6 +80,13 @@ def test_a_sample(backbone: str, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("backbone", "name"), [pair for pair in GRID if pair not in SAMPLE])
 def test_the_rest(backbone: str, name: str, tmp_path: Path) -> None:
     check(backbone, name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn_transformer", "cnn_conv_lstm"])
+@pytest.mark.parametrize("backbone", LARGER)
+def test_larger_backbones(backbone: str, name: str, tmp_path: Path) -> None:
+    check(backbone, name, tmp_path, sizes_px=(112, 96))
 
 
 def test_the_grid_is_whole() -> None:
