@@ -142,7 +142,14 @@ MORE = [
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("overrides", [MORE, ["task.imbalance=class_weights"], ["task.imbalance=logit_adjustment"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        MORE,
+        pytest.param(["task.imbalance=class_weights"], marks=pytest.mark.slow),
+        pytest.param(["task.imbalance=logit_adjustment"], marks=pytest.mark.slow),
+    ],
+)
 def test_what_training_has_more_is_the_same_in_two_processes(
     recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]
 ) -> None:
@@ -170,7 +177,7 @@ def recipe_file(settings: dict[str, Any], tmp_path: Path) -> Path:
 TWO = ["trainer.devices=2", "clips.workers=1"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp_stage3"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp_stage3", marks=pytest.mark.slow)])
 def test_a_run_of_two_processes_that_is_interrupted_goes_on_as_if_it_had_not_been(
     commands: Commands, recipe_file: Path, tmp_path: Path, strategy: str
 ) -> None:

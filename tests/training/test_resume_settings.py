@@ -43,7 +43,7 @@ class Interrupted(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("changes", [MIXED, UNFROZEN], ids=["mixed", "unfrozen"])
-@pytest.mark.parametrize("batch", [4, 1])
+@pytest.mark.parametrize("batch", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_goes_on_as_if_it_had_not_been_interrupted(
     recipe: Callable[..., Recipe],
     tmp_path: Path,

@@ -187,6 +187,7 @@ def watched(place: Place, watch: Watch, command: Sequence[str], *, num: int) -> 
             watch.look()
             for worker in [worker for worker in workers if worker.process.poll() is not None]:
                 workers.remove(worker)
+                worker.end()
                 if worker.process.returncode and watch.blame(worker.process.pid, worker.why_it_ended()):
                     workers.append(_Worker(command, worker.log_file, threads))
         watch.look()
