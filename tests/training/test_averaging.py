@@ -140,6 +140,7 @@ def test_a_run_lets_go_of_its_stages(
     original = RecogniserTraining.on_train_batch_start
     monkeypatch.setattr(RecogniserTraining, "on_train_batch_start", watched)
     monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)  # a command that ran before may have ended it
     caplog.set_level(logging.INFO, logger="kinema")
     train(prepared, create_run(made))
     assert not any(name.startswith("backbone") for name in seen[1])
