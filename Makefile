@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Tests start hundreds of processes: what Python has compiled once is kept for the next.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all tools lint format models bench clean
 
 demo: $(READY) ## make a small set of videos, train, evaluate, and print where the report is

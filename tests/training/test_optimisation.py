@@ -26,7 +26,6 @@ from kinema.training.module import RecogniserTraining
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
-from kinema.training.schedules import build_schedule
 from kinema.training.train import train
 from kinema.types import ConfigError, InputShape, UserError
 
@@ -262,35 +261,6 @@ def test_rates_of_both_parts_are_logged_and_follow_the_schedule(recipe: Callable
     found = [(row["lr"], row["lr_backbone"]) for row in rows(run.folder)]
     assert found[0] == pytest.approx((0.005, 0.0005))
     assert found[1] == pytest.approx((0.0, 0.0), abs=1e-9)
-
-
-def shares(optim: OptimSection, *, steps_per_epoch: int, num_epochs: int) -> list[float]:
-    """The learning rate of each step, as a share of the highest."""
-    optimiser = build_optimiser(nn.Linear(1, 1), optim, fused=False)
-    schedule = build_schedule(optimiser, optim, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs)
-    found = []
-    for _ in range(steps_per_epoch * num_epochs):
-        found.append(float(schedule.get_last_lr()[0]) / optim.lr)
-        optimiser.step()
-        schedule.step()
-    return found
-
-
-def test_the_cosine_rises_and_falls_to_zero() -> None:
-    found = shares(OptimSection(lr=0.1, warmup_epochs=1.5), steps_per_epoch=4, num_epochs=10)
-    assert found[:7] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0])
-    assert found[6:] == sorted(found[6:], reverse=True)
-    assert found[6 + 17] == pytest.approx(0.5)  # half-way
-    assert 0 < found[-1] < 0.003
-
-
-def test_a_constant_rate_is_constant_after_its_warm_up() -> None:
-    found = shares(OptimSection(schedule="constant", warmup_epochs=1), steps_per_epoch=3, num_epochs=3)
-    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1])
-
-
-def test_one_step_is_a_whole_training() -> None:
-    assert shares(OptimSection(), steps_per_epoch=1, num_epochs=1) == [1.0]
 
 
 def test_tasks_are_weighted_and_labels_smoothed() -> None:

@@ -26,6 +26,23 @@ def shares(num_epochs: int, *, steps_per_epoch: int = 2, **settings: Any) -> lis
     return found
 
 
+def test_the_cosine_rises_and_falls_to_zero() -> None:
+    found = shares(10, steps_per_epoch=4, lr=0.1, warmup_epochs=1.5)
+    assert found[:7] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0])
+    assert found[6:] == sorted(found[6:], reverse=True)
+    assert found[6 + 17] == pytest.approx(0.5)  # half-way
+    assert 0 < found[-1] < 0.003
+
+
+def test_a_constant_rate_is_constant_after_its_warm_up() -> None:
+    found = shares(3, steps_per_epoch=3, schedule="constant", warmup_epochs=1)
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1])
+
+
+def test_one_step_is_a_whole_training() -> None:
+    assert shares(1, steps_per_epoch=1) == [1.0]
+
+
 def test_steps_fall_at_their_epochs() -> None:
     found = shares(80, schedule="step")
     by_epoch = found[::2]

@@ -173,9 +173,10 @@ def _load_each(model: nn.Module, parts: Mapping[str, Backbone], sources: Mapping
     loaded = []
     for place, source in sources.items():
         part = parts[place]
-        state = part.published_weights() if source == "published" else read_state_dict(Path(source))
+        is_published = source == "published"
+        state = part.published_weights() if is_published else read_state_dict(Path(source))
         called = source if len(parts) == 1 else f"{source} for {part.name}"
-        loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place))
+        loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place, is_its_own=is_published))
     random = [name for name in loaded[0].random if all(name in other.random for other in loaded)]
     hint = next((one.hint for one in loaded if one.hint), "")
     return Loaded(summary="; ".join(one.summary for one in loaded), random=random, hint=hint)

@@ -41,7 +41,13 @@ class Loaded:
 
 
 def load_matching(
-    model: nn.Module, state: Mapping[str, Tensor], *, source: str, inflate: bool = False, part: str | None = None
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    inflate: bool = False,
+    part: str | None = None,
+    is_its_own: bool = False,
 ) -> Loaded:
     """Load the tensors whose name and shape fit: into the whole model, or into a backbone. With the latter, what the
     network in the file classified with becomes the model's classifier, where that sees the same and is as large.
@@ -53,6 +59,7 @@ def load_matching(
         inflate: Repeat weights of image networks over time, divided by how often, so that a clip that stands still is
             answered as its frame would be (Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017).
         part: Only into this backbone of the model.
+        is_its_own: Whether it is known to be of this very network, of which it may lack a part.
 
     Raises:
         DataError: Nothing fits, or of a backbone so little that it would stay random for the most part.
@@ -73,7 +80,7 @@ def load_matching(
             f"{source}: none of its {len(state)} tensors fits this model (it holds {some_of(list(state))}; the model "
             f"{some_of([name for name in own if name.startswith(prefixes[0])])}){hint}"
         )
-    for place in places:
+    for place in () if is_its_own else places:
         _check_fits(
             own, found, f"{place}.body.", source, hint=_INFLATE if _would_fit_inflated(own, state, best) else ""
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from kinema.models.freezing import backbones, stages
@@ -43,7 +44,9 @@ def build_optimiser(
         return Adam(groups, lr=optim.lr, fused=fused)
     if optim.name == "sgd":
         momentum = 0.9 if optim.momentum is None else optim.momentum
-        return SGD(groups, lr=optim.lr, momentum=momentum, nesterov=optim.nesterov, fused=fused)
+        # torch can step Adam's sharded weights in one kernel, and not SGD's.
+        whole = not any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        return SGD(groups, lr=optim.lr, momentum=momentum, nesterov=optim.nesterov, fused=fused and whole)
     if optim.name == "rmsprop":
         return RMSprop(groups, lr=optim.lr, momentum=optim.momentum or 0.0)
     return AdamW(groups, lr=optim.lr, fused=fused)
