@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def percent(share: float | None, *, missing: str = "-") -> str:
     """`83.3 %`, or a dash where there is no number."""
     return missing if share is None or math.isnan(share) else f"{share:.1%}".replace("%", " %")
+
+
+def percent_range(interval: Sequence[float] | None, *, missing: str = "-") -> str:
+    """`72.1 to 90.4 %`, or a dash where there is no interval."""
+    return missing if interval is None else f"{100 * interval[0]:.1f} to {percent(interval[1])}"
 
 
 def duration(seconds: float) -> str:

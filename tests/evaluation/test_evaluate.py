@@ -25,6 +25,7 @@ from kinema.data.loading import Batch
 from kinema.data.reading import read_clip
 from kinema.evaluation.evaluate import evaluate, with_classes
 from kinema.evaluation.predict import Collector, predict_clips
+from kinema.files import write_json
 from kinema.models.build import build_model
 from kinema.models.weights import WeightsConfig, save
 from kinema.types import Clip, ConfigError, DataError, Dataset, Preprocessing, UserError
@@ -81,6 +82,17 @@ def test_an_evaluation_equals_the_recogniser_on_every_clip(weights: Path) -> Non
             assert found.probabilities["action"][name] == pytest.approx(expected[index], abs=1e-6)
         right.append(found.labels["action"] == CLASSES[clip.labels["action"]])
     assert evaluation.record["tasks"]["action"]["top1"] == pytest.approx(np.mean(right))
+
+
+def test_a_recogniser_is_as_sure_as_its_calibration_says(weights: Path) -> None:
+    write_json(weights / "calibration.json", {"temperatures": {"action": 3.0}, "split": "validation", "num_clips": 9})
+    evaluation = evaluate(weights, ["clips.workers=0"])
+    clip, logits = evaluation.predictions.clips[0], evaluation.predictions.logits["action"][0]
+    found = kinema.load(weights, device="cpu").predict(clip.video).probabilities["action"]
+    expected = torch.from_numpy(logits / 3).softmax(0)
+    assert [found[name] for name in CLASSES] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert evaluation.record["tasks"]["action"]["calibration"]["temperature"] == 3
+    assert not evaluation.record["temperature_fitted_here"]
 
 
 def test_neither_workers_nor_batch_size_change_the_numbers(weights: Path) -> None:

@@ -17,6 +17,7 @@ from tests.models.facts import TRAINING
 
 from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.results import results, save_evaluation
+from kinema.models.weights import Calibration
 
 RNG = np.random.default_rng(0)
 ONE = predictions(
@@ -38,10 +39,22 @@ TRAINED_TWO = replace(
 )
 
 # What is promised to scripts, and what comes beside it.
-TOP = {"split", "tasks", "train_top1", "gap", "gap_unknown", "num_clips", "num_skipped"}
+TOP = {"split", "tasks", "train_top1", "gap", "gap_unknown", "num_clips", "num_skipped", "temperature_fitted_here"}
 TASK = {"top1", "top3", "top5", "mean_class", "chance", "majority"}
-ALSO_IN_A_TASK = {"loss", "num_classes", "train_top1", "gap"}
-JOINT = {"top1", "top3", "top5", "chance", "majority", "train_top1", "gap"}
+ALSO_IN_A_TASK = {
+    "loss",
+    "num_classes",
+    "train_top1",
+    "gap",
+    "interval",
+    "above_majority",
+    "calibration",
+    "classes",
+} | {
+    *(f"{name}_{kind}" for name in ("precision", "recall", "f1") for kind in ("macro", "weighted")),
+    *("average_precision", "auroc"),
+}
+JOINT = {"top1", "top3", "top5", "chance", "majority", "train_top1", "gap", "interval", "above_majority"}
 
 
 def test_the_keys_of_one_task() -> None:
@@ -127,6 +140,8 @@ def test_an_evaluation_is_kept_whole(tmp_path: Path) -> None:
     record = results(TWO, split="test", training=TRAINED_TWO, pairs={})
     save_evaluation(tmp_path / "test", record, TWO)
     assert sorted(path.name for path in (tmp_path / "test").iterdir()) == [
+        "classes_noun.csv",
+        "classes_verb.csv",
         "confusion_noun.csv",
         "confusion_verb.csv",
         "logits.safetensors",
@@ -146,6 +161,39 @@ def test_an_evaluation_is_kept_whole(tmp_path: Path) -> None:
         if name != "true \\ predicted" and int(count)
     }
     assert found == expected
+    classes = {row["class"]: row for row in rows(tmp_path / "test" / "classes_noun.csv")}
+    assert {name: (int(row["num_clips"]), int(row["right"])) for name, row in classes.items()} == {
+        name: (sum(n for (true, _), n in found.items() if true == name), found.get((name, name), 0)) for name in classes
+    }
+    assert float(classes["noun1"]["recall"]) == pytest.approx(found.get(("noun1", "noun1"), 0) / 3, abs=1e-6)
+
+
+def test_what_may_be_chance_is_told_from_what_is_not() -> None:
+    """Of 40 clips, half of a class each."""
+    labels = np.arange(40) % 2
+    trained = replace(TRAINING, commonest={"action": 0}, accuracy={"action": 1.0})
+    found = []
+    for num_right in (23, 36):
+        answers = np.where(np.arange(40) < num_right, labels, 1 - labels)
+        some = predictions({"action": np.eye(2, dtype=np.float32)[answers]}, {"action": labels})
+        task = results(some, split="test", training=trained, pairs={})["tasks"]["action"]
+        assert task["interval"][0] < task["top1"] < task["interval"][1]
+        assert task["above_majority"][0] < task["top1"] - task["majority"] < task["above_majority"][1]
+        found.append(task["above_majority"][0] > 0)
+    assert found == [False, True]
+
+
+def test_the_temperature_of_the_weights_changes_confidence_alone() -> None:
+    calibrated = Calibration(temperatures={"action": 2.0}, split="validation", num_clips=6)
+    plain = results(ONE, split="test", training=TRAINED_ONE, pairs={})["tasks"]["action"]
+    record = results(ONE, split="test", training=TRAINED_ONE, pairs={}, calibrated=calibrated)
+    task = record["tasks"]["action"]
+    cooler = replace(ONE, logits={"action": ONE.logits["action"] / 2})
+    expected = results(cooler, split="test", training=TRAINED_ONE, pairs={})["tasks"]["action"]
+    assert task["calibration"].pop("after") == expected["calibration"]
+    assert task["calibration"].pop("temperature") == 2
+    assert task == plain
+    assert record["temperature_fitted_here"] is False
 
 
 def test_too_many_combinations_have_a_top1_alone() -> None:

@@ -14,7 +14,15 @@ from tests.models.facts import MEAN, STD, TRAINING
 
 from kinema.models.build import build_model
 from kinema.models.load import load_model
-from kinema.models.weights import WeightsConfig, read_config, read_training, save, weights_folder
+from kinema.models.weights import (
+    Calibration,
+    WeightsConfig,
+    read_calibration,
+    read_config,
+    read_training,
+    save,
+    weights_folder,
+)
 from kinema.types import ConfigError, DataError, Preprocessing
 
 RGB = Preprocessing(num_frames=2, size_px=32, resize_px=36, fit="crop", mean=MEAN, std=STD)
@@ -48,6 +56,34 @@ def refusal(folder: Path) -> str:
         load_model(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_temperatures_are_kept_beside_the_tensors(folder: Path) -> None:
+    assert read_calibration(folder) is None
+    calibration = Calibration(temperatures={"action": 1.5}, split="validation", num_clips=7)
+    model = load_model(folder)[0]
+    save(folder, model.state_dict(), CONFIG, TRAINING, card="", calibration=calibration)
+    assert read_calibration(folder) == calibration
+    save(folder, model.state_dict(), CONFIG, TRAINING, card="")
+    assert read_calibration(folder) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        "{}",
+        '{"temperatures": {"action": 0}, "split": "test", "num_clips": 1}',
+        '{"temperatures": 2, "split": "test", "num_clips": 1}',
+        '{"temperatures": {"a": "x"}, "split": "s", "num_clips": 1}',
+    ],
+)
+def test_what_is_no_temperature_is_refused(folder: Path, content: str) -> None:
+    (folder / "calibration.json").write_text(content)
+    with pytest.raises(DataError, match=r"calibration\.json: ") as caught:
+        read_calibration(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_written_is_read(folder: Path) -> None:

@@ -17,7 +17,7 @@ from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.metrics import accuracy
 from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.results import results, save_evaluation
-from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.models.weights import Calibration, TrainingFacts, WeightsConfig, save
 from kinema.training.run_folder import Run, create_run
 from kinema.types import Clip, Heads, Preprocessing, Split
 
@@ -83,6 +83,7 @@ def make_run(
     pairs: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
     skipped: Mapping[str, str] | None = None,
     finished: bool = True,
+    temperature: float | None = None,
 ) -> Run:
     """A run as training and evaluation leave it.
 
@@ -96,6 +97,7 @@ def make_run(
         pairs: Pairs of classes that the data set declares.
         skipped: Clip id -> reason, of each evaluation.
         finished: Whether the weights were written.
+        temperature: Of the weights, where they have one.
     """
     recipe = resolve(recipes.read("motion/cnn_lstm"), [f"output={json.dumps(str(folder))}", "trainer.epochs=4"])
     run = create_run(recipe)
@@ -120,9 +122,14 @@ def make_run(
         )
         config = WeightsConfig(model="cnn_lstm", arguments={}, heads=heads, preprocessing={"rgb": preprocessing})
         save(run.weights, {"weight": torch.zeros(1)}, config, training, card="")
+    calibrated = None
+    if temperature is not None:
+        calibrated = Calibration(
+            temperatures=dict.fromkeys(heads, temperature), split="validation", num_clips=num_clips
+        )
     for split in evaluated:
         predictions = _predictions(split, heads, num_clips=num_clips, skill=skill, videos=videos, skipped=skipped or {})
-        record = results(predictions, split=split, training=training, pairs=pairs or {})
+        record = results(predictions, split=split, training=training, pairs=pairs or {}, calibrated=calibrated)
         save_evaluation(run.new_evaluation(split), record, predictions)
     return run
 

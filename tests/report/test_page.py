@@ -17,9 +17,10 @@ from PIL import Image
 from tests.report.made_up import ACTIONS, TASKS, Page, make_run
 from tests.videos import numbered_frames, read_number, write_video
 
+from kinema import wording
 from kinema.data.decoding import probe
 from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
-from kinema.report.markup import counted, duration, element, percent, signed_percent
+from kinema.report.markup import counted, duration, element, percent, percent_range, signed_percent
 from kinema.report.page import write_page
 from kinema.report.record import Evaluation, read_run
 from kinema.report.results import frequency_table
@@ -41,7 +42,8 @@ def test_numbers_are_those_of_the_evaluations(tmp_path: Path) -> None:
     for split in ("validation", "test"):
         record = _metrics(run, split)
         values = record["tasks"]["action"]
-        shown = [percent(values[key]) for key in ("top1", "top3", "top5", "mean_class", "chance", "majority")]
+        shown = [percent(values["top1"]), percent_range(values["interval"])]
+        shown += [percent(values[key]) for key in ("top3", "top5", "mean_class", "chance", "majority")]
         shown += [percent(values["train_top1"]), signed_percent(values["gap"]), percent(record["pairs"])]
         assert [split, "action", "24", "0", *shown] in page.rows
     assert "top-1 on test" in page.text
@@ -54,16 +56,17 @@ def test_table_of_classes_agrees_with_the_confusion_matrix(tmp_path: Path) -> No
     page = Page(write_page(run.folder))
     with (run.evaluations / "test" / "confusion_action.csv").open(newline="") as file:
         matrix = [[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]]
+    classes = {values["name"]: values for values in _metrics(run, "test")["tasks"]["action"]["classes"]}
     for i, name in enumerate(ACTIONS["action"]):
-        (row,) = [row for row in page.rows if row[0] == name and len(row) == 5]
+        (row,) = [row for row in page.rows if row[0] == name and len(row) == 10]
         others = {n: count for j, (n, count) in enumerate(zip(ACTIONS["action"], matrix[i], strict=True)) if j != i}
         wrong = max(others, key=others.__getitem__)
-        assert row[1:] == [
-            str(sum(matrix[i])),
-            str(matrix[i][i]),
-            percent(matrix[i][i] / sum(matrix[i])),
-            f"{wrong} ({others[wrong]})",
-        ]
+        assert row[1:4] == [str(sum(matrix[i])), str(matrix[i][i]), percent(matrix[i][i] / sum(matrix[i]))]
+        assert row[9] == f"{wrong} ({others[wrong]})"
+        values = classes[name]
+        shown = [percent(values[key]) for key in ("precision", "f1", "average_precision", "auroc")]
+        assert row[4:9] == [percent_range(values["interval"]), *shown]
+        assert row[5] == percent(matrix[i][i] / sum(of_class[i] for of_class in matrix))
     cells = [tag for tag, attributes in page.tags if tag == "rect" and attributes.get("class") in ("right", "wrong")]
     assert len(cells) == sum(count > 0 for row in matrix for count in row)
 
@@ -72,16 +75,38 @@ def test_several_tasks_have_a_joint_accuracy_and_a_matrix_each(tmp_path: Path, v
     run = make_run(tmp_path / "run", heads=TASKS, skill=1.0, videos=[video])
     page = Page(write_page(run.folder))
     joint = _metrics(run, "test")["joint"]
-    shown = [percent(joint[key]) for key in ("top1", "top3", "top5", "mean_class") if key in joint]
+    shown = [percent(joint["top1"]), percent_range(joint["interval"]), percent(joint["top3"]), percent(joint["top5"])]
     (row,) = [row for row in page.rows if row[:2] == ["test", "joint"]]
-    assert row[4:7] == shown[:3]
-    assert row[7] == "–"  # no mean class accuracy over combinations
-    assert row[8] == percent(1 / 6)
+    assert row[4:8] == shown
+    assert row[8] == "–"  # no mean class accuracy over combinations
+    assert row[9] == percent(1 / 6)
     assert len(page.of_class("matrix")) == 2
-    assert len(page.of_class("chart")) == 4  # loss, verb, noun, joint
+    assert len(page.of_class("chart")) == 6  # loss, verb, noun, joint; confidence of verb and noun
     assert "top-1, joint" in page.text
     assert "right in all tasks on test" in page.text
     assert len(page.of_class("clip")) == len(page.attributes("picture")) == 12
+
+
+def test_confidence_is_shown_before_and_after(tmp_path: Path) -> None:
+    page = Page(write_page(make_run(tmp_path / "plain").folder))
+    assert "Calibration, test" in page.text
+    assert "with the temperature" not in page.text
+    run = make_run(tmp_path / "run", temperature=2.5)
+    page = Page(write_page(run.folder))
+    values = _metrics(run, "test")["tasks"]["action"]["calibration"]
+    text = page.text.replace("\xa0", " ")
+    before, after = (wording.percent(error) for error in (values["ece"], values["after"]["ece"]))
+    assert f"Calibration error {before}; {after} with the temperature 2.5, fitted on validation clips." in text
+    dots = [a for a in page.attributes("circle") if a.get("fill_opacity") or a.get("fill-opacity")]
+    assert len(dots) == len(values["bins"]) + len(values["after"]["bins"])
+    assert all(f"{one['num_clips']} clip" in text for one in values["bins"])
+
+
+def test_what_may_be_chance_is_said(tmp_path: Path) -> None:
+    page = Page(write_page(make_run(tmp_path / "run", skill=0.3, num_clips=12).folder))
+    assert "these clips do not show that it is better than always answering the commonest training class" in page.text
+    page = Page(write_page(make_run(tmp_path / "good", skill=9.0).folder))
+    assert "these clips do not show" not in page.text
 
 
 def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
@@ -191,15 +216,17 @@ def test_nan_is_a_dash(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluated=("test",))
     path = run.evaluations / "test" / "metrics.json"
     record = json.loads(path.read_text())
-    record["tasks"]["action"] = {
-        key: value if key == "num_classes" else math.nan for key, value in record["tasks"]["action"].items()
-    }
+    task = record["tasks"]["action"]
+    task |= {key: math.nan for key, value in task.items() if isinstance(value, float)}
+    task |= {"interval": None, "above_majority": None, "calibration": {"bins": [], "ece": None}}
+    for values in task["classes"]:
+        values |= {key: None for key, value in values.items() if isinstance(value, float | list)}
     path.write_text(json.dumps(record | {"gap": math.nan, "num_clips": 0}))
     rows = (run.folder / "metrics.csv").read_text().splitlines()
     rows[2] = re.sub(r"^(2(?:\.0)?),[^,]*,[^,]*,", r"\1,0.001,nan,", rows[2])
     (run.folder / "metrics.csv").write_text("\n".join(rows))
     page = Page(write_page(run.folder))
-    assert ["test", "action", "0", "0", *["–"] * 8] in page.rows
+    assert ["test", "action", "0", "0", *["–"] * 9] in page.rows
     assert "test: no accuracy, because no clip was evaluated." in page.text
     assert not re.search(r"\bnan\b", page.text, flags=re.IGNORECASE)
     lines = [a["d"] for a in page.attributes("path") if a.get("class") == "line train" and len(a["d"]) > 10]

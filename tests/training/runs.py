@@ -23,6 +23,7 @@ def result(run: Path) -> dict[str, Any]:
         "model.safetensors": (weights / "model.safetensors").read_bytes(),
         "config.json": (weights / "config.json").read_text(),
         "training.json": (weights / "training.json").read_text(),
+        "calibration.json": (weights / "calibration.json").read_text(),
         "README.md": (weights / "README.md").read_text(),
         "metrics.csv": [{name: value for name, value in row.items() if name != "seconds"} for row in rows(run)],
         "evaluations": sorted(place.name for place in (run / "evaluations").iterdir()),

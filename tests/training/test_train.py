@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,7 +22,9 @@ from tests.training.runs import result, rows, training_json
 from kinema.data import reading
 from kinema.data.decoding import Video
 from kinema.data.reading import ClipPlan, plan_clip
+from kinema.evaluation.calibration import fit_temperature
 from kinema.models.load import load_model
+from kinema.models.weights import read_calibration
 from kinema.sections import Recipe
 from kinema.training import callbacks, module
 from kinema.training import finish as finish_module
@@ -181,6 +184,19 @@ def test_broken_clips_are_counted_and_left_out(
     assert facts["commonest"] == {"action": 1}
     metrics = json.loads((run.evaluations / "validation" / "metrics.json").read_text())
     assert (metrics["num_clips"], metrics["num_skipped"]) == (3, 1)
+
+
+def test_the_temperature_is_fitted_on_validation_clips(recipe: Callable[..., Recipe]) -> None:
+    run = run_of(recipe("trainer.epochs=1")).run
+    kept = read_calibration(run.weights)
+    assert kept is not None
+    assert (kept.split, kept.num_clips) == ("validation", 4)
+    metrics = json.loads((run.evaluations / "validation" / "metrics.json").read_text())
+    assert metrics["temperature_fitted_here"] is True
+    assert metrics["tasks"]["action"]["calibration"]["temperature"] == kept.temperatures["action"]
+    logits = load_file(run.evaluations / "validation" / "logits.safetensors")["action"].numpy()
+    labels = [clip.labels["action"] for clip in prepare(run.recipe()).clips["validation"]]
+    assert kept.temperatures == {"action": pytest.approx(fit_temperature(logits, np.array(labels)))}
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -11,7 +11,7 @@ import typer
 
 from kinema.cli.console import JsonOption, Output
 from kinema.types import JOINT
-from kinema.wording import percent
+from kinema.wording import percent, percent_range
 
 
 class _Split(StrEnum):
@@ -73,12 +73,39 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
     rows = dict(record["tasks"])
     if JOINT in record:
         rows[JOINT] = record[JOINT]
-    columns = ["top1", "top3", "top5", "mean_class", "chance", "majority", "train_top1", "gap"]
-    titles = ["top-1", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
+    columns = ["top3", "top5", "mean_class", "chance", "majority", "train_top1", "gap"]
+    titles = ["top-1", "95 % interval", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
     output.table(
         ["task", *titles],
-        [[task, *(percent(values.get(column)) for column in columns)] for task, values in rows.items()],
+        [
+            [
+                task,
+                percent(values.get("top1")),
+                percent_range(values["interval"]),
+                *(percent(values.get(column)) for column in columns),
+            ]
+            for task, values in rows.items()
+        ],
         title=f"{record['split']} split: {record['num_clips']:,} clips, {record['num_skipped']:,} skipped",
+    )
+    for task, values in rows.items():
+        if values["above_majority"] is not None and values["above_majority"][0] <= 0:
+            output.say(
+                f"{task}: these clips do not show that it is better than always answering the commonest class "
+                f"(the difference lies between {percent_range(values['above_majority'])})"
+            )
+    others = ["precision_macro", "recall_macro", "f1_macro", "f1_weighted", "average_precision", "auroc"]
+    output.table(
+        ["task", "precision", "recall", "F1", "F1, by clips", "mean AP", "AUROC", "calibration error", "as predicted"],
+        [
+            [
+                task,
+                *(percent(values[name]) for name in others),
+                *_calibration_errors(values["calibration"], fitted_here=record["temperature_fitted_here"]),
+            ]
+            for task, values in record["tasks"].items()
+        ],
+        title="means over classes that have clips",
     )
     if record["gap_unknown"]:
         output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")
@@ -93,6 +120,12 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
         output.say(
             f"within pairs that show the same frames in opposite order: {percent(record['pairs'])} (chance 50 %)"
         )
+
+
+def _calibration_errors(values: Mapping[str, Any], *, fitted_here: bool) -> tuple[str, str]:
+    """Before and after the temperature of the weights."""
+    after = percent(values["after"]["ece"]) if "after" in values else "-"
+    return percent(values["ece"]), f"{after} (fitted on these)" if fitted_here else after
 
 
 def _groups(values: Mapping[str, Any]) -> list[str]:

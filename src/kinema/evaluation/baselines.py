@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from kinema.evaluation.predictions import Predictions
 from kinema.types import JOINT, Clip, Heads
@@ -36,6 +38,20 @@ def commonest(clips: Sequence[Clip], classes: Heads) -> dict[str, Any]:
     return found
 
 
+def majority_answers(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, Bool[np.ndarray, "B"]]:
+    """Task (and "joint") -> which clips are of the class that was commonest in training.
+
+    Args:
+        predictions: Only their labels are used.
+        common: From `commonest` of the training clips.
+    """
+    hits = {task: predictions.labels[task] == common[task] for task in predictions.classes}
+    if len(hits) > 1:
+        of_tasks = zip(predictions.classes, common[JOINT], strict=True)
+        hits[JOINT] = np.logical_and.reduce([predictions.labels[task] == label for task, label in of_tasks])
+    return hits
+
+
 def baselines(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Task (and "joint") -> `chance` and `majority` accuracy on the predicted clips.
 
@@ -43,18 +59,10 @@ def baselines(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, 
         predictions: Only their labels are used.
         common: From `commonest` of the training clips.
     """
-    hits = {task: predictions.labels[task] == common[task] for task in predictions.classes}
-    found = {
-        task: {"chance": 1 / len(names), "majority": _mean(hits[task])} for task, names in predictions.classes.items()
-    }
-    if len(predictions.classes) > 1:
-        tasks = list(predictions.classes)
-        together = np.logical_and.reduce(
-            [predictions.labels[task] == label for task, label in zip(tasks, common[JOINT], strict=True)]
-        )
-        combinations = float(np.prod([len(names) for names in predictions.classes.values()]))
-        found[JOINT] = {"chance": 1 / combinations, "majority": _mean(together)}
-    return found
+    sizes = {task: len(names) for task, names in predictions.classes.items()}
+    sizes[JOINT] = math.prod(sizes.values())
+    hits = majority_answers(predictions, common)
+    return {task: {"chance": 1 / sizes[task], "majority": _mean(some)} for task, some in hits.items()}
 
 
 def _mean(hits: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results
 from kinema.models.load import load_model
-from kinema.models.weights import TrainingFacts, read_training
+from kinema.models.weights import TrainingFacts, read_calibration, read_training
 from kinema.progress import SILENT, Reporter
 from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError, Dataset, Heads, Split
@@ -62,7 +62,7 @@ def evaluate(
         DataError: Weights or data are missing or wrong.
     """
     model, config = load_model(weights)
-    training = read_training(weights)
+    training, calibrated = read_training(weights), read_calibration(weights)
     if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):
         raise DataError(
             f"{weights / 'training.json'}: its classes are not those of config.json; the folder is mixed up"
@@ -76,7 +76,8 @@ def evaluate(
     dataset = with_classes(dataset, config.heads)
     for note in dataset.notes:
         log.info("%s", note)
-    chosen = split or _default_split(dataset, is_other=not is_same_source(training.data, data.model_dump(mode="json")))
+    same_data = is_same_source(training.data, data.model_dump(mode="json"))
+    chosen = split or _default_split(dataset, is_other=not same_data)
     if not dataset.splits.get(chosen):
         raise ConfigError(f"--split: this data set has no {chosen} split; it has {', '.join(dataset.splits)}")
     unlabelled = sum(not clip.labels.keys() >= config.heads.keys() for clip in dataset.splits[chosen])
@@ -107,7 +108,14 @@ def evaluate(
     predictions = replace(predictions, skipped={**skipped[chosen], **predictions.skipped})
     if not predictions.clips:
         raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
-    record = results(predictions, split=chosen, training=training, pairs=dataset.pairs)
+    record = results(
+        predictions,
+        split=chosen,
+        training=training,
+        pairs=dataset.pairs,
+        calibrated=calibrated,
+        fitted_here=calibrated is not None and chosen == calibrated.split and same_data,
+    )
     record["data"] = data.model_dump(mode="json")
     record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
     return Evaluation(record=record, predictions=predictions)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from kinema.evaluation.predictions import Predictions, log_softmax, ranks_of_truth
 from kinema.types import JOINT
@@ -122,14 +122,16 @@ def pair_accuracy(predictions: Predictions, pairs: Mapping[str, Sequence[tuple[s
     }
 
 
-def accuracy(predictions: Predictions) -> dict[str, float]:
-    """Task -> top-1 accuracy, and with several tasks "joint": right in all of them at once."""
+def right_answers(predictions: Predictions) -> dict[str, Bool[np.ndarray, "B"]]:
+    """Task -> which clips are right, and with several tasks "joint": right in all of them at once."""
     right = {task: predictions.logits[task].argmax(axis=1) == predictions.labels[task] for task in predictions.classes}
-    values = {task: float(hits.mean()) if len(hits) else float("nan") for task, hits in right.items()}
-    if len(right) > 1:
-        together = np.logical_and.reduce(list(right.values()))
-        values[JOINT] = float(together.mean()) if len(together) else float("nan")
-    return values
+    return {**right, JOINT: np.logical_and.reduce(list(right.values()))} if len(right) > 1 else right
+
+
+def accuracy(predictions: Predictions) -> dict[str, float]:
+    """Task (and "joint") -> top-1 accuracy."""
+    right = right_answers(predictions)
+    return {task: float(hits.mean()) if len(hits) else float("nan") for task, hits in right.items()}
 
 
 def main_task(tasks: Sequence[str] | Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -68,14 +70,24 @@ def predict_clips(
     order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
     device = next(model.parameters()).device
     runtime = runtime or RuntimeSection()
-    quick = faster(model, runtime, _example(preprocessing, device), num_calls=len(readable))
+    on_features = copy.deepcopy(model).eval()
+
+    @cache
+    def on_frames() -> nn.Module:  # what reads features needs none of it
+        with torch.inference_mode(mode=False):
+            return faster(model, runtime, _example(preprocessing, device), num_calls=len(readable))
+
+    def answer(batch: Batch) -> dict[str, Float[torch.Tensor, "B _K"]]:
+        if batch.features is None:
+            return _logits(on_frames(), batch, preprocessing, micro_batch(runtime, device, num_clips=len(batch)))
+        assert isinstance(on_features, FrameModel)
+        return on_features.classify(batch.features.float())
+
     with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
         task.advance(len(skipped))
         with clip_loader(reader, order, workers=workers, pin_memory=device.type == "cuda") as loader:
             for batch in loader:
-                at_once = micro_batch(runtime, device, num_clips=len(batch))
-                logits = _logits(quick, batch.to(device), preprocessing, at_once) if len(batch) else {}
-                collector.add(batch, logits)
+                collector.add(batch, answer(batch.to(device)) if len(batch) else {})
                 task.advance(len(batch) + len(batch.failures))
     return collector.predictions(readable, classes, skipped)
 
@@ -94,9 +106,6 @@ def _example(preprocessing: Mapping[str, Preprocessing], device: torch.device) -
 def _logits(
     model: nn.Module, batch: Batch, preprocessing: Mapping[str, Preprocessing], at_once: int
 ) -> dict[str, Float[torch.Tensor, "B _K"]]:
-    if batch.features is not None:
-        assert isinstance(model, FrameModel)
-        return model.classify(batch.features.float())
     found = []
     for start in range(0, len(batch), at_once):
         rows = slice(start, start + at_once)

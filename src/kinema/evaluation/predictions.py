@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 
 from kinema.files import write_atomically
 from kinema.types import Clip, Heads
@@ -76,7 +76,7 @@ class Predictions:
         return rows
 
 
-def log_softmax(logits: Float32[np.ndarray, "B K"]) -> np.ndarray:
+def log_softmax(logits: Float[np.ndarray, "B K"]) -> np.ndarray:
     """Logarithm of the softmax over classes, (B, K), in float64."""
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kinema.evaluation.baselines import baselines
+from kinema.evaluation.baselines import baselines, majority_answers
+from kinema.evaluation.calibration import calibration
+from kinema.evaluation.class_statistics import class_statistics, groups_of, intervals
 from kinema.evaluation.frequency import accuracy_by_frequency
 from kinema.evaluation.metrics import (
     TOP_K,
@@ -19,12 +23,13 @@ from kinema.evaluation.metrics import (
     joint_ranks,
     main_task,
     pair_accuracy,
+    right_answers,
     task_metrics,
     top_k,
 )
 from kinema.evaluation.predictions import Predictions
 from kinema.files import write_atomically, write_json
-from kinema.models.weights import TrainingFacts
+from kinema.models.weights import Calibration, TrainingFacts
 from kinema.types import JOINT, Split
 
 
@@ -34,6 +39,8 @@ def results(
     split: Split,
     training: TrainingFacts,
     pairs: Mapping[str, tuple[tuple[str, str], ...]],
+    calibrated: Calibration | None = None,
+    fitted_here: bool = False,
 ) -> dict[str, Any]:
     """The numbers of an evaluation, as `kinema evaluate --json` gives them; shares of 1.
 
@@ -42,22 +49,32 @@ def results(
         split: Which split these are.
         training: What the model was trained on: for baselines and the gap.
         pairs: Task -> pairs of class names that show the same frames in opposite order.
+        calibrated: The temperatures that are kept with the weights, if there are.
+        fitted_here: Whether they were fitted on these very clips.
     """
     base = baselines(predictions, training.commonest)
-    tasks = {}
+    tasks: dict[str, dict[str, Any]] = {}
     for task, names in predictions.classes.items():
         tasks[task] = {**task_metrics(predictions, task), **base[task], "num_classes": len(names)}
         tasks[task] |= accuracy_by_frequency(predictions, task, training.class_counts.get(task, ()))
+        tasks[task] |= class_statistics(predictions, task)
+        tasks[task]["calibration"] = _calibration(predictions, task, calibrated)
     record: dict[str, Any] = {"split": split, "tasks": tasks}
     if len(predictions.classes) > 1:
         record[JOINT] = {**_joint_top_k(predictions), **base[JOINT]}
         # Right in both is exactly the best combination, so these two are computed in two ways.
         assert _equal(record[JOINT]["top1"], accuracy(predictions)[JOINT])
         assert not record[JOINT]["top1"] > min(values["top1"] for values in tasks.values())
+    groups, of_majority = groups_of(predictions), majority_answers(predictions, training.commonest)
+    for task, right in right_answers(predictions).items():
+        values = record[JOINT] if task == JOINT else tasks[task]
+        values["interval"], _ = intervals(right, groups)
+        values["above_majority"], _ = intervals(1.0 * right - of_majority[task], groups)
     for task, values in {**tasks, JOINT: record.get(JOINT, {})}.items():
         if values:
             known = values["train_top1"] = training.accuracy.get(task)
             values["gap"] = None if known is None else known - values["top1"]
+    record["temperature_fitted_here"] = fitted_here
     within = pair_accuracy(predictions, pairs)
     if within:
         record["pairs"] = within.pop("all")
@@ -71,6 +88,16 @@ def results(
     return record
 
 
+def _calibration(predictions: Predictions, task: str, calibrated: Calibration | None) -> dict[str, Any]:
+    """Of the logits as they are, and under `after` as they are divided by the temperature of the weights."""
+    logits, labels = predictions.logits[task], predictions.labels[task]
+    found = calibration(logits, labels)
+    if calibrated is not None and task in calibrated.temperatures:
+        found["temperature"] = temperature = calibrated.temperatures[task]
+        found["after"] = calibration(logits / np.float32(temperature), labels)
+    return found
+
+
 def _joint_top_k(predictions: Predictions) -> dict[str, float | None]:
     if can_rank_joint(predictions):
         return dict(top_k(joint_ranks(predictions)))
@@ -78,7 +105,7 @@ def _joint_top_k(predictions: Predictions) -> dict[str, float | None]:
 
 
 def save_evaluation(folder: Path, record: Mapping[str, Any], predictions: Predictions) -> None:
-    """Write `metrics.json`, the predictions and one `confusion_<task>.csv` per task into a new folder.
+    """Write `metrics.json`, the predictions, and `confusion_<task>.csv` and `classes_<task>.csv` into a new folder.
 
     Raises:
         OSError: They cannot be written.
@@ -89,13 +116,23 @@ def save_evaluation(folder: Path, record: Mapping[str, Any], predictions: Predic
             predictions.logits[task].argmax(axis=1), predictions.labels[task], num_classes=len(names)
         )
         write_atomically(folder / f"confusion_{task}.csv", _confusion_csv(matrix, names))
+        write_atomically(folder / f"classes_{task}.csv", _classes_csv(record["tasks"][task]["classes"]))
     write_json(folder / "metrics.json", record)
 
 
-def _confusion_csv(matrix: np.ndarray, names: tuple[str, ...]) -> bytes:
-    import csv
-    import io
+def _classes_csv(classes: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    measured = ("recall", "precision", "f1", "average_precision", "auroc")
+    writer.writerow(["class", "num_clips", "num_answers", "right", "interval_low", "interval_high", *measured])
+    for values in classes:
+        counts = [values[name] for name in ("num_clips", "num_answers", "right")]
+        shares = [*(values["interval"] or (None, None)), *(values[name] for name in measured)]
+        writer.writerow([values["name"], *counts, *("" if share is None else f"{share:.6f}" for share in shares)])
+    return text.getvalue().encode()
 
+
+def _confusion_csv(matrix: np.ndarray, names: tuple[str, ...]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["true \\ predicted", *names])

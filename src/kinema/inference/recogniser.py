@@ -17,7 +17,7 @@ from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
-from kinema.models.weights import WeightsConfig, weights_folder
+from kinema.models.weights import WeightsConfig, read_calibration, weights_folder
 from kinema.sections import RuntimeSection
 from kinema.types import Clip, DataError, Preprocessing, UserError
 
@@ -60,12 +60,21 @@ class Recogniser:
         model: {stream: (B, T, C, H, W)} -> {task: (B, K)}.
         config: Heads and preprocessing.
         device: Where to run it.
+        temperatures: Task -> what its logits are divided by; by default nothing is.
     """
 
-    def __init__(self, model: nn.Module, config: WeightsConfig, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: WeightsConfig,
+        *,
+        device: torch.device | str = "cpu",
+        temperatures: Mapping[str, float] | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.config = config
+        self.temperatures = dict(temperatures or {})
         self._quick: nn.Module | None = None
 
     def predict(
@@ -132,7 +141,10 @@ class Recogniser:
                 first = {stream: values[:1] for stream, values in inputs.items()}
                 self._quick = faster(self.model, RuntimeSection(keep_memory=False), first)
             logits = self._quick(inputs)
-        probabilities = {task: values.float().softmax(dim=1).cpu() for task, values in logits.items()}
+        probabilities = {
+            task: (values.float() / self.temperatures.get(task, 1.0)).softmax(dim=1).cpu()
+            for task, values in logits.items()
+        }
         return [
             Prediction(
                 probabilities={
@@ -157,8 +169,15 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
         >>> recogniser = kinema.load("runs/my_run/weights")  # doctest: +SKIP
         >>> print(recogniser.predict("clip.avi"))  # doctest: +SKIP
     """
-    model, config = load_model(weights_folder(Path(folder)))
-    return Recogniser(model, config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    weights = weights_folder(Path(folder))
+    model, config = load_model(weights)
+    calibration = read_calibration(weights)
+    return Recogniser(
+        model,
+        config,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        temperatures=None if calibration is None else calibration.temperatures,
+    )
 
 
 def _chosen(video: UInt8[Tensor, "_T H W 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 Normalisation: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation."""
 
+_RUN_BEFORE: set[object] = set()
+"""What has been seen to run: folds and seeds of a study are of the same model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Initialisation:
@@ -58,7 +61,11 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
     try:
         module: nn.Module = function(heads, inputs, **arguments)
         _check_centred(module, inputs)
-        _check_shapes(module, inputs)
+        sizes = tuple((task, len(names)) for task, names in heads.items())
+        case = (function, repr(sorted(arguments.items())), sizes, tuple(inputs.items()))
+        if case not in _RUN_BEFORE:
+            _check_shapes(module, inputs)
+            _RUN_BEFORE.add(case)
     except UserError:
         raise
     except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, ArithmeticError) as error:

@@ -4,6 +4,7 @@
     config.json         architecture and arguments, heads with class names, preprocessing per stream
     training.json       what it was trained on: class counts, accuracy on its training clips, groups and content
                         hashes of those clips
+    calibration.json    temperatures by which logits are divided, and the clips they were fitted on; not of every folder
     README.md           the same for a person
 
 Nothing is unpickled that a stranger could have written.
@@ -97,6 +98,21 @@ class TrainingFacts:
     unmeasured: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Content of `calibration.json`.
+
+    Attributes:
+        temperatures: Task -> what its logits are divided by before they become probabilities.
+        split: The split that they were fitted on.
+        num_clips: How many clips these were.
+    """
+
+    temperatures: Mapping[str, float]
+    split: str
+    num_clips: int
+
+
 def save(
     folder: Path,
     state: Mapping[str, Tensor],
@@ -104,6 +120,7 @@ def save(
     training: TrainingFacts,
     *,
     card: str,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a weights folder.
 
@@ -132,6 +149,10 @@ def save(
             },
         )
         write_atomically(folder / "README.md", card.encode())
+        if calibration is None:
+            (folder / "calibration.json").unlink(missing_ok=True)
+        else:
+            write_json(folder / "calibration.json", asdict(calibration))
         write_json(folder / "training.json", asdict(training))  # last: its presence says that the folder is whole
     except OSError as error:
         if is_new:
@@ -195,6 +216,25 @@ def read_training(folder: Path) -> TrainingFacts:
     if wrong or not isinstance(facts.data.get("name"), str):
         raise DataError(f"{path}: not written by this version of kinema ({(wrong or ['data.name'])[0]} is wrong)")
     return facts
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Read `calibration.json`; None where there is none.
+
+    Raises:
+        DataError: It is not what kinema wrote.
+    """
+    path = folder / "calibration.json"
+    if not path.exists():
+        return None
+    try:
+        found = Calibration(**_read_json(folder, "calibration.json"))
+        right = all(isinstance(t, int | float) and 0 < t < float("inf") for t in found.temperatures.values())
+    except (TypeError, AttributeError):
+        right = False
+    if not right:
+        raise DataError(f"{path}: no temperatures of kinema; remove it, and probabilities are as the model gives them")
+    return found
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

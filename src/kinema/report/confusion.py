@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from kinema.report.figures import data_uri, share_bar
-from kinema.report.markup import DASH, Markup, counted, details, element, join, percent, scrollable, shortened, table
+from kinema.report.markup import (
+    DASH,
+    Markup,
+    counted,
+    details,
+    element,
+    join,
+    percent,
+    percent_range,
+    scrollable,
+    shortened,
+    table,
+)
 from kinema.report.record import Confusion, Evaluation
 
 MAX_LABELLED = 40
@@ -19,6 +32,8 @@ MAX_LABELLED = 40
 _MAX_LABEL = 24
 _MAX_IMAGE_PX = 200
 _NUM_PAIRS = 20
+_COLUMNS = ("precision", "f1", "average_precision", "auroc")
+_TITLES = ("95 % interval", "precision", "F1", "AP", "AUROC")
 _MAX_ROWS = 1000
 """Of the table of classes; the CSV beside the page has all."""
 
@@ -33,14 +48,14 @@ def confusion_section(evaluation: Evaluation) -> Markup:
 
 def _task(confusion: Confusion, evaluation: Evaluation, *, several: bool) -> Markup:
     names, counts = confusion.names, confusion.counts
+    rows = evaluation.record["tasks"][confusion.task]["classes"]
     heading = element("h3", confusion.task) if several else None
     if len(names) <= MAX_LABELLED:
         note = "Row: the true class. Column: the answer. Clips; blue right, orange wrong."
         matrix = confusion_matrix(names, counts)
         figure = element("figure", matrix, element("figcaption", note), class_="panel")
-        classes = details("Every class", class_table(confusion), is_open=True)
-        beside = len(names) <= 12 and max(map(len, names)) <= 16  # else half of a page's width is too little
-        return join(heading, element("div", figure, classes, class_="columns" if beside else None))
+        classes = details("Every class", class_table(confusion, rows), is_open=True)
+        return join(heading, figure, classes)
     note = (
         f"{len(names):,} classes, row the true class, column the answer: blue right, orange wrong, "
         "the stronger the larger the share of the class's clips."
@@ -48,14 +63,20 @@ def _task(confusion: Confusion, evaluation: Evaluation, *, several: bool) -> Mar
     figure = element("figure", scrollable(compact_matrix(counts)), element("figcaption", note), class_="panel")
     pairs = element("div", element("h4", "Most confused"), pair_table(confusion))
     link = element("a", "the full matrix", href=f"evaluations/{evaluation.name}/confusion_{confusion.task}.csv")
-    classes = details("Every class, the worst first", class_table(confusion), element("p", "As a file: ", link))
+    classes = details("Every class, the worst first", class_table(confusion, rows), element("p", "As a file: ", link))
     return join(heading, element("div", figure, pairs, class_="columns"), classes)
 
 
-def class_table(confusion: Confusion) -> Markup:
+def class_table(confusion: Confusion, statistics: Sequence[Mapping[str, Any]]) -> Markup:
     """Clips, right ones, accuracy and most frequent wrong answer of each class that has clips. Up to
-    `MAX_LABELLED` classes in their own order, more from the worst to the best."""
+    `MAX_LABELLED` classes in their own order, more from the worst to the best.
+
+    Args:
+        confusion: Counts of clips.
+        statistics: `classes` of the evaluation's record.
+    """
     names, counts = confusion.names, confusion.counts
+    known = {values["name"]: values for values in statistics}
     totals, right = counts.sum(axis=1), counts.diagonal()
     order = np.flatnonzero(totals)
     if len(names) > MAX_LABELLED:
@@ -68,11 +89,14 @@ def class_table(confusion: Confusion) -> Markup:
         answer = f"{names[wrong]} ({others[wrong]:,})" if others[wrong] else DASH
         share = float(right[i] / totals[i])
         accuracy = element("span", share_bar(share), element("span", percent(share)), class_="with-bar")
-        rows.append([names[i], f"{totals[i]:,}", f"{right[i]:,}", accuracy, answer])
+        values = known[names[i]]
+        others = [percent_range(values["interval"]), *(percent(values[key]) for key in _COLUMNS)]
+        rows.append([names[i], f"{totals[i]:,}", f"{right[i]:,}", accuracy, *others, answer])
+    head = ["class", "clips", "right", "accuracy", *_TITLES, "most often taken for"]
     absent = len(names) - len(order)
     left_out = len(order) - len(rows)
     return join(
-        table(["class", "clips", "right", "accuracy", "most often taken for"], rows, text_columns=(0, 4)),
+        table(head, rows, text_columns=(0, len(head) - 1)),
         element("p", f"{counted(absent, 'class')} without clips in this evaluation.", class_="note")
         if absent
         else None,

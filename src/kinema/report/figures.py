@@ -101,7 +101,7 @@ def line_chart(
         role="img",
         aria_label=f"{title} over {counted(round(last - first) + 1, 'epoch')}: {ends}",
     )
-    legend = element("span", [_key(line) for line in series], class_="legend")
+    legend = element("span", [line_key(line) for line in series], class_="legend")
     return element("figure", element("figcaption", element("b", title), legend), drawing, class_="panel")
 
 
@@ -254,7 +254,8 @@ def _reading_text(reading: Reading) -> str:
     return f"{percent(reading.value)}; {marks}"
 
 
-def _key(line: Series) -> Markup:
+def line_key(line: Series) -> Markup:
+    """A line's stroke and name, for a legend."""
     stroke = element("path", class_=f"line {line.style}", d="M1 8H23")
     sample = element("svg", stroke, class_="key", width=24, height=16, aria_hidden="true")
     return element("span", sample, line.name)

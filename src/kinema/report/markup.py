@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from kinema import wording
 
@@ -48,6 +48,11 @@ def join(*children: Child) -> Markup:
 def percent(share: float | None) -> str:
     """`83.3 %`, or a dash where there is no number."""
     return wording.percent(share, missing=DASH).replace(" ", NBSP)
+
+
+def percent_range(interval: Sequence[float] | None) -> str:
+    """`72.1 to 90.4 %`."""
+    return wording.percent_range(interval, missing=DASH).replace(" ", NBSP)
 
 
 def signed_percent(share: float | None) -> str:

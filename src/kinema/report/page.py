@@ -12,6 +12,7 @@ from kinema.report.confusion import confusion_section
 from kinema.report.document import document, links_to, write_document
 from kinema.report.markup import Child, Markup, counted, duration, element, join
 from kinema.report.record import Evaluation, RunRecord, read_run
+from kinema.report.reliability import calibration_section
 from kinema.report.results import curves_section, results_section
 from kinema.report.settings import settings_section
 from kinema.training.run_folder import Run
@@ -43,6 +44,8 @@ def page(run: RunRecord) -> str:
     sections = [("results", "Results", results_section(run)), ("curves", "Training", curves_section(run))]
     if latest is not None:
         sections.append(("confusion", f"Confusion matrix, {latest.name}", confusion_section(latest)))
+        if (calibration := calibration_section(latest)) is not None:
+            sections.append(("calibration", f"Calibration, {latest.name}", calibration))
         sections.append(("clips", f"Clips, {latest.name}", clips_section(run, latest)))
     sections.append(("settings", "How it was made", settings_section(run)))
     return document(

@@ -18,6 +18,7 @@ from kinema.report.markup import (
     element,
     join,
     percent,
+    percent_range,
     signed_percent,
     table,
 )
@@ -65,15 +66,16 @@ def verdicts(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
     """One row per evaluation and task."""
-    columns = ["top1", "top3", "top5", "mean_class", "chance", "majority", "train_top1"]
-    titles = ["top-1", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
+    columns = ["top3", "top5", "mean_class", "chance", "majority", "train_top1"]
+    titles = ["top-1", "95 % interval", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
     with_pairs = any("pairs" in evaluation.record for evaluation in evaluations)
     rows: list[list[Child]] = []
     for evaluation in evaluations:
         for task, values in evaluation.tasks.items():
             row: list[Child] = [evaluation.name, task]
             row += [f"{evaluation.record.get(key, 0):,}" for key in ("num_clips", "num_skipped")]
-            row += [_strong(percent(values.get(key)), key) for key in columns]
+            row += [element("b", percent(values.get("top1"))), percent_range(values.get("interval"))]
+            row += [percent(values.get(key)) for key in columns]
             row.append(signed_percent(values.get("gap")))
             if with_pairs:
                 first = task == next(iter(evaluation.tasks))
@@ -153,8 +155,14 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
             )
             if share is not None and top1 <= share
         ]
+        above = values.get("above_majority")
         if beaten_by:
             yield f"{where}: top-1 {percent(top1)} is not better than {' or '.join(beaten_by)}."
+        elif above is not None and above[0] <= 0:
+            yield (
+                f"{where}: these clips do not show that it is better than always answering the commonest training "
+                f"class; the difference may be anything between {percent_range(above)}."
+            )
     gaps = [
         (f"{task}, " if len(evaluation.tasks) > 1 else "")
         + f"{signed_percent(gap)}: {percent(values['train_top1'])} there, {percent(values['top1'])} here"
@@ -184,8 +192,10 @@ def _headline(evaluation: Evaluation) -> Markup:
     values = evaluation.tasks.get(task, {})
     clips = counted(record.get("num_clips", 0), "clip")
     name = "top-1" if len(record["tasks"]) == 1 else "right in all tasks"
+    interval = values.get("interval")
+    sure = clips if interval is None else f"{clips}; 95 % interval {percent_range(interval)}"
     tiles = [
-        _tile(percent(values.get("top1")), f"{name} on {evaluation.name}", clips, style="main"),
+        _tile(percent(values.get("top1")), f"{name} on {evaluation.name}", sure, style="main"),
         _tile(percent(values.get("chance")), "chance", f"one of {_num_answers(record):,} answers"),
         _tile(percent(values.get("majority")), "majority", "always the commonest training class"),
         _tile(percent(values.get("train_top1")), "training clips", "without augmentation"),
@@ -271,10 +281,6 @@ def _chance(run: RunRecord, task: str) -> float | None:
     if task in sizes:
         return 1 / sizes[task]
     return 1 / math.prod(sizes.values()) if task == JOINT and sizes else None
-
-
-def _strong(text: str, key: str) -> Child:
-    return element("b", text) if key == "top1" else text
 
 
 def _finite(value: Any) -> float | None:

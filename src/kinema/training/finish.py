@@ -15,13 +15,14 @@ from kinema.data.hashing import content_hash
 from kinema.data.read_ahead import Reader
 from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, commonest
+from kinema.evaluation.calibration import fit_calibration
 from kinema.evaluation.leakage import leakage
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results, save_evaluation
 from kinema.evaluation.training_clips import sample
-from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.models.weights import Calibration, TrainingFacts, WeightsConfig, save
 from kinema.progress import Reporter
 from kinema.training.fitting import order_of
 from kinema.training.model_card import model_card
@@ -93,13 +94,13 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         "selected_by": facts.selected_by,
         "train_top1": facts.accuracy[main],
     }
-    record = None
+    record = found = None
     if "validation" in prepared.clips:
-        record = _evaluate(prepared, run, model, facts, settings)
+        record, found = _evaluate(prepared, run, model, facts, settings)
         headline = record["joint"] if main == "joint" else record["tasks"][main]
         best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
     # Written last: their presence says that the run is finished.
-    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record))
+    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record), calibration=found)
     return best
 
 
@@ -126,7 +127,7 @@ def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], 
 
 def _evaluate(
     prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Calibration]:
     """Evaluate on the validation split and keep the result in the run."""
     predictions = predict_clips(
         model,
@@ -139,7 +140,15 @@ def _evaluate(
     if not predictions.clips:
         reason = next(iter(predictions.skipped.values()))
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
-    record = results(predictions, split="validation", training=facts, pairs=prepared.dataset.pairs)
+    found = fit_calibration(predictions, split="validation")
+    record = results(
+        predictions,
+        split="validation",
+        training=facts,
+        pairs=prepared.dataset.pairs,
+        calibrated=found,
+        fitted_here=True,
+    )
     record["num_skipped"] += len(prepared.skipped["validation"])
     record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
     # Without weights there can be none but that of an attempt that was interrupted at this place.
@@ -149,4 +158,4 @@ def _evaluate(
     except OSError as error:
         hint = f"make room and go on with --resume {run.folder}"
         raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
-    return record
+    return record, found
