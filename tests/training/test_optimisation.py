@@ -263,6 +263,20 @@ def test_rates_of_both_parts_are_logged_and_follow_the_schedule(recipe: Callable
     assert found[1] == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
+def test_a_parameter_that_no_optimiser_has_ends_the_run(
+    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where attention is made after the optimiser, and stays as random as it was."""
+
+    def of_heads(model: nn.Module, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        return build_optimiser(model.get_submodule("heads"), *arguments, **named)
+
+    monkeypatch.setattr(module_file, "build_optimiser", of_heads)
+    made = recipe()
+    with pytest.raises(UserError, match=r"^model\.name: model\.backbone\.\S+, .* would never be trained: they require"):
+        train(prepare(made), create_run(made))
+
+
 def test_tasks_are_weighted_and_labels_smoothed() -> None:
     logits = {"verb": torch.tensor([[2.0, 0.0, -1.0]]), "noun": torch.tensor([[0.5, 1.5]])}
     labels = {"verb": torch.tensor([1]), "noun": torch.tensor([1])}

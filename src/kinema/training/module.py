@@ -349,7 +349,12 @@ class RecogniserTraining(LightningModule):
         )
         held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
         left_out = [n for n, p in self.named_parameters() if p.requires_grad and id(p) not in held]
-        assert not left_out, f"not in the optimiser: {left_out}"
+        if left_out:
+            names = ", ".join(left_out[:3])
+            raise UserError(
+                f"model.name: {names} would never be trained: they require a gradient and are in no group of the "
+                "optimiser; a model has to have all of its parameters before training begins"
+            )
         schedule = build_schedule(
             optimiser,
             self.recipe.optim,
