@@ -102,6 +102,16 @@ def test_confidence_is_shown_before_and_after(tmp_path: Path) -> None:
     assert all(f"{one['num_clips']} clip" in text for one in values["bins"])
 
 
+def test_what_a_data_set_asks_for_is_shown_apart(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    path = run.evaluations / "test" / "metrics.json"
+    subsets = {"tail": {"verb": {"top1": 0.25, "num_clips": 1200}}, "unseen": {"verb": {"top1": None, "num_clips": 0}}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"subsets": subsets}))
+    page = Page(write_page(run.folder))
+    assert ["test", "of tail classes", "verb", percent(0.25), "1,200"] in page.rows
+    assert ["test", "of unseen groups", "verb", "–", "0"] in page.rows
+
+
 def test_what_may_be_chance_is_said(tmp_path: Path) -> None:
     page = Page(write_page(make_run(tmp_path / "run", skill=0.3, num_clips=12).folder))
     assert "these clips do not show that it is better than always answering the commonest training class" in page.text

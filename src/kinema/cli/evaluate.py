@@ -13,6 +13,8 @@ from kinema.cli.console import JsonOption, Output
 from kinema.types import JOINT
 from kinema.wording import percent, percent_range
 
+_SUBSETS = {"tail": "of tail classes", "unseen": "of unseen groups"}
+
 
 class _Split(StrEnum):
     train = "train"
@@ -115,6 +117,13 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
             ["task", *GROUPS],
             by_frequency,
             title="mean class accuracy, by how many training clips a class has",
+        )
+    if "subsets" in record:
+        parts = [(name, task, values) for name, tasks in record["subsets"].items() for task, values in tasks.items()]
+        output.table(
+            ["clips", "task", "top-1", "number"],
+            [[_SUBSETS[name], task, percent(of["top1"]), f"{of['num_clips']:,}"] for name, task, of in parts],
+            title="clips that this data set asks to be looked at apart",
         )
     if "pairs" in record:
         output.say(

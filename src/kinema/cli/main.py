@@ -23,6 +23,7 @@ from kinema.cli import (
     recipes,
     studies,
     study,
+    submit,
     sweep,
     train,
 )
@@ -48,6 +49,7 @@ app.add_typer(study.app, name="study")
 app.command("sweep")(sweep.sweep)
 app.command("studies")(studies.studies)
 app.command("evaluate")(evaluate.evaluate)
+app.command("submit")(submit.submit)
 app.command("predict")(predict.predict)
 app.command("ensemble")(ensemble.ensemble)
 

@@ -113,6 +113,8 @@ def evaluate(
         split=chosen,
         training=training,
         pairs=dataset.pairs,
+        tail=dataset.tail,
+        unseen_groups=dataset.unseen_groups,
         calibrated=calibrated,
         fitted_here=calibrated is not None and chosen == calibrated.split and same_data,
     )
@@ -179,7 +181,8 @@ def with_classes(dataset: Dataset, heads: Heads) -> Dataset:
         )
         for split, clips in dataset.splits.items()
     }
-    return replace(dataset, classes=heads, splits=splits)
+    tail = {task: frozenset(positions[task][k] for k in dataset.tail[task]) for task in heads if task in dataset.tail}
+    return replace(dataset, classes=heads, splits=splits, tail=tail)
 
 
 def _default_split(dataset: Dataset, *, is_other: bool) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kinema.evaluation.metrics import (
     top_k,
 )
 from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.subsets import epic_names, subset_accuracy
 from kinema.files import write_atomically, write_json
 from kinema.models.weights import Calibration, TrainingFacts
 from kinema.types import JOINT, Split
@@ -39,6 +40,8 @@ def results(
     split: Split,
     training: TrainingFacts,
     pairs: Mapping[str, tuple[tuple[str, str], ...]],
+    tail: Mapping[str, Collection[int]] | None = None,
+    unseen_groups: Collection[str] = (),
     calibrated: Calibration | None = None,
     fitted_here: bool = False,
 ) -> dict[str, Any]:
@@ -49,6 +52,8 @@ def results(
         split: Which split these are.
         training: What the model was trained on: for baselines and the gap.
         pairs: Task -> pairs of class names that show the same frames in opposite order.
+        tail: Task -> classes that the data set asks to be evaluated on their own.
+        unseen_groups: Groups of which it asks the same.
         calibrated: The temperatures that are kept with the weights, if there are.
         fitted_here: Whether they were fitted on these very clips.
     """
@@ -75,6 +80,11 @@ def results(
             known = values["train_top1"] = training.accuracy.get(task)
             values["gap"] = None if known is None else known - values["top1"]
     record["temperature_fitted_here"] = fitted_here
+    subsets = subset_accuracy(predictions, tail=tail or {}, unseen_groups=unseen_groups)
+    if subsets:
+        record["subsets"] = subsets
+    if subsets.keys() == {"tail", "unseen"} and tasks.keys() == subsets["tail"].keys() - {JOINT} == {"verb", "noun"}:
+        record["epic"] = epic_names(record)
     within = pair_accuracy(predictions, pairs)
     if within:
         record["pairs"] = within.pop("all")

@@ -54,6 +54,7 @@ def results_section(run: RunRecord) -> Markup:
         _bars(run.evaluations),
         numbers_table(run.evaluations),
         frequency_table(run.evaluations),
+        subset_table(run.evaluations),
         _pairs(latest),
         skipped,
     )
@@ -106,6 +107,22 @@ def frequency_table(evaluations: Sequence[Evaluation]) -> Markup | None:
     )
     head = ["evaluation", "task", *(title for columns_of_group in columns for title in columns_of_group)]
     return join(table(head, rows, text_columns=(0, 1)), element("p", note, class_="note"))
+
+
+def subset_table(evaluations: Sequence[Evaluation]) -> Markup | None:
+    """Accuracy on the clips that the data set asks to be looked at apart; None where it asks nothing."""
+    names = {"tail": "of tail classes", "unseen": "of unseen groups"}
+    rows: list[list[Child]] = [
+        [evaluation.name, names[subset], task, percent(values["top1"]), f"{values['num_clips']:,}"]
+        for evaluation in evaluations
+        for subset, tasks in (evaluation.record.get("subsets") or {}).items()
+        for task, values in tasks.items()
+    ]
+    if not rows:
+        return None
+    note = "Clips that this data set asks to be looked at apart. What has one rare class is of the tail in joint."
+    head = ["evaluation", "clips", "task", "top-1", "number"]
+    return join(table(head, rows, text_columns=(0, 1, 2)), element("p", note, class_="note"))
 
 
 def curves_section(run: RunRecord) -> Markup:

@@ -141,11 +141,14 @@ def _evaluate(
         reason = next(iter(predictions.skipped.values()))
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
     found = fit_calibration(predictions, split="validation")
+    dataset = prepared.dataset
     record = results(
         predictions,
         split="validation",
         training=facts,
-        pairs=prepared.dataset.pairs,
+        pairs=dataset.pairs,
+        tail=dataset.tail,
+        unseen_groups=dataset.unseen_groups,
         calibrated=found,
         fitted_here=True,
     )

@@ -1,0 +1,104 @@
+"""Running a recogniser over an official test list that has no labels, for a challenge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kinema.config import resolve_evaluation
+from kinema.data.load_dataset import load_dataset
+from kinema.data.usable import probe_splits
+from kinema.evaluation.evaluate import with_classes
+from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.predictions import log_softmax
+from kinema.evaluation.reading import evaluation_reader
+from kinema.evaluation.submission import NUM_CLASSES, write_submission
+from kinema.models.load import load_model
+from kinema.models.weights import read_training
+from kinema.progress import SILENT, Reporter
+from kinema.types import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+_DATASET = "epic_kitchens_100"
+
+
+def submit(
+    weights: Path,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    levels: Mapping[str, int],
+    defaults: Mapping[str, Any] | None = None,
+    reporter: Reporter = SILENT,
+) -> int:
+    """Write EPIC-KITCHENS-100's challenge file for the official test list.
+
+    Args:
+        weights: A weights folder of verbs and nouns.
+        overrides: `data.key=value` and `clips.key=value`, as for an evaluation.
+        out: The zip.
+        levels: Of supervision.
+        defaults: `clips:` settings that hold where no override says otherwise.
+        reporter: Where to show progress.
+
+    Returns:
+        How many segments it holds: all of the list.
+
+    Raises:
+        ConfigError: The weights or data are of something else.
+        DataError: A video of the list is absent or cannot be read, or the file cannot be written.
+    """
+    model, config = load_model(weights)
+    sizes = {task: len(names) for task, names in config.heads.items()}
+    if sizes != NUM_CLASSES:
+        wanted = " and ".join(f"{num} {task}s" for task, num in NUM_CLASSES.items())
+        raise ConfigError(f"{weights}: the challenge asks for {wanted}; this model has {sizes}")
+    training = read_training(weights)
+    data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
+    if data.name != _DATASET:
+        raise ConfigError(f"data.name: the challenge is of {_DATASET}, not of {data.name}")
+    dataset = with_classes(load_dataset(data, seed=training.seed, for_training=False, reporter=reporter), config.heads)
+    listed, absent = dataset.splits.get("test", ()), dataset.absent.get("test", ())
+    if absent or not listed:
+        where = f", such as {absent[0].video}" if absent else ""
+        raise DataError(
+            f"{data.root}: {len(absent):,} of {len(listed) + len(absent):,} segments of the test list have no video"
+            f"{where}; the challenge takes whole lists only"
+        )
+    # Labels are only carried along; the list has none.
+    dataset = replace(
+        dataset, splits={"test": tuple(replace(clip, labels=dict.fromkeys(config.heads, 0)) for clip in listed)}
+    )
+    clips, videos, skipped = probe_splits(dataset, ["test"], workers=clips_section.workers, reporter=reporter)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    predictions = predict_clips(
+        model,
+        clips["test"],
+        videos,
+        classes=config.heads,
+        preprocessing=config.preprocessing,
+        batch_size=clips_section.batch_size,
+        workers=clips_section.workers,
+        read=lambda some, probed: evaluation_reader(
+            model, clips_section, some, probed, config.preprocessing, root=data.root, name="test", required=True
+        ),
+        description="answering test segments",
+        reporter=reporter,
+    )
+    unread = {**skipped["test"], **predictions.skipped}
+    if unread:
+        segment, reason = next(iter(unread.items()))
+        raise DataError(f"{len(unread):,} of {len(listed):,} test segments cannot be read, such as {segment}: {reason}")
+    scores = {task: log_softmax(predictions.logits[task]) for task in NUM_CLASSES}
+    write_submission(
+        out,
+        {clip.clip_id: {task: scores[task][row] for task in NUM_CLASSES} for row, clip in enumerate(predictions.clips)},
+        levels=levels,
+    )
+    return len(listed)
