@@ -13,6 +13,7 @@ import typer
 
 from kinema.cli import (
     catalogue,
+    compare,
     crossval,
     data,
     demo,
@@ -50,6 +51,7 @@ app.command("sweep")(sweep.sweep)
 app.command("studies")(studies.studies)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("ensemble")(ensemble.ensemble)
 

@@ -69,7 +69,11 @@ def class_statistics(predictions: Predictions, task: str) -> dict[str, Any]:
 def groups_of(predictions: Predictions) -> Int64[np.ndarray, "B"]:
     """Number of the group of each clip: what is alike, and so is drawn together. A clip of no group is drawn with the
     others of its video."""
-    names = [clip.group or str(clip.video) for clip in predictions.clips]
+    return group_numbers([clip.group or str(clip.video) for clip in predictions.clips])
+
+
+def group_numbers(names: Sequence[str]) -> Int64[np.ndarray, "B"]:
+    """The same number for the same name, from 0."""
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64).reshape(-1)
 
 
