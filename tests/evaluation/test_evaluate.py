@@ -85,14 +85,17 @@ def test_an_evaluation_equals_the_recogniser_on_every_clip(weights: Path) -> Non
 
 
 def test_a_recogniser_is_as_sure_as_its_calibration_says(weights: Path) -> None:
-    write_json(weights / "calibration.json", {"temperatures": {"action": 3.0}, "split": "validation", "num_clips": 9})
+    calibration = {"temperatures": {"action": 3.0}, "split": "validation", "clip_ids": ["another"]}
+    write_json(weights / "calibration.json", calibration)
     evaluation = evaluate(weights, ["clips.workers=0"])
     clip, logits = evaluation.predictions.clips[0], evaluation.predictions.logits["action"][0]
     found = kinema.load(weights, device="cpu").predict(clip.video).probabilities["action"]
     expected = torch.from_numpy(logits / 3).softmax(0)
     assert [found[name] for name in CLASSES] == pytest.approx(expected.tolist(), abs=1e-6)
     assert evaluation.record["tasks"]["action"]["calibration"]["temperature"] == 3
-    assert not evaluation.record["temperature_fitted_here"]
+    assert evaluation.record["temperature_fitted_here"] is False
+    write_json(weights / "calibration.json", calibration | {"clip_ids": [clip.clip_id]})
+    assert evaluate(weights, ["clips.workers=0"]).record["temperature_fitted_here"] is True
 
 
 def test_neither_workers_nor_batch_size_change_the_numbers(weights: Path) -> None:

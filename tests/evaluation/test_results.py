@@ -184,7 +184,7 @@ def test_what_may_be_chance_is_told_from_what_is_not() -> None:
 
 
 def test_the_temperature_of_the_weights_changes_confidence_alone() -> None:
-    calibrated = Calibration(temperatures={"action": 2.0}, split="validation", num_clips=6)
+    calibrated = Calibration(temperatures={"action": 2.0}, split="validation", clip_ids=[])
     plain = results(ONE, split="test", training=TRAINED_ONE, pairs={})["tasks"]["action"]
     record = results(ONE, split="test", training=TRAINED_ONE, pairs={}, calibrated=calibrated)
     task = record["tasks"]["action"]

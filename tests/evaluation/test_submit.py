@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 import torch
 from tests.commands import Kinema
 from tests.data.datasets.epic_tree import TEST, write_lists
+from tests.evaluation.test_submission import read_submission
 from tests.models.facts import MEAN, STD, TRAINING
 from tests.videos import numbered_frames, write_video
 
 import kinema as package
 from kinema.data.datasets.epic_kitchens_100 import read_class_lists
-from kinema.evaluation.submission import read_submission
 from kinema.models.build import build_model
 from kinema.models.weights import WeightsConfig, save
 from kinema.types import Preprocessing
@@ -79,6 +80,25 @@ def test_every_segment_has_the_scores_that_the_recogniser_gives(
         for task, names in recogniser.config.heads.items():
             scores = torch.tensor([content["results"][segment][task][str(k)] for k in range(len(names))])
             assert scores.exp().tolist() == pytest.approx([expected[task][name] for name in names], abs=1e-5)
+
+
+@pytest.mark.parametrize("part", ["data.participants=[P33, P02]", "data.folds={by: group, fold: 0}"])
+def test_the_list_is_whole_whatever_was_trained_on(kinema: Kinema, weights: Path, tmp_path: Path, part: str) -> None:
+    done = kinema("submit", weights, "clips.workers=0", part, "--out", tmp_path / "a.zip", *LEVELS, "--json", "-")
+    assert done.json["num_segments"] == 2
+    assert read_submission(tmp_path / "a.zip")["results"].keys() == set(TEST)
+
+
+def test_scores_stand_under_the_official_numbers_of_classes(kinema: Kinema, weights: Path, tmp_path: Path) -> None:
+    path = weights / "config.json"
+    content = json.loads(path.read_text())
+    content["heads"]["verb"] = content["heads"]["verb"][::-1]
+    path.write_text(json.dumps(content))
+    said = kinema("submit", weights, "--out", tmp_path / "a.zip", *LEVELS).error()
+    assert said == f"{weights}: its verb classes are not the official ones, in their order"
+    assert (
+        kinema("submit", weights, "--out", tmp_path, *LEVELS).error() == f"--out: {tmp_path} is a folder; give a file"
+    )
 
 
 def test_a_list_with_a_hole_is_not_answered(kinema: Kinema, weights: Path, kitchens: Path, tmp_path: Path) -> None:

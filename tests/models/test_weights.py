@@ -60,7 +60,7 @@ def refusal(folder: Path) -> str:
 
 def test_temperatures_are_kept_beside_the_tensors(folder: Path) -> None:
     assert read_calibration(folder) is None
-    calibration = Calibration(temperatures={"action": 1.5}, split="validation", num_clips=7)
+    calibration = Calibration(temperatures={"action": 1.5}, split="validation", clip_ids=["a", "b"])
     model = load_model(folder)[0]
     save(folder, model.state_dict(), CONFIG, TRAINING, card="", calibration=calibration)
     assert read_calibration(folder) == calibration
@@ -74,9 +74,13 @@ def test_temperatures_are_kept_beside_the_tensors(folder: Path) -> None:
         "[]",
         "{",
         "{}",
-        '{"temperatures": {"action": 0}, "split": "test", "num_clips": 1}',
-        '{"temperatures": 2, "split": "test", "num_clips": 1}',
-        '{"temperatures": {"a": "x"}, "split": "s", "num_clips": 1}',
+        '{"temperatures": {"action": 0}, "split": "test", "clip_ids": []}',
+        '{"temperatures": 2, "split": "test", "clip_ids": []}',
+        '{"temperatures": {"a": "x"}, "split": "s", "clip_ids": []}',
+        '{"temperatures": {"action": true}, "split": "test", "clip_ids": []}',
+        '{"temperatures": {"action": 1e-50}, "split": "test", "clip_ids": []}',
+        '{"temperatures": {"action": 1}, "split": ["x"], "clip_ids": []}',
+        '{"temperatures": {"action": 1}, "split": "test", "clip_ids": [1]}',
     ],
 )
 def test_what_is_no_temperature_is_refused(folder: Path, content: str) -> None:

@@ -124,9 +124,7 @@ def make_run(
         save(run.weights, {"weight": torch.zeros(1)}, config, training, card="")
     calibrated = None
     if temperature is not None:
-        calibrated = Calibration(
-            temperatures=dict.fromkeys(heads, temperature), split="validation", num_clips=num_clips
-        )
+        calibrated = Calibration(temperatures=dict.fromkeys(heads, temperature), split="validation", clip_ids=[])
     for split in evaluated:
         predictions = _predictions(split, heads, num_clips=num_clips, skill=skill, videos=videos, skipped=skipped or {})
         record = results(predictions, split=split, training=training, pairs=pairs or {}, calibrated=calibrated)

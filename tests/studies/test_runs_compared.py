@@ -35,7 +35,7 @@ def answer(run: Path, right: Sequence[bool], *, groups: int) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    def make(name: str, right: Sequence[bool], *, groups: int = 6) -> Path:
+    def make(name: str, right: Sequence[bool], *, groups: int = 12) -> Path:
         made = make_run(tmp_path / name, num_clips=len(right))
         return answer(made.folder, right, groups=groups)
 

@@ -190,7 +190,7 @@ def test_the_temperature_is_fitted_on_validation_clips(recipe: Callable[..., Rec
     run = run_of(recipe("trainer.epochs=1")).run
     kept = read_calibration(run.weights)
     assert kept is not None
-    assert (kept.split, kept.num_clips) == ("validation", 4)
+    assert (kept.split, len(kept.clip_ids)) == ("validation", 4)
     metrics = json.loads((run.evaluations / "validation" / "metrics.json").read_text())
     assert metrics["temperature_fitted_here"] is True
     assert metrics["tasks"]["action"]["calibration"]["temperature"] == kept.temperatures["action"]

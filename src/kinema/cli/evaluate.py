@@ -94,7 +94,7 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
         if values["above_majority"] is not None and values["above_majority"][0] <= 0:
             output.say(
                 f"{task}: these clips do not show that it is better than always answering the commonest class "
-                f"(the difference lies between {percent_range(values['above_majority'])})"
+                f"(the difference may be {percent_range(values['above_majority'])})"
             )
     others = ["precision_macro", "recall_macro", "f1_macro", "f1_weighted", "average_precision", "auroc"]
     output.table(
@@ -107,7 +107,7 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
             ]
             for task, values in record["tasks"].items()
         ],
-        title="means over classes that have clips",
+        title="means over classes that have clips (F1 also by clips), and calibration",
     )
     if record["gap_unknown"]:
         output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")

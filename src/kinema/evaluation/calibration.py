@@ -6,6 +6,7 @@ bins of equal width, and temperature scaling, which changes no answer.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -14,6 +15,8 @@ from jaxtyping import Float, Int64
 
 from kinema.evaluation.predictions import Predictions, log_softmax
 from kinema.models.weights import Calibration
+
+log = logging.getLogger(__name__)
 
 NUM_BINS = 15
 
@@ -81,14 +84,22 @@ def fit_temperature(logits: Float[np.ndarray, "B K"], labels: Int64[np.ndarray, 
     return 1 / math.sqrt(low * high)
 
 
-def fit_calibration(predictions: Predictions, *, split: str) -> Calibration:
+def fit_calibration(predictions: Predictions, *, split: str) -> Calibration | None:
     """A temperature for each task, of clips that were not trained on.
 
     Args:
         predictions: Of at least one clip.
         split: Which these are.
+
+    Returns:
+        None where no task has one: with a single class, or where these clips do not show that the logits say anything.
     """
-    temperatures = {
-        task: fit_temperature(predictions.logits[task], predictions.labels[task]) for task in predictions.classes
-    }
-    return Calibration(temperatures=temperatures, split=split, num_clips=len(predictions.clips))
+    temperatures = {}
+    for task, logits in predictions.logits.items():
+        found = fit_temperature(logits, predictions.labels[task])
+        if _COLDEST < found < _HOTTEST:
+            temperatures[task] = found
+        elif logits.shape[1] > 1:
+            log.warning("%s: no temperature is kept; the %d %s clips do not give one", task, len(logits), split)
+    clip_ids = [clip.clip_id for clip in predictions.clips]
+    return Calibration(temperatures=temperatures, split=split, clip_ids=clip_ids) if temperatures else None

@@ -21,6 +21,9 @@ NUM_RESAMPLES = 2000
 LEVEL = 0.95
 """Of intervals."""
 
+FEWEST_GROUPS = 10
+"""Of fewer, bootstrap intervals are much too narrow: there is too little to draw from."""
+
 _NUM_AT_ONCE = 100
 
 
@@ -96,8 +99,10 @@ def intervals(
         num_resamples: Draws.
 
     Returns:
-        Of the mean over all clips, and of those over the clips of each class. None where all of the clips are of one
-        group, of which nothing can be drawn.
+        Of the mean over all clips, and of those over the clips of each class. None where the clips are of less than
+        `FEWEST_GROUPS`: of so few, what is drawn says too little of what there could have been. Where all clips are
+        right, or none, drawing gives the same each time; then the bound is that of so many groups, each as a whole
+        right or wrong (Clopper and Pearson, Biometrika 1934).
     """
     labels = np.zeros_like(groups) if labels is None else labels
     num_groups = int(groups.max()) + 1 if len(groups) else 0
@@ -105,24 +110,35 @@ def intervals(
     size = num_groups * num_classes
     totals = np.bincount(place, minlength=size).reshape(num_groups, num_classes).astype(np.float32)
     sums = np.bincount(place, weights=values, minlength=size).reshape(num_groups, num_classes).astype(np.float32)
+    in_groups = (totals > 0).sum(axis=0)
+    if num_groups < FEWEST_GROUPS:
+        return None, [None] * num_classes
     rng = np.random.default_rng(0)
     overall, by_class = [], []
-    for start in range(0, NUM_RESAMPLES if num_groups > 1 else 0, _NUM_AT_ONCE):
-        num = min(_NUM_AT_ONCE, NUM_RESAMPLES - start)
-        drawn = np.stack(
-            [np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups) for _ in range(num)]
-        )
-        weights = drawn.astype(np.float32)
+    for start in range(0, num_resamples, _NUM_AT_ONCE):
+        num = min(_NUM_AT_ONCE, num_resamples - start)
+        drawn = rng.integers(num_groups, size=(num, num_groups)) + num_groups * np.arange(num)[:, None]
+        weights = np.bincount(drawn.reshape(-1), minlength=num * num_groups).reshape(num, -1).astype(np.float32)
         sums_drawn, totals_drawn = weights @ sums, weights @ totals
         overall.append(_shares(sums_drawn.sum(axis=1), totals_drawn.sum(axis=1)))
         by_class.append(_shares(sums_drawn, totals_drawn))
-    if not overall:
-        return None, [None] * num_classes
-    several = (totals > 0).sum(axis=0) > 1
-    values = np.concatenate(by_class)
-    return _interval(np.concatenate(overall)), [
-        _interval(values[:, k]) if several[k] else None for k in range(num_classes)
+    of_classes = np.concatenate(by_class)
+    one_or_none = np.isin(values, (0, 1)).all()
+    extreme = [
+        _extreme(sums[:, k].sum() / totals[:, k].sum(), int(in_groups[k])) if one_or_none and in_groups[k] else None
+        for k in range(num_classes)
     ]
+    whole = _extreme(sums.sum() / totals.sum(), num_groups) if one_or_none else None
+    return whole or _interval(np.concatenate(overall)), [
+        (extreme[k] or _interval(of_classes[:, k])) if in_groups[k] >= FEWEST_GROUPS else None
+        for k in range(num_classes)
+    ]
+
+
+def _extreme(share: float, num_groups: int) -> list[float] | None:
+    """Of a share that is 0 or 1."""
+    bound = ((1 - LEVEL) / 2) ** (1 / num_groups)
+    return [bound, 1.0] if share == 1 else [0.0, 1 - bound] if share == 0 else None
 
 
 def _interval(values: Float64[np.ndarray, "R"]) -> list[float]:

@@ -116,7 +116,9 @@ def evaluate(
         tail=dataset.tail,
         unseen_groups=dataset.unseen_groups,
         calibrated=calibrated,
-        fitted_here=calibrated is not None and chosen == calibrated.split and same_data,
+        fitted_here=calibrated is not None
+        and training.data.get("name") == data.name
+        and not set(calibrated.clip_ids).isdisjoint(clip.clip_id for clip in predictions.clips),
     )
     record["data"] = data.model_dump(mode="json")
     record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])

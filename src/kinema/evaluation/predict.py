@@ -70,7 +70,10 @@ def predict_clips(
     order = EpochOrder(len(readable), batch_size=batch_size, seed=None)
     device = next(model.parameters()).device
     runtime = runtime or RuntimeSection()
-    on_features = copy.deepcopy(model).eval()
+
+    @cache
+    def on_features() -> nn.Module:
+        return copy.deepcopy(model).eval()
 
     @cache
     def on_frames() -> nn.Module:  # what reads features needs none of it
@@ -80,8 +83,9 @@ def predict_clips(
     def answer(batch: Batch) -> dict[str, Float[torch.Tensor, "B _K"]]:
         if batch.features is None:
             return _logits(on_frames(), batch, preprocessing, micro_batch(runtime, device, num_clips=len(batch)))
-        assert isinstance(on_features, FrameModel)
-        return on_features.classify(batch.features.float())
+        classifier = on_features()
+        assert isinstance(classifier, FrameModel)
+        return classifier.classify(batch.features.float())
 
     with torch.inference_mode(), reporter.track(description, total=len(clips), unit="clips") as task:
         task.advance(len(skipped))

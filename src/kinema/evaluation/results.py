@@ -28,7 +28,7 @@ from kinema.evaluation.metrics import (
     top_k,
 )
 from kinema.evaluation.predictions import Predictions
-from kinema.evaluation.subsets import epic_names, subset_accuracy
+from kinema.evaluation.subsets import NUM_EPIC_SEGMENTS, epic_names, subset_accuracy
 from kinema.files import write_atomically, write_json
 from kinema.models.weights import Calibration, TrainingFacts
 from kinema.types import JOINT, Split
@@ -83,7 +83,8 @@ def results(
     subsets = subset_accuracy(predictions, tail=tail or {}, unseen_groups=unseen_groups)
     if subsets:
         record["subsets"] = subsets
-    if subsets.keys() == {"tail", "unseen"} and tasks.keys() == subsets["tail"].keys() - {JOINT} == {"verb", "noun"}:
+    is_official = split == "validation" and len(predictions.clips) == NUM_EPIC_SEGMENTS
+    if is_official and subsets.keys() == {"tail", "unseen"} and subsets["tail"].keys() == {"verb", "noun", JOINT}:
         record["epic"] = epic_names(record)
     within = pair_accuracy(predictions, pairs)
     if within:

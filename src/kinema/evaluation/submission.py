@@ -32,13 +32,18 @@ _DIGITS = 6
 
 
 def write_submission(
-    path: Path, scores: Mapping[str, Mapping[str, Float[np.ndarray, "K"]]], *, levels: Mapping[str, int]
+    path: Path,
+    scores: Mapping[str, Mapping[str, Float[np.ndarray, "K"]]],
+    *,
+    segments: Collection[str],
+    levels: Mapping[str, int],
 ) -> None:
     """Write a submission, after it was found valid.
 
     Args:
         path: The zip.
         scores: Segment -> task (`verb`, `noun`) -> logarithms of probabilities, or logits.
+        segments: Of the official list.
         levels: Of supervision, by the names of `LEVELS`.
 
     Raises:
@@ -57,7 +62,7 @@ def write_submission(
         **{name: levels.get(name) for name in LEVELS},
     }
     content["results"] = results
-    check_submission(content, scores.keys(), source=str(path))
+    check_submission(content, segments, source=str(path))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_NAME, json.dumps(content, separators=(",", ":")))
@@ -66,26 +71,6 @@ def write_submission(
         write_atomically(path, packed.getvalue())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def read_submission(path: Path) -> dict[str, Any]:
-    """What a submission holds.
-
-    Raises:
-        DataError: It is no such file.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.namelist() != [_NAME]:
-                raise DataError(
-                    f"{path}: has to hold {_NAME} alone; it holds {', '.join(archive.namelist()) or 'nothing'}"
-                )
-            content = json.loads(archive.read(_NAME))
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{path}: no submission: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: no submission: {_NAME} holds no object")
-    return content
 
 
 def check_submission(content: Mapping[str, Any], segments: Collection[str], *, source: str) -> None:

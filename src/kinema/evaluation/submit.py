@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import torch
 
 from kinema.config import resolve_evaluation
-from kinema.data.load_dataset import load_dataset
+from kinema.data.datasets.epic_kitchens_100 import epic_kitchens_100
+from kinema.data.decoders import check_decoder
+from kinema.data.shards import Store
+from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
-from kinema.evaluation.evaluate import with_classes
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.predictions import log_softmax
 from kinema.evaluation.reading import evaluation_reader
@@ -22,8 +23,6 @@ from kinema.models.load import load_model
 from kinema.models.weights import read_training
 from kinema.progress import SILENT, Reporter
 from kinema.types import ConfigError, DataError
-
-log = logging.getLogger(__name__)
 
 _DATASET = "epic_kitchens_100"
 
@@ -59,11 +58,20 @@ def submit(
     if sizes != NUM_CLASSES:
         wanted = " and ".join(f"{num} {task}s" for task, num in NUM_CLASSES.items())
         raise ConfigError(f"{weights}: the challenge asks for {wanted}; this model has {sizes}")
-    training = read_training(weights)
-    data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder; give a file")
+    data, clips_section = resolve_evaluation(read_training(weights).data, overrides, clips=defaults or {})
     if data.name != _DATASET:
         raise ConfigError(f"data.name: the challenge is of {_DATASET}, not of {data.name}")
-    dataset = with_classes(load_dataset(data, seed=training.seed, for_training=False, reporter=reporter), config.heads)
+    check_decoder(clips_section.decoder, [])
+    if isinstance(clips_section.store, Path):
+        Store.open(clips_section.store)
+    # The whole official list, whatever part of the data set was trained on.
+    places = {key: value for key, value in data.arguments().items() if key in ("source", "frame_rate", "annotations")}
+    dataset = replace(epic_kitchens_100(data.root, tasks=("verb", "noun"), **places), root=data.root)
+    for task, names in config.heads.items():
+        if tuple(dataset.classes[task]) != tuple(names):
+            raise ConfigError(f"{weights}: its {task} classes are not the official ones, in their order")
     listed, absent = dataset.splits.get("test", ()), dataset.absent.get("test", ())
     if absent or not listed:
         where = f", such as {absent[0].video}" if absent else ""
@@ -76,6 +84,8 @@ def submit(
         dataset, splits={"test": tuple(replace(clip, labels=dict.fromkeys(config.heads, 0)) for clip in listed)}
     )
     clips, videos, skipped = probe_splits(dataset, ["test"], workers=clips_section.workers, reporter=reporter)
+    if clips_section.decoder != "pyav":
+        check_decoder(clips_section.decoder, videos_read(clips_section, clips["test"], videos, root=data.root))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     predictions = predict_clips(
         model,
@@ -99,6 +109,7 @@ def submit(
     write_submission(
         out,
         {clip.clip_id: {task: scores[task][row] for task in NUM_CLASSES} for row, clip in enumerate(predictions.clips)},
+        segments=[clip.clip_id for clip in listed],
         levels=levels,
     )
     return len(listed)

@@ -105,12 +105,12 @@ class Calibration:
     Attributes:
         temperatures: Task -> what its logits are divided by before they become probabilities.
         split: The split that they were fitted on.
-        num_clips: How many clips these were.
+        clip_ids: The clips of it.
     """
 
     temperatures: Mapping[str, float]
     split: str
-    num_clips: int
+    clip_ids: list[str]
 
 
 def save(
@@ -229,7 +229,8 @@ def read_calibration(folder: Path) -> Calibration | None:
         return None
     try:
         found = Calibration(**_read_json(folder, "calibration.json"))
-        right = all(isinstance(t, int | float) and 0 < t < float("inf") for t in found.temperatures.values())
+        right = all(type(t) in (int, float) and 0.01 <= t <= 100 for t in found.temperatures.values())
+        right = right and isinstance(found.split, str) and all(isinstance(clip_id, str) for clip_id in found.clip_ids)
     except (TypeError, AttributeError):
         right = False
     if not right:

@@ -48,7 +48,7 @@ def confusion_section(evaluation: Evaluation) -> Markup:
 
 def _task(confusion: Confusion, evaluation: Evaluation, *, several: bool) -> Markup:
     names, counts = confusion.names, confusion.counts
-    rows = evaluation.record["tasks"][confusion.task]["classes"]
+    rows = evaluation.record["tasks"][confusion.task].get("classes", ())
     heading = element("h3", confusion.task) if several else None
     if len(names) <= MAX_LABELLED:
         note = "Row: the true class. Column: the answer. Clips; blue right, orange wrong."
@@ -89,8 +89,8 @@ def class_table(confusion: Confusion, statistics: Sequence[Mapping[str, Any]]) -
         answer = f"{names[wrong]} ({others[wrong]:,})" if others[wrong] else DASH
         share = float(right[i] / totals[i])
         accuracy = element("span", share_bar(share), element("span", percent(share)), class_="with-bar")
-        values = known[names[i]]
-        others = [percent_range(values["interval"]), *(percent(values[key]) for key in _COLUMNS)]
+        values = known.get(names[i], {})
+        others = [percent_range(values.get("interval")), *(percent(values.get(key)) for key in _COLUMNS)]
         rows.append([names[i], f"{totals[i]:,}", f"{right[i]:,}", accuracy, *others, answer])
     head = ["class", "clips", "right", "accuracy", *_TITLES, "most often taken for"]
     absent = len(names) - len(order)

@@ -178,7 +178,7 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
         elif above is not None and above[0] <= 0:
             yield (
                 f"{where}: these clips do not show that it is better than always answering the commonest training "
-                f"class; the difference may be anything between {percent_range(above)}."
+                f"class; the difference may be {percent_range(above)}."
             )
     gaps = [
         (f"{task}, " if len(evaluation.tasks) > 1 else "")

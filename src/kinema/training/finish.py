@@ -127,7 +127,7 @@ def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], 
 
 def _evaluate(
     prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], Calibration]:
+) -> tuple[dict[str, Any], Calibration | None]:
     """Evaluate on the validation split and keep the result in the run."""
     predictions = predict_clips(
         model,
@@ -150,7 +150,7 @@ def _evaluate(
         tail=dataset.tail,
         unseen_groups=dataset.unseen_groups,
         calibrated=found,
-        fitted_here=True,
+        fitted_here=found is not None,
     )
     record["num_skipped"] += len(prepared.skipped["validation"])
     record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
