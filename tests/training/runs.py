@@ -19,11 +19,12 @@ def rows(run: Path) -> list[dict[str, float]]:
 def result(run: Path) -> dict[str, Any]:
     """All of a finished run that has to be the same whenever the same run is done again."""
     weights = run / "weights"
+    calibration = weights / "calibration.json"
     return {
         "model.safetensors": (weights / "model.safetensors").read_bytes(),
         "config.json": (weights / "config.json").read_text(),
         "training.json": (weights / "training.json").read_text(),
-        "calibration.json": (weights / "calibration.json").read_text(),
+        "calibration.json": calibration.read_text() if calibration.exists() else None,
         "README.md": (weights / "README.md").read_text(),
         "metrics.csv": [{name: value for name, value in row.items() if name != "seconds"} for row in rows(run)],
         "evaluations": sorted(place.name for place in (run / "evaluations").iterdir()),
