@@ -48,6 +48,8 @@ def test_it_is_evaluated_and_used_like_any_other(
     assert "- training clips: top-1 " in Path("both/README.md").read_text()
 
     video = clips_root / "test" / "rising" / "0.mp4"
+    for run in runs:  # the average is of what members say without their temperatures
+        Path(run, "weights", "calibration.json").unlink(missing_ok=True)
     said = {}
     for weights in (*runs, "both"):
         (answer,) = kinema("predict", weights, video, "--json", "-").json
