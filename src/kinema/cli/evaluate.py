@@ -13,8 +13,6 @@ from kinema.cli.console import JsonOption, Output
 from kinema.types import JOINT
 from kinema.wording import percent, percent_range
 
-_SUBSETS = {"tail": "of tail classes", "unseen": "of unseen groups"}
-
 
 class _Split(StrEnum):
     train = "train"
@@ -71,6 +69,7 @@ def run_evaluation(path: Path, overrides: list[str], output: Output, *, split: s
 
 def _print(record: Mapping[str, Any], output: Output) -> None:
     from kinema.evaluation.frequency import GROUPS
+    from kinema.evaluation.subsets import SUBSETS
 
     rows = dict(record["tasks"])
     if JOINT in record:
@@ -122,7 +121,7 @@ def _print(record: Mapping[str, Any], output: Output) -> None:
         parts = [(name, task, values) for name, tasks in record["subsets"].items() for task, values in tasks.items()]
         output.table(
             ["clips", "task", "top-1", "number"],
-            [[_SUBSETS[name], task, percent(of["top1"]), f"{of['num_clips']:,}"] for name, task, of in parts],
+            [[SUBSETS[name], task, percent(of["top1"]), f"{of['num_clips']:,}"] for name, task, of in parts],
             title="clips that this data set asks to be looked at apart",
         )
     if "pairs" in record:

@@ -8,18 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
-from kinema.data.sources import videos_read
-from kinema.data.usable import probe_splits
 from kinema.evaluation.leakage import is_known, is_same_source, leakage
-from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
-from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.results import results
 from kinema.models.load import load_model
 from kinema.models.weights import TrainingFacts, read_calibration, read_training
@@ -87,25 +82,17 @@ def evaluate(
             "evaluate on another split, or use kinema predict"
         )
     log.info("evaluating on the %s split, %d clips", chosen, len(dataset.splits[chosen]))
-    clips, videos, skipped = probe_splits(dataset, [chosen], workers=clips_section.workers, reporter=reporter)
-    if clips_section.decoder != "pyav":
-        check_decoder(clips_section.decoder, videos_read(clips_section, clips[chosen], videos, root=data.root))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    predictions = predict_clips(
+    predictions = predict_split(
         model,
-        clips[chosen],
-        videos,
-        classes=config.heads,
-        preprocessing=config.preprocessing,
-        batch_size=clips_section.batch_size,
-        workers=clips_section.workers,
-        read=lambda some, probed: evaluation_reader(
-            model, clips_section, some, probed, config.preprocessing, root=data.root, name=chosen, required=True
-        ),
+        config,
+        dataset,
+        chosen,
+        data=data,
+        clips=clips_section,
         description=f"evaluating on {chosen} clips",
+        required=True,
         reporter=reporter,
     )
-    predictions = replace(predictions, skipped={**skipped[chosen], **predictions.skipped})
     if not predictions.clips:
         raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
     record = results(

@@ -7,17 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kinema.config import resolve_evaluation
 from kinema.data.datasets.epic_kitchens_100 import epic_kitchens_100
 from kinema.data.decoders import check_decoder
 from kinema.data.shards import Store
-from kinema.data.sources import videos_read
-from kinema.data.usable import probe_splits
-from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import log_softmax
-from kinema.evaluation.reading import evaluation_reader
 from kinema.evaluation.submission import NUM_CLASSES, write_submission
 from kinema.models.load import load_model
 from kinema.models.weights import read_training
@@ -83,28 +78,22 @@ def submit(
     dataset = replace(
         dataset, splits={"test": tuple(replace(clip, labels=dict.fromkeys(config.heads, 0)) for clip in listed)}
     )
-    clips, videos, skipped = probe_splits(dataset, ["test"], workers=clips_section.workers, reporter=reporter)
-    if clips_section.decoder != "pyav":
-        check_decoder(clips_section.decoder, videos_read(clips_section, clips["test"], videos, root=data.root))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    predictions = predict_clips(
+    predictions = predict_split(
         model,
-        clips["test"],
-        videos,
-        classes=config.heads,
-        preprocessing=config.preprocessing,
-        batch_size=clips_section.batch_size,
-        workers=clips_section.workers,
-        read=lambda some, probed: evaluation_reader(
-            model, clips_section, some, probed, config.preprocessing, root=data.root, name="test", required=True
-        ),
+        config,
+        dataset,
+        "test",
+        data=data,
+        clips=clips_section,
         description="answering test segments",
+        required=True,
         reporter=reporter,
     )
-    unread = {**skipped["test"], **predictions.skipped}
-    if unread:
-        segment, reason = next(iter(unread.items()))
-        raise DataError(f"{len(unread):,} of {len(listed):,} test segments cannot be read, such as {segment}: {reason}")
+    if predictions.skipped:
+        segment, reason = next(iter(predictions.skipped.items()))
+        raise DataError(
+            f"{len(predictions.skipped):,} of {len(listed):,} test segments cannot be read, such as {segment}: {reason}"
+        )
     scores = {task: log_softmax(predictions.logits[task]) for task in NUM_CLASSES}
     write_submission(
         out,

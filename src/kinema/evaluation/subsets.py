@@ -18,6 +18,9 @@ from kinema.evaluation.metrics import right_answers
 from kinema.evaluation.predictions import Predictions
 from kinema.types import JOINT
 
+SUBSETS = {"tail": "of tail classes", "unseen": "of unseen groups"}
+"""Which clips these are, in words."""
+
 NUM_EPIC_SEGMENTS = 9668
 """Of EPIC-KITCHENS-100's validation list: of fewer, its numbers would not be comparable."""
 

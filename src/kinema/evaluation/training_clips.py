@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from kinema.config import resolve_evaluation
 from kinema.data.hashing import content_hash
 from kinema.data.load_dataset import load_dataset
-from kinema.data.usable import probe_splits
 from kinema.evaluation.evaluate import with_classes
-from kinema.evaluation.predict import predict_clips
+from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
-from kinema.evaluation.reading import evaluation_reader
 from kinema.models.weights import TrainingFacts, WeightsConfig
 from kinema.progress import SILENT, Reporter
 from kinema.types import Clip, DataError
@@ -81,19 +78,15 @@ def predict_common_training_clips(
     if not some:
         raise DataError(f"no training clip of {data.root or data.name} was trained on by all of the members")
     dataset = replace(dataset, splits={"train": tuple(some)})
-    clips, videos, _ = probe_splits(dataset, ["train"], workers=clips_section.workers, reporter=reporter)
-    predictions = predict_clips(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
-        clips["train"],
-        videos,
-        classes=config.heads,
-        preprocessing=config.preprocessing,
-        batch_size=clips_section.batch_size,
-        workers=clips_section.workers,
-        read=lambda readable, probed: evaluation_reader(
-            model, clips_section, readable, probed, config.preprocessing, root=data.root, name="training"
-        ),
+    predictions = predict_split(
+        model,
+        config,
+        dataset,
+        "train",
+        data=data,
+        clips=clips_section,
         description="measuring on training clips",
+        required=False,
         reporter=reporter,
     )
     if not predictions.clips:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kinema.evaluation.frequency import GROUPS
 from kinema.evaluation.metrics import main_task
+from kinema.evaluation.subsets import SUBSETS
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
 from kinema.report.markup import (
     Child,
@@ -111,9 +112,8 @@ def frequency_table(evaluations: Sequence[Evaluation]) -> Markup | None:
 
 def subset_table(evaluations: Sequence[Evaluation]) -> Markup | None:
     """Accuracy on the clips that the data set asks to be looked at apart; None where it asks nothing."""
-    names = {"tail": "of tail classes", "unseen": "of unseen groups"}
     rows: list[list[Child]] = [
-        [evaluation.name, names[subset], task, percent(values["top1"]), f"{values['num_clips']:,}"]
+        [evaluation.name, SUBSETS[subset], task, percent(values["top1"]), f"{values['num_clips']:,}"]
         for evaluation in evaluations
         for subset, tasks in (evaluation.record.get("subsets") or {}).items()
         for task, values in tasks.items()
