@@ -99,6 +99,8 @@ class Dataset:
         published: The annotations are not the user's to mend: a clip that ends behind its video, which may be half a
             download, is then left out and counted, where it would otherwise be an error.
         quarantine: Video -> why its clips are not to be used, although it is there.
+        background: Class of every task that stands for nothing. Its clips are in no split: they are made of training
+            and validation clips where these are read (`kinema.data.background`).
         root: Folder, or annotation file, that it was read from, where there is one: the index of its videos lies there.
         notes: Facts worth a line before training starts.
     """
@@ -112,6 +114,7 @@ class Dataset:
     unseen_groups: frozenset[str] = frozenset()
     published: bool = False
     quarantine: Mapping[Path, str] = field(default_factory=dict)
+    background: str | None = None
     root: Path | None = None
     notes: tuple[str, ...] = ()
 

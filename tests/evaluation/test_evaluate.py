@@ -23,8 +23,9 @@ from kinema.data.device import to_model_input
 from kinema.data.hashing import content_hash
 from kinema.data.loading import Batch
 from kinema.data.reading import read_clip
+from kinema.evaluation.collector import Collector
 from kinema.evaluation.evaluate import evaluate, with_classes
-from kinema.evaluation.predict import Collector, predict_clips
+from kinema.evaluation.predict import predict_clips
 from kinema.files import write_json
 from kinema.models.build import build_model
 from kinema.models.weights import WeightsConfig, save

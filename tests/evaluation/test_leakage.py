@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from tests.models.facts import TRAINING
 
 from kinema.data.hashing import content_hash
-from kinema.evaluation.leakage import leakage
+from kinema.evaluation.leakage import leakage, leakage_findings
 from kinema.types import Clip
 
 DATA: Mapping[str, Any] = {"name": "folder", "root": "clips", "validation": 0.0}
@@ -31,20 +30,18 @@ def clips(tmp_path: Path) -> list[Clip]:
     ]
 
 
-def test_copies_and_groups_are_counted(
-    clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("kinema"), "propagate", True)
+def test_copies_and_groups_are_counted(clips: list[Clip], tmp_path: Path) -> None:
     training = replace(TRAINING, contents=[content_hash(tmp_path / "known.avi")], groups=["g1", "g2"])
-    assert leakage(clips, "test", training, data=DATA) == {"same_video": 1, "same_group": 1}
-    assert [record.getMessage() for record in caplog.records] == [
-        "1 of 3 test clips are of a video that was trained on: accuracy on them says little about new data",
-        "1 of 3 test clips are of a group that was trained on: accuracy on them says little about new data",
+    found = leakage(clips, "test", training, data=DATA)
+    assert found == {"same_video": 1, "same_group": 1}
+    assert [finding["message"] for finding in leakage_findings(found, num_clips=3)] == [
+        "1 of 3 clips are of a video that was trained on: accuracy on them says little about new data",
+        "1 of 3 clips are of a group that was trained on: accuracy on them says little about new data",
     ]
-    caplog.clear()
-    assert leakage(clips[:2], "validation", training, data=DATA) == {"same_video": 0, "same_group": 0}
+    none = leakage(clips[:2], "validation", training, data=DATA)
+    assert none == {"same_video": 0, "same_group": 0}
     assert leakage(clips, "train", training, data=DATA) is None
-    assert not caplog.records
+    assert leakage_findings(none, num_clips=2) == leakage_findings(None, num_clips=2) == []
 
 
 def test_groups_of_another_data_set_are_others(clips: list[Clip]) -> None:

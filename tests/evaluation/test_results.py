@@ -40,6 +40,7 @@ TRAINED_TWO = replace(
 
 # What is promised to scripts, and what comes beside it.
 TOP = {"split", "tasks", "train_top1", "gap", "gap_unknown", "num_clips", "num_skipped", "temperature_fitted_here"}
+TOP |= {"findings"}
 TASK = {"top1", "top3", "top5", "mean_class", "chance", "majority"}
 ALSO_IN_A_TASK = {
     "loss",
@@ -210,3 +211,39 @@ def test_too_many_combinations_have_a_top1_alone() -> None:
     )
     joint = results(predictions(logits, right), split="test", training=trained, pairs={})["joint"]
     assert (joint["top1"], joint["top3"], joint["top5"]) == (0.75, None, None)
+
+
+def test_any_k_may_be_asked_for() -> None:
+    record = results(TWO, split="test", training=TRAINED_TWO, pairs={}, ks=(2, 4))
+    for values in (*record["tasks"].values(), record["joint"]):
+        assert {name for name in values if name.startswith("top")} == {"top1", "top2", "top4"}
+    ranks = (TWO.logits["verb"] > TWO.logits["verb"][np.arange(6), TWO.labels["verb"]][:, None]).sum(axis=1)
+    assert record["tasks"]["verb"]["top2"] == (ranks < 2).mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_prior_of_pairs_is_that_of_a_plain_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = {task: rng.normal(size=(20, k)).astype(np.float32) for task, k in (("verb", 3), ("noun", 4))}
+    made = predictions(logits, {"verb": rng.integers(0, 3, 20), "noun": rng.integers(0, 4, 20)})
+    seen = [[0, 0, 8], [0, 1, 2], [1, 2, 5], [2, 3, 1]]
+    training = replace(TRAINED_TWO, combinations=seen)
+    found = results(made, split="test", training=training, pairs={})["joint"]["with_prior"]
+    counts = np.zeros((3, 4))
+    for verb, noun, number in seen:
+        counts[verb, noun] = number
+    right = {1: 0, 3: 0, 5: 0}
+    for row in range(20):
+        scores = {}
+        for verb in range(3):
+            for noun in range(4):
+                by_chance = (counts[verb].sum() + 1 / 3) / 17 * (counts[:, noun].sum() + 1 / 4) / 17
+                together = (counts[verb, noun] + by_chance) / 17
+                probability = made.probabilities("verb")[row, verb] * made.probabilities("noun")[row, noun]
+                scores[verb, noun] = probability * together / by_chance
+        order = sorted(scores, key=lambda pair: -scores[pair])
+        place = order.index((int(made.labels["verb"][row]), int(made.labels["noun"][row])))
+        for k in right:
+            right[k] += place < k
+    assert found == {f"top{k}": pytest.approx(number / 20) for k, number in right.items()}
+    assert "with_prior" not in results(made, split="test", training=TRAINED_TWO, pairs={})["joint"]

@@ -19,6 +19,7 @@ from tests.videos import numbered_frames, read_number, write_video
 
 from kinema import wording
 from kinema.data.decoding import probe
+from kinema.evaluation.leakage import leakage_findings
 from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
 from kinema.report.markup import counted, duration, element, percent, percent_range, signed_percent
 from kinema.report.page import write_page
@@ -212,9 +213,10 @@ def test_bad_results_are_said_in_words(tmp_path: Path) -> None:
     assert "the order of frames does not help" in bad.text
     assert "that was trained on" not in bad.text
     path = tmp_path / "bad" / "evaluations" / "test" / "metrics.json"
-    path.write_text(json.dumps({**record, "leakage": {"same_video": 2, "same_group": 0}}))
+    found = leakage_findings({"same_video": 2, "same_group": 0}, num_clips=24)
+    path.write_text(json.dumps({**record, "findings": found}))
     known = Page(write_page(tmp_path / "bad")).text
-    assert f"test: 2 of {record['num_clips']} clips are of a video that was trained on" in known
+    assert "test: 2 of 24 clips are of a video that was trained on" in known
     assert "of a group that was trained on" not in known
     good = Page(write_page(make_run(tmp_path / "good", skill=30.0, pairs=pairs).folder))
     assert "not better than" not in good.text

@@ -84,6 +84,7 @@ def test_a_gap_and_waiting_are_said_once(recipe: Callable[..., Recipe], said: Ca
     progress = SimpleNamespace(waiting=(0.3, 60.0))
     sanity = Sanity(prepared, progress)  # type: ignore[arg-type]
     trainer: Any = SimpleNamespace(current_epoch=0, callback_metrics={"validation/action_top1": torch.tensor(0.75)})
+    sanity.on_train_start(trainer, module)
     sanity.on_train_epoch_end(trainer, module)
     assert said() == []
     trainer.callback_metrics = {"validation/action_top1": torch.tensor(0.65)}
@@ -98,6 +99,8 @@ def test_a_gap_and_waiting_are_said_once(recipe: Callable[..., Recipe], said: Ca
     assert said()[1].startswith("50.0 % of the time training waits for clips: raise clips.workers (now 0, of ")
     again = Sanity(prepared, progress)  # type: ignore[arg-type]
     again.load_state_dict(sanity.state_dict())
+    again.on_train_start(trainer, module)  # what was said is kept with the module, in its checkpoint
+    assert list(module.warned.values()) == said()
     again.on_train_epoch_end(trainer, module)
     assert len(said()) == 2
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kinema.data.loading import Batch
-from kinema.evaluation.predict import Collector
+from kinema.evaluation.collector import Collector
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.sections import Recipe
 from kinema.training.outside import outside

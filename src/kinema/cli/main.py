@@ -26,6 +26,7 @@ from kinema.cli import (
     study,
     submit,
     sweep,
+    threshold,
     train,
 )
 from kinema.types import StoppedBySignal, UserError
@@ -52,6 +53,7 @@ app.command("studies")(studies.studies)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
+app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
 app.command("ensemble")(ensemble.ensemble)
 

@@ -41,11 +41,18 @@ def predict(
             failed = True
             continue
         best = prediction.top(top)
+        if not prediction.known:
+            rows.append([str(video), "", "-", "nothing of its classes", ""])
         for task, classes in best.items():
             for rank, (name, probability) in enumerate(classes, start=1):
-                rows.append([str(video) if rank == 1 else "", task, rank, name, percent(probability)])
+                rows.append(
+                    [str(video) if rank == 1 and prediction.known else "", task, rank, name, percent(probability)]
+                )
         tasks = {t: [{"class": name, "probability": p} for name, p in classes] for t, classes in best.items()}
-        records.append({"video": str(video), "tasks": tasks})
+        record: dict[str, object] = {"video": str(video), "tasks": tasks}
+        if prediction.score is not None:
+            record |= {"known": prediction.known, "score": prediction.score}
+        records.append(record)
     if rows:
         output.table(["video", "task", "rank", "class", "probability"], rows)
     output.finish(records)

@@ -185,7 +185,7 @@ def _cells(row: Row, found: Outcomes) -> list[str]:
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def _notes(found: Outcomes) -> list[str]:

@@ -25,18 +25,30 @@ class Box:
     width_px: int
 
 
-def centre_box(height_px: int, width_px: int, preprocessing: Preprocessing) -> Box:
+def centre_box(height_px: int, width_px: int, preprocessing: Preprocessing, *, along: float = 0.5) -> Box:
     """The rectangle used outside training.
 
     `fit="squash"` takes the whole frame. `fit="crop"` takes what remains of the centre when the short side is scaled
     to `resize_px` and a square of `size_px` is cut out of it.
+
+    Args:
+        height_px: Of the frame.
+        width_px: Of the frame.
+        preprocessing: What evaluation does.
+        along: Where along the frame's longer side the square lies instead, 0 the upper or left end, 1 the other.
     """
     if preprocessing.fit == "squash":
         return Box(top_px=0, left_px=0, height_px=height_px, width_px=width_px)
     side_px = max(1, round(min(height_px, width_px) * preprocessing.size_px / preprocessing.resize_px))
+    top_px, left_px = (height_px - side_px) // 2, (width_px - side_px) // 2
+    if along != 0.5:
+        if width_px >= height_px:
+            left_px = round(along * (width_px - side_px))
+        else:
+            top_px = round(along * (height_px - side_px))
     return Box(
-        top_px=(height_px - side_px) // 2,
-        left_px=(width_px - side_px) // 2,
+        top_px=top_px,
+        left_px=left_px,
         height_px=side_px,
         width_px=side_px,
     )

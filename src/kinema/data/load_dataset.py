@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from kinema import registry
+from kinema.data.background import with_background
 from kinema.data.class_maps import read_class_map, rename_classes
 from kinema.data.download.download import ensure
 from kinema.data.folds import hold_out
@@ -65,6 +66,8 @@ def load_dataset(
     if section.validation > 0 and "train" in dataset.splits:
         dataset = cut_validation(dataset, section.validation, seed=seed)
     dataset = _quarantined(dataset, section)
+    if section.background is not None:
+        dataset = with_background(dataset, section.background)
     return replace(dataset, root=section.root, notes=(*dataset.notes, *_notes(dataset)))
 
 

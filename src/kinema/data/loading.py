@@ -37,6 +37,7 @@ from kinema.data.decoding import Video
 from kinema.data.read_ahead import Drawn, Job, ReadAhead, Reader, ReadHere, start_method
 from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.shared_batches import Layout, Lease, Slots
+from kinema.data.views import Views
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
@@ -200,6 +201,7 @@ class ClipReader:
         decoder: Of the videos.
         source: Differs with the content of what stands for videos; None where clips are what would be decoded.
         provenance: What is read in place of the videos, in words; empty where it is these.
+        views: Looks at a clip, one in each epoch, where there is no augmentation.
     """
 
     def __init__(
@@ -214,7 +216,9 @@ class ClipReader:
         decoder: str = "pyav",
         source: str | None = None,
         provenance: str = "",
+        views: Views | None = None,
     ) -> None:
+        assert augmentation is None or views is None
         self.clips = clips
         self.videos = videos
         self.preprocessing = preprocessing
@@ -224,11 +228,14 @@ class ClipReader:
         self.decoder = decoder
         self.source = source
         self.provenance = provenance
+        self.views = views
 
     @property
     def num_views(self) -> int | None:
         """Different versions of a clip, None where every epoch has its own."""
-        return 1 if self.augmentation is None else self.augmentation.num_views
+        if self.augmentation is None:
+            return 1 if self.views is None else len(self.views)
+        return self.augmentation.num_views
 
     @property
     def in_processes(self) -> bool:
@@ -275,8 +282,11 @@ class ClipReader:
                 view=view,
                 augmentation=self.augmentation,
                 seed=self.seed,
+                look=None if self.views is None else self.views[view],
             )
-            if self.augmentation is not None:
+            if self.augmentation is None:
+                drawn = Drawn(plans[stream].flip)
+            else:
                 changes = draw_changes(self.augmentation, seed=self.seed, view=view, index=index)
                 drawn = Drawn(plans[stream].flip, draw_colour(self.augmentation, rng), changes)
         return plans, drawn

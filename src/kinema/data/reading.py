@@ -16,6 +16,7 @@ from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames
+from kinema.data.views import View
 from kinema.sections import Augmentation
 from kinema.types import Clip, Preprocessing
 
@@ -42,6 +43,7 @@ def plan_clip(
     *,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
+    look: View | None = None,
 ) -> ClipPlan:
     """Which frames of a clip are to be read, and what is cut out of them.
 
@@ -51,20 +53,28 @@ def plan_clip(
         preprocessing: How many frames, how large, cut how.
         augmentation: Random times and geometry, for training; needs `rng`.
         rng: Source of that randomness. All frames of the clip share what is drawn.
+        look: Without augmentation: other frames, another cut or a mirror image than evaluation's one view has.
 
     Raises:
         DataError: The clip's times lie outside its video.
     """
-    indices = tuple(_frames_of(clip, video, preprocessing.num_frames, augmentation, rng).tolist())
+    look = look or View()
+    indices = tuple(_frames_of(clip, video, preprocessing.num_frames, augmentation, rng, look.moment).tolist())
     if augmentation is None:
-        return ClipPlan(indices=indices, box=centre_box(video.height_px, video.width_px, preprocessing))
+        box = centre_box(video.height_px, video.width_px, preprocessing, along=look.crop)
+        return ClipPlan(indices=indices, box=box, flip=look.flip)
     assert rng is not None
     box = _random_box(video, preprocessing, augmentation, rng)
     return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip))
 
 
 def _frames_of(
-    clip: Clip, video: Video, num_frames: int, augmentation: Augmentation | None, rng: np.random.Generator | None
+    clip: Clip,
+    video: Video,
+    num_frames: int,
+    augmentation: Augmentation | None,
+    rng: np.random.Generator | None,
+    moment: float,
 ) -> NDArray[np.int64]:
     start_s, stop_s = clip_interval_s(clip, video)
     if augmentation is not None and augmentation.frame_stride is not None:
@@ -75,7 +85,7 @@ def _frames_of(
         if found is not None:
             return found
     jitter = rng if augmentation is not None and augmentation.jitter else None
-    return video.frames_at(sample_times_s(start_s, stop_s, num_frames=num_frames, rng=jitter))
+    return video.frames_at(sample_times_s(start_s, stop_s, num_frames=num_frames, rng=jitter, moment=moment))
 
 
 def _random_box(
@@ -97,6 +107,7 @@ def plan_of_view(
     view: int = 0,
     augmentation: Augmentation | None = None,
     seed: int = 0,
+    look: View | None = None,
 ) -> tuple[ClipPlan, np.random.Generator]:
     """What a reader of a list of clips reads of one of them in one of its random versions.
 
@@ -108,6 +119,7 @@ def plan_of_view(
         view: Which random version.
         augmentation: The reader's.
         seed: The reader's.
+        look: Which look at the clip, without augmentation.
 
     Returns:
         The plan, and where what is not about frames is to be drawn from.
@@ -116,8 +128,8 @@ def plan_of_view(
         DataError: The clip's times lie outside its video.
     """
     rng = np.random.default_rng([seed, view, index if clip.number is None else clip.number])
-    plan = plan_clip(clip, video, preprocessing, augmentation=augmentation, rng=None if augmentation is None else rng)
-    return plan, rng
+    drawn_by = None if augmentation is None else rng
+    return plan_clip(clip, video, preprocessing, augmentation=augmentation, rng=drawn_by, look=look), rng
 
 
 def read_plan(

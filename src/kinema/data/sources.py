@@ -20,6 +20,7 @@ from kinema.data.shard_index import description
 from kinema.data.shards import Store, is_store
 from kinema.data.stored_video import stored_videos
 from kinema.data.video import Video
+from kinema.data.views import Views
 from kinema.files import write_atomically
 from kinema.sections import Augmentation, ClipsSection
 from kinema.types import Clip, DataError, Preprocessing
@@ -44,6 +45,7 @@ def clip_reader(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     name: str = "clips",
+    views: Views | None = None,
 ) -> ClipReader:
     """What reads a list of clips: from stores, as far as `clips.store` asks for it and they hold it; logs what it took.
 
@@ -56,11 +58,15 @@ def clip_reader(
         augmentation: For training.
         seed: Of the augmentation.
         name: Of the list, for the log ("train").
+        views: Looks at each clip, without augmentation. Stores of frames hold one, and are then of use only where they
+            are named and can be cut again.
 
     Raises:
         DataError: The store that the recipe names is not there, is damaged or of an unknown version.
     """
-    reader = ClipReader(clips, videos, preprocessing, augmentation=augmentation, seed=seed, decoder=section.decoder)
+    reader = ClipReader(
+        clips, videos, preprocessing, augmentation=augmentation, seed=seed, decoder=section.decoder, views=views
+    )
     if section.store == "none" or not clips:
         return reader
     named = Store.open(section.store) if isinstance(section.store, Path) else None
@@ -72,7 +78,7 @@ def clip_reader(
     # A store of features says nothing about frames.
     stores = [named] if named is not None and named.kind == frame_store.KIND else known_stores(root, frame_store.KIND)
     fitting = [store for store in stores if _fits(store, section, preprocessing["rgb"])]
-    if fitting and not _is_endless(augmentation):
+    if fitting and views is None and not _is_endless(augmentation):
         ready = FrameStore(reader, fitting, files)
         if ready.num_held:
             return _ready(ready, reader)

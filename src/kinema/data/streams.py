@@ -16,7 +16,7 @@ from kinema.types import Clip
 class StreamsReader:
     """Reads every stream of a clip with a reader of its own, which knows where that form of the clip is stored.
 
-    For evaluation: nothing is drawn for a clip.
+    For evaluation: nothing is drawn at random for a clip.
 
     Args:
         readers: Stream -> what reads it, under the name of `rgb`; all of the same clips.
@@ -48,6 +48,5 @@ class StreamsReader:
         Raises:
             DataError: It cannot be read.
         """
-        for stream, reader in self.readers.items():
-            reader.read(index, epoch, {"rgb": out[stream]})
-        return Drawn()
+        drawn = [reader.read(index, epoch, {"rgb": out[stream]}) for stream, reader in self.readers.items()]
+        return drawn[0]  # the same look in each

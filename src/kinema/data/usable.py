@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kinema.data.background import background_clips, background_labels
 from kinema.data.decoding import Video
 from kinema.data.probing import frame_rates, probe_all
 from kinema.data.sampling import clip_interval_s
@@ -19,6 +20,7 @@ def probe_splits(
     dataset: Dataset, splits: list[Split], *, workers: int, reporter: Reporter = SILENT
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[Split, dict[str, str]]]:
     """Probe the videos of some splits and sort out the clips that cannot be used. Videos in quarantine are not opened.
+    Where the data set has a background, its clips are made, but for the test split, which stays what it is.
 
     Returns:
         Split -> usable clips, path -> video, split -> clip id -> reason.
@@ -36,6 +38,7 @@ def probe_splits(
     clips: dict[Split, list[Clip]] = {}
     videos: dict[Path, Video] = {}
     skipped: dict[Split, dict[str, str]] = {}
+    labels = background_labels(dataset)
     for split in splits:
         clips[split], found, skipped[split] = split_readable(dataset.splits[split], probed)
         videos |= found
@@ -60,6 +63,8 @@ def probe_splits(
             )
         if reasons and not clips[split]:
             raise DataError(f"none of the {len(reasons)} {split} clips can be read; the first: {reasons[0]}")
+        if labels and split != "test":
+            clips[split] += background_clips(clips[split], found, labels)
     return clips, videos, skipped
 
 

@@ -38,6 +38,14 @@ def commonest(clips: Sequence[Clip], classes: Heads) -> dict[str, Any]:
     return found
 
 
+def combinations(clips: Sequence[Clip], classes: Heads) -> list[list[int]]:
+    """With several tasks: classes in the order of the tasks, and the number of clips in which they come together."""
+    if len(classes) < 2:
+        return []
+    counts = Counter(tuple(clip.labels[task] for task in classes) for clip in clips)
+    return [[*labels, number] for labels, number in sorted(counts.items())]
+
+
 def majority_answers(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, Bool[np.ndarray, "B"]]:
     """Task (and "joint") -> which clips are of the class that was commonest in training.
 
@@ -52,14 +60,31 @@ def majority_answers(predictions: Predictions, common: Mapping[str, Any]) -> dic
     return hits
 
 
-def baselines(predictions: Predictions, common: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def with_background(predictions: Predictions, common: Mapping[str, Any], background: Mapping[str, int]) -> bool:
+    """Whether always answering "nothing" is right more often than the commonest class: of clips of which many were made
+    to show nothing."""
+    if not background:
+        return False
+    return all(
+        (predictions.labels[task] == background[task]).sum() > (predictions.labels[task] == common[task]).sum()
+        for task in predictions.classes
+    )
+
+
+def baselines(
+    predictions: Predictions, common: Mapping[str, Any], background: Mapping[str, int] | None = None
+) -> dict[str, dict[str, float]]:
     """Task (and "joint") -> `chance` and `majority` accuracy on the predicted clips.
 
     Args:
         predictions: Only their labels are used.
         common: From `commonest` of the training clips.
+        background: Task -> class that stands for nothing. Where no clip is of it, chance is among the others.
     """
     sizes = {task: len(names) for task, names in predictions.classes.items()}
+    for task, label in (background or {}).items():
+        if not (predictions.labels[task] == label).any():
+            sizes[task] -= 1
     sizes[JOINT] = math.prod(sizes.values())
     hits = majority_answers(predictions, common)
     return {task: {"chance": 1 / sizes[task], "majority": _mean(some)} for task, some in hits.items()}

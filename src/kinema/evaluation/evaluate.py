@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,18 @@ from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
-from kinema.evaluation.leakage import is_known, is_same_source, leakage
+from kinema.data.views import ONE_VIEW, Views
+from kinema.evaluation.answers import Average
+from kinema.evaluation.frame_orders import FrameOrder
+from kinema.evaluation.leakage import is_known, is_same_source, leakage, leakage_findings
+from kinema.evaluation.metrics import TOP_K
 from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.rejection import rejection_record
 from kinema.evaluation.results import results
+from kinema.evaluation.unknown import predict_unknown
 from kinema.models.load import load_model
-from kinema.models.weights import TrainingFacts, read_calibration, read_training
+from kinema.models.weights import TrainingFacts, read_calibration, read_rejection, read_training
 from kinema.progress import SILENT, Reporter
 from kinema.sections import DataSection
 from kinema.types import ConfigError, DataError, Dataset, Heads, Split
@@ -39,6 +45,12 @@ def evaluate(
     *,
     split: Split | None = None,
     defaults: Mapping[str, Any] | None = None,
+    views: Views = ONE_VIEW,
+    average: Average = "probabilities",
+    ks: Sequence[int] = TOP_K,
+    orders: Sequence[FrameOrder] = (),
+    unknown: Path | None = None,
+    clips: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate a weights folder with the preprocessing that it was trained with.
@@ -50,6 +62,12 @@ def evaluate(
         split: Which split. By default the test split, or the validation split where there is no test split; of other
             data than those trained on, all clips where there is neither.
         defaults: `clips:` settings that hold where no override says otherwise.
+        views: Looks at each clip, of which one answer is made.
+        average: How.
+        ks: Of top-k accuracies.
+        orders: Orders of the frames in which the clips are looked at too, to see what that costs.
+        unknown: Clips of none of the classes, to see whether they are told apart: a CSV file or a folder of videos.
+        clips: A CSV file of other clips to evaluate on, in place of the data that were trained on.
         reporter: Where to show progress.
 
     Raises:
@@ -58,16 +76,27 @@ def evaluate(
     """
     model, config = load_model(weights)
     training, calibrated = read_training(weights), read_calibration(weights)
+    for stream, settings in config.preprocessing.items():
+        if training.preprocessing.get(stream, settings.fingerprint) != settings.fingerprint:
+            raise DataError(
+                f"{weights}: the preprocessing of {stream!r} in config.json is not the one that training.json says it "
+                "was trained with; the folder is mixed up, restore it"
+            )
+    if orders and all(settings.num_frames < 2 for settings in config.preprocessing.values()):
+        raise ConfigError("--time-test: this model sees one frame of a clip, which has no order")
     if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):
         raise DataError(
             f"{weights / 'training.json'}: its classes are not those of config.json; the folder is mixed up"
         )
-    data, clips_section = resolve_evaluation(training.data, overrides, clips=defaults or {})
+    if clips is not None and not clips.exists():
+        raise ConfigError(f"--clips: {clips} does not exist")
+    listed = training.data if clips is None else {"name": "table", "root": str(clips)}
+    data, clips_section = resolve_evaluation(listed, overrides, clips=defaults or {})
     given = {override.partition("=")[0].strip() for override in overrides}
     check_decoder(clips_section.decoder, [])
     if isinstance(clips_section.store, Path):
         Store.open(clips_section.store)
-    data, dataset = _load(data, training, given=given, reporter=reporter)
+    data, dataset = _load(data, training, given=given | ({"data.root"} if clips else set()), reporter=reporter)
     dataset = with_classes(dataset, config.heads)
     for note in dataset.notes:
         log.info("%s", note)
@@ -92,6 +121,10 @@ def evaluate(
         description=f"evaluating on {chosen} clips",
         required=True,
         reporter=reporter,
+        weights=weights,
+        views=views,
+        average=average,
+        orders=orders,
     )
     if not predictions.clips:
         raise DataError(f"none of the {len(predictions.skipped)} {chosen} clips can be read")
@@ -106,9 +139,25 @@ def evaluate(
         fitted_here=calibrated is not None
         and training.data.get("name") == data.name
         and not set(calibrated.clip_ids).isdisjoint(clip.clip_id for clip in predictions.clips),
+        ks=ks,
     )
+    if views != ONE_VIEW:
+        record["views"] = {**asdict(views), "average": average, "num": len(views)}
+    kept = read_rejection(weights)
+    if unknown is not None or kept is not None:
+        strangers = None
+        if unknown is not None:
+            strangers = predict_unknown(
+                model, config, weights, unknown, training=training, clips=clips_section, reporter=reporter
+            )
+            record["unknown"] = str(unknown)
+        temperatures = None if calibrated is None else calibrated.temperatures
+        record["rejection"] = rejection_record(
+            predictions, strangers, kept=kept, temperatures=temperatures, background=training.background
+        )
     record["data"] = data.model_dump(mode="json")
     record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
+    record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     return Evaluation(record=record, predictions=predictions)
 
 

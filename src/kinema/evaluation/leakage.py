@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +11,11 @@ from kinema.data.hashing import content_hash
 from kinema.models.weights import TrainingFacts
 from kinema.types import Clip, Split
 
-log = logging.getLogger(__name__)
-
 
 def leakage(
     clips: Sequence[Clip], split: Split, training: TrainingFacts, *, data: Mapping[str, Any]
 ) -> dict[str, int] | None:
-    """Count evaluated clips that share something with training clips, and warn of them.
+    """Count evaluated clips that share something with training clips.
 
     Args:
         clips: The evaluated clips.
@@ -37,27 +34,35 @@ def leakage(
     trained = set(training.contents)
     known = {path: _is_known(path, trained) for path in {clip.video for clip in clips}}
     groups = set(training.groups) if same_data else set()
-    found = {
+    return {
         "same_video": sum(known[clip.video] for clip in clips),
         "same_group": sum(clip.group in groups for clip in clips),
     }
-    for key, meaning in (("same_video", "are of a video"), ("same_group", "are of a group")):
-        if found[key]:
-            log.warning(
-                "%d of %d %s clips %s that was trained on: accuracy on them says little about new data",
-                found[key],
-                len(clips),
-                split,
-                meaning,
-            )
-    return found
+
+
+def leakage_findings(found: Mapping[str, int] | None, *, num_clips: int) -> list[dict[str, str]]:
+    """What to say of it, as rows of `fault` and `message`.
+
+    Args:
+        found: From `leakage`.
+        num_clips: That were evaluated.
+    """
+    return [
+        {
+            "fault": "leakage",
+            "message": f"{found[key]:,} of {num_clips:,} clips are of a {meaning} that was trained on: accuracy on "
+            "them says little about new data",
+        }
+        for key, meaning in (("same_video", "video"), ("same_group", "group"))
+        if found and found[key]
+    ]
 
 
 _ENOUGH = 300
 """Clips that are looked at to find out whether a data set is the one that was trained on, in another place."""
 
 _CUTS = frozenset(
-    {"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold", "folds"}
+    {"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold", "folds", "background"}
 )
 """Keys that change which clips are in which split, and not what they or their groups are called."""
 

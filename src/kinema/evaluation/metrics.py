@@ -22,8 +22,8 @@ _JOINT_SCORES = 2_000_000
 """Scores that are held at once: EPIC-KITCHENS-100 has 29,100 combinations of classes for each clip."""
 
 
-def task_metrics(predictions: Predictions, task: str) -> dict[str, float]:
-    """Top-1/3/5, mean class accuracy and mean cross-entropy of one task.
+def task_metrics(predictions: Predictions, task: str, ks: Sequence[int] = TOP_K) -> dict[str, float]:
+    """Top-k for each k, mean class accuracy and mean cross-entropy of one task.
 
     Mean class accuracy is the mean, over the classes that have clips, of the share of a class's clips that are right.
     Without clips every number is NaN.
@@ -31,21 +31,21 @@ def task_metrics(predictions: Predictions, task: str) -> dict[str, float]:
     labels = predictions.labels[task]
     logits = predictions.logits[task]
     if not len(labels):
-        return {**{f"top{k}": float("nan") for k in TOP_K}, "mean_class": float("nan"), "loss": float("nan")}
+        return {**{f"top{k}": float("nan") for k in ks}, "mean_class": float("nan"), "loss": float("nan")}
     ranks = ranks_of_truth(logits, labels)
     log_probabilities = log_softmax(logits)
     matrix = confusion_matrix(logits.argmax(axis=1), labels, num_classes=logits.shape[1])
     counts = matrix.sum(axis=1)
     return {
-        **top_k(ranks),
+        **top_k(ranks, ks),
         "mean_class": float((matrix.diagonal()[counts > 0] / counts[counts > 0]).mean()),
         "loss": float(-np.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()),
     }
 
 
-def top_k(ranks: Int64[np.ndarray, "B"]) -> dict[str, float]:
-    """Share of clips whose true class is among the k best, for k = 1, 3, 5."""
-    return {f"top{k}": float((ranks < k).mean()) if len(ranks) else float("nan") for k in TOP_K}
+def top_k(ranks: Int64[np.ndarray, "B"], ks: Sequence[int] = TOP_K) -> dict[str, float]:
+    """Share of clips whose true class is among the k best, for each k."""
+    return {f"top{k}": float((ranks < k).mean()) if len(ranks) else float("nan") for k in ks}
 
 
 def can_rank_joint(predictions: Predictions) -> bool:
@@ -53,12 +53,23 @@ def can_rank_joint(predictions: Predictions) -> bool:
     return math.prod(logits.shape[1] for logits in predictions.logits.values()) <= 10 * _JOINT_SCORES
 
 
-def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
-    """Rank of the true combination of classes among all combinations, by the product of the tasks' probabilities."""
+def joint_ranks(
+    predictions: Predictions, combinations: Sequence[Sequence[int]] | None = None
+) -> Int64[np.ndarray, "B"]:
+    """Rank of the true combination of classes among all combinations, by the product of the tasks' probabilities.
+
+    Args:
+        predictions: Of several tasks.
+        combinations: Classes in the order of the tasks, and in how many training clips they came together. The product
+            is then multiplied by how much oftener they came together than they would by chance: what a product of
+            probabilities leaves out (Bayes, with tasks that are independent given the clip). One clip more is counted
+            of each combination that chance would have.
+    """
     tasks = list(predictions.classes)
     logs = [_relative_to_best(predictions.logits[task]) for task in tasks]
     sizes = [log.shape[1] for log in logs]
     labels = np.ravel_multi_index([predictions.labels[task] for task in tasks], sizes)
+    prior = None if combinations is None else _prior(combinations, sizes)
     ranks = []
     at_once = max(1, _JOINT_SCORES // max(1, math.prod(sizes)))
     for start in range(0, len(labels), at_once):
@@ -66,13 +77,32 @@ def joint_ranks(predictions: Predictions) -> Int64[np.ndarray, "B"]:
         scores = logs[0][rows]
         for log in logs[1:]:
             scores = (scores[:, :, None] + log[rows][:, None, :]).reshape(len(scores), -1)
+        if prior is not None:
+            scores = scores + prior
         ranks.append(ranks_of_truth(scores, labels[rows].astype(np.int64)))
     if not ranks:
         return np.zeros(0, dtype=np.int64)
+    if prior is not None:
+        return np.concatenate(ranks)
     # A better class in one task makes a better combination, and so there are at least as many of them. Rounding may
     # have made equals of classes that hardly differ beside the best one.
     by_task = [ranks_of_truth(predictions.logits[task], predictions.labels[task]) for task in tasks]
     return np.maximum.reduce([np.concatenate(ranks), *by_task])
+
+
+def _prior(combinations: Sequence[Sequence[int]], sizes: Sequence[int]) -> np.ndarray:
+    """Logarithm of P(classes together) / product of P(class), of every combination."""
+    counts = np.zeros(tuple(sizes))
+    for *classes, number in combinations:
+        counts[tuple(classes)] += number
+    total = counts.sum()
+    expected = np.array(1.0)
+    for axis, size in enumerate(sizes):
+        others = tuple(i for i in range(len(sizes)) if i != axis)
+        share = (counts.sum(axis=others) + 1 / size) / (total + 1)  # no class has none
+        expected = np.multiply.outer(expected, share)
+    together = (counts + expected) / (total + 1)
+    return np.asarray(np.log(together / expected)).reshape(-1)
 
 
 def _relative_to_best(logits: Float32[np.ndarray, "B K"]) -> np.ndarray:

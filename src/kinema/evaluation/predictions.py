@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,9 @@ class Predictions:
         logits: Task -> (B, K).
         labels: Task -> (B,) class indices.
         skipped: Clip id -> why that clip could not be read. None of these has a row.
+        reordered: Order of the frames -> task -> (B, K), where that was asked for.
+        inputs: Stream, or "features" -> mean and deviation of the numbers that the model was given.
+        single_view: Task (and "joint") -> mean accuracy of single views, where the logits are of several.
     """
 
     classes: Heads
@@ -33,6 +36,9 @@ class Predictions:
     logits: Mapping[str, Float32[np.ndarray, "B _K"]]
     labels: Mapping[str, Int64[np.ndarray, "B"]]
     skipped: Mapping[str, str]
+    reordered: Mapping[str, Mapping[str, Float32[np.ndarray, "B _K"]]] = field(default_factory=dict)
+    single_view: Mapping[str, float] | None = None
+    inputs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def probabilities(self, task: str) -> np.ndarray:
         """Softmax of a task's logits, (B, K), in float64."""

@@ -13,6 +13,7 @@ from kinema.data.shards import Store
 from kinema.data.sources import clip_reader, say_frames
 from kinema.data.streams import StreamsReader
 from kinema.data.video import Video
+from kinema.data.views import Views
 from kinema.models.frame_model import FrameModel
 from kinema.preparation.feature_store import KIND, FeatureReader
 from kinema.preparation.features import frozen_features
@@ -48,6 +49,7 @@ def evaluation_reader(
     root: Path | None,
     name: str,
     required: bool = False,
+    views: Views | None = None,
 ) -> ClipReader | FeatureReader | StreamsReader:
     """What reads clips as evaluation takes them. Where stores hold the features that the model's backbone gives of all
     of them, it is these.
@@ -61,15 +63,18 @@ def evaluation_reader(
         root: Folder of the data set.
         name: Of the clips, for the log ("test").
         required: A store of features that is named has to be of use.
+        views: Several looks at each clip, of which stores hold the middle one alone.
 
     Raises:
-        ConfigError: A store of features is named, and the model has no frame backbone.
+        ConfigError: A store of features is named, and the model has no frame backbone, or several looks are asked for.
         DataError: The store that is named is not there, or is of no use.
     """
     named = named_features(section)
     if named is not None and required and not isinstance(model, FrameModel):
         raise ConfigError(f"clips.store: {named} holds features of frames, and this model has no frame backbone")
-    if isinstance(model, FrameModel) and (named is not None or section.store == "auto"):
+    if named is not None and required and views is not None:
+        raise ConfigError(f"clips.store: {named} holds features of one view; take clips.store=auto, or --views 1x1")
+    if views is None and isinstance(model, FrameModel) and (named is not None or section.store == "auto"):
         plain = ClipReader(clips, videos, preprocessing, augmentation=None, seed=0, decoder=section.decoder)
         features = frozen_features(
             model.backbone,
@@ -90,12 +95,12 @@ def evaluation_reader(
                 "kinema data prepare --features, or take clips.store=auto"
             )
     if len(preprocessing) == 1:
-        reader = clip_reader(section, clips, videos, preprocessing, root=root, name=name)
+        reader = clip_reader(section, clips, videos, preprocessing, root=root, name=name, views=views)
         say_frames(reader, name)
         return reader
     readers = {}
     for stream, settings in preprocessing.items():
         called = f"{name}, {stream}"
-        readers[stream] = clip_reader(section, clips, videos, {"rgb": settings}, root=root, name=called)
+        readers[stream] = clip_reader(section, clips, videos, {"rgb": settings}, root=root, name=called, views=views)
         say_frames(readers[stream], called)
     return StreamsReader(readers)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kinema.evaluation.baselines import baselines, majority_answers
+from kinema.evaluation.baselines import baselines, majority_answers, with_background
 from kinema.evaluation.calibration import calibration
 from kinema.evaluation.class_statistics import class_statistics, groups_of, intervals
 from kinema.evaluation.frequency import accuracy_by_frequency
@@ -28,7 +28,9 @@ from kinema.evaluation.metrics import (
     top_k,
 )
 from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.sanity import check_record, findings
 from kinema.evaluation.subsets import NUM_EPIC_SEGMENTS, epic_names, subset_accuracy
+from kinema.evaluation.time_test import time_test
 from kinema.files import write_atomically, write_json
 from kinema.models.weights import Calibration, TrainingFacts
 from kinema.types import JOINT, Split
@@ -44,6 +46,7 @@ def results(
     unseen_groups: Collection[str] = (),
     calibrated: Calibration | None = None,
     fitted_here: bool = False,
+    ks: Sequence[int] = TOP_K,
 ) -> dict[str, Any]:
     """The numbers of an evaluation, as `kinema evaluate --json` gives them; shares of 1.
 
@@ -56,21 +59,30 @@ def results(
         unseen_groups: Groups of which it asks the same.
         calibrated: The temperatures that are kept with the weights, if there are.
         fitted_here: Whether they were fitted on these very clips.
+        ks: Of top-k.
+
+    Raises:
+        UserError: Numbers contradict each other.
     """
-    base = baselines(predictions, training.commonest)
+    ks = sorted({1, *ks})
+    common = dict(training.commonest)
+    if with_background(predictions, common, training.background):
+        common = {**training.background, JOINT: list(training.background.values())}
+    base = baselines(predictions, common, training.background)
     tasks: dict[str, dict[str, Any]] = {}
     for task, names in predictions.classes.items():
-        tasks[task] = {**task_metrics(predictions, task), **base[task], "num_classes": len(names)}
+        tasks[task] = {**task_metrics(predictions, task, ks), **base[task], "num_classes": len(names)}
         tasks[task] |= accuracy_by_frequency(predictions, task, training.class_counts.get(task, ()))
         tasks[task] |= class_statistics(predictions, task)
         tasks[task]["calibration"] = _calibration(predictions, task, calibrated)
     record: dict[str, Any] = {"split": split, "tasks": tasks}
     if len(predictions.classes) > 1:
-        record[JOINT] = {**_joint_top_k(predictions), **base[JOINT]}
+        record[JOINT] = {**_joint_top_k(predictions, ks), **base[JOINT]}
         # Right in both is exactly the best combination, so these two are computed in two ways.
         assert _equal(record[JOINT]["top1"], accuracy(predictions)[JOINT])
-        assert not record[JOINT]["top1"] > min(values["top1"] for values in tasks.values())
-    groups, of_majority = groups_of(predictions), majority_answers(predictions, training.commonest)
+        if training.combinations and can_rank_joint(predictions):
+            record[JOINT]["with_prior"] = dict(top_k(joint_ranks(predictions, training.combinations), ks))
+    groups, of_majority = groups_of(predictions), majority_answers(predictions, common)
     for task, right in right_answers(predictions).items():
         values = record[JOINT] if task == JOINT else tasks[task]
         values["interval"], _ = intervals(right, groups)
@@ -96,6 +108,13 @@ def results(
     record["gap_unknown"] = None if record["gap"] is not None else training.unmeasured or "it was not measured"
     record["num_clips"] = len(predictions.clips)
     record["num_skipped"] = len(predictions.skipped)
+    if predictions.single_view is not None:
+        for task, share in predictions.single_view.items():
+            (record[JOINT] if task == JOINT else tasks[task])["single_view_top1"] = share
+    if predictions.reordered:
+        record["time"] = time_test(predictions)
+    check_record(record)
+    record["findings"] = findings(predictions, record, training)
     return record
 
 
@@ -109,10 +128,10 @@ def _calibration(predictions: Predictions, task: str, calibrated: Calibration | 
     return found
 
 
-def _joint_top_k(predictions: Predictions) -> dict[str, float | None]:
+def _joint_top_k(predictions: Predictions, ks: Sequence[int]) -> dict[str, float | None]:
     if can_rank_joint(predictions):
-        return dict(top_k(joint_ranks(predictions)))
-    return {**{f"top{k}": None for k in TOP_K}, "top1": accuracy(predictions)[JOINT]}
+        return dict(top_k(joint_ranks(predictions), ks))
+    return {**{f"top{k}": None for k in ks}, "top1": accuracy(predictions)[JOINT]}
 
 
 def save_evaluation(folder: Path, record: Mapping[str, Any], predictions: Predictions) -> None:

@@ -88,6 +88,7 @@ def submit(
         description="answering test segments",
         required=True,
         reporter=reporter,
+        weights=weights,
     )
     if predictions.skipped:
         segment, reason = next(iter(predictions.skipped.items()))

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from torch import Tensor, nn
 
 from kinema.data.device import to_model_input
 from kinema.data.probing import probe_all
 from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
+from kinema.evaluation.rejection import background_class, scores
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
-from kinema.models.weights import WeightsConfig, read_calibration, weights_folder
+from kinema.models.weights import Rejection, WeightsConfig, read_calibration, read_rejection, weights_folder
 from kinema.sections import RuntimeSection
 from kinema.types import Clip, DataError, Preprocessing, UserError
 
@@ -30,9 +32,13 @@ class Prediction:
 
     Attributes:
         probabilities: Task -> class name -> probability, the most probable first.
+        score: How sure it is that the clip is of one of the classes, where the weights have a threshold for that.
+        known: False where that score is below the threshold: the clip shows nothing of the classes.
     """
 
     probabilities: Mapping[str, Mapping[str, float]]
+    score: float | None = None
+    known: bool = True
 
     @property
     def labels(self) -> dict[str, str]:
@@ -47,6 +53,8 @@ class Prediction:
         parts = []
         for task, values in self.probabilities.items():
             name, probability = next(iter(values.items()))
+            if not self.known:
+                return f"nothing of its classes (score {self.score:.3g})"
             parts.append(
                 f"{name} {probability:.1%}" if len(self.probabilities) == 1 else f"{task}: {name} {probability:.1%}"
             )
@@ -61,6 +69,7 @@ class Recogniser:
         config: Heads and preprocessing.
         device: Where to run it.
         temperatures: Task -> what its logits are divided by; by default nothing is.
+        rejection: From which score on a clip is answered; by default every clip is.
     """
 
     def __init__(
@@ -70,11 +79,13 @@ class Recogniser:
         *,
         device: torch.device | str = "cpu",
         temperatures: Mapping[str, float] | None = None,
+        rejection: Rejection | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.config = config
         self.temperatures = dict(temperatures or {})
+        self.rejection = rejection
         self._quick: nn.Module | None = None
 
     def predict(
@@ -145,14 +156,29 @@ class Recogniser:
             task: (values.float() / self.temperatures.get(task, 1.0)).softmax(dim=1).cpu()
             for task, values in logits.items()
         }
+        num_clips = len(next(iter(streams.values())))
+        found = self._scores(logits)
         return [
             Prediction(
                 probabilities={
                     task: _named(self.config.heads[task], values[row]) for task, values in probabilities.items()
-                }
+                },
+                score=None if found is None else float(found[row]),
+                known=found is None or self.rejection is None or bool(found[row] >= self.rejection.threshold),
             )
-            for row in range(len(next(iter(streams.values()))))
+            for row in range(num_clips)
         ]
+
+    def _scores(self, logits: Mapping[str, Tensor]) -> Float64[np.ndarray, "B"] | None:
+        kept = self.rejection
+        if kept is None:
+            return None
+        return scores(
+            {task: values.float().cpu().numpy() for task, values in logits.items()},
+            kept.method,  # type: ignore[arg-type]
+            temperatures=self.temperatures,
+            background=None if kept.background is None else background_class(kept.background, self.config.heads),
+        )
 
 
 def load(folder: str | Path, *, device: torch.device | str | None = None) -> Recogniser:
@@ -177,6 +203,7 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
         config,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         temperatures=None if calibration is None else calibration.temperatures,
+        rejection=read_rejection(weights),
     )
 
 

@@ -5,6 +5,7 @@
     training.json       what it was trained on: class counts, accuracy on its training clips, groups and content
                         hashes of those clips
     calibration.json    temperatures by which logits are divided, and the clips they were fitted on; not of every folder
+    rejection.json      the score below which a clip is said to show nothing of the classes; where one was fitted
     README.md           the same for a person
 
 Nothing is unpickled that a stranger could have written.
@@ -12,12 +13,13 @@ Nothing is unpickled that a stranger could have written.
 
 from __future__ import annotations
 
+import math
 import pickle
 import shutil
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,9 @@ class TrainingFacts:
         seed: The recipe's seed: a validation split that was cut out of the training clips is cut by it.
         num_clips: Clips that it was trained on.
         class_counts: Task -> number of training clips per class.
-        commonest: Task -> index of the commonest class; with several tasks also the commonest combination, under
-            "joint", as a list in the order of the heads.
+        background: Task -> index of a class that stands for nothing; empty where there is none.
+        commonest: Task -> index of the commonest class beside that; with several tasks also the commonest combination,
+            under "joint", as a list in the order of the heads.
         accuracy: Task (and "joint") -> top-1 accuracy on training clips, without augmentation. Empty where it was not
             measured, which only an ensemble's may be.
         num_accuracy_clips: Clips on which `accuracy` was measured.
@@ -82,6 +85,11 @@ class TrainingFacts:
         groups: Groups of the training clips.
         contents: Content hash of each training video.
         unmeasured: Why `accuracy` is empty.
+        preprocessing: Stream -> fingerprint of the preprocessing that it was trained with.
+        inputs: Stream, or "features" -> mean and deviation of what the model was given of training clips.
+        warnings: What was warned of while it was trained.
+        combinations: With several tasks: classes of the tasks, in the order of the heads, and in how many training
+            clips they came together.
     """
 
     data: Mapping[str, Any]
@@ -96,6 +104,11 @@ class TrainingFacts:
     groups: list[str]
     contents: list[str]
     unmeasured: str = ""
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, list[float]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    combinations: list[list[int]] = field(default_factory=list)
+    background: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +122,27 @@ class Calibration:
     """
 
     temperatures: Mapping[str, float]
+    split: str
+    clip_ids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """Content of `rejection.json`.
+
+    Attributes:
+        method: Which score: `max_probability`, `energy` or `background`.
+        threshold: Clips with a lower one are said to show nothing of the classes.
+        recall: Share of clips of known classes that the threshold was to let through.
+        background: Of `background`: the class that stands for nothing.
+        split: The split that it was fitted on.
+        clip_ids: The clips of it.
+    """
+
+    method: str
+    threshold: float
+    recall: float
+    background: str | None
     split: str
     clip_ids: list[str]
 
@@ -149,6 +183,7 @@ def save(
             },
         )
         write_atomically(folder / "README.md", card.encode())
+        (folder / "rejection.json").unlink(missing_ok=True)  # of other weights
         if calibration is None:
             (folder / "calibration.json").unlink(missing_ok=True)
         else:
@@ -235,6 +270,40 @@ def read_calibration(folder: Path) -> Calibration | None:
         right = False
     if not right:
         raise DataError(f"{path}: no temperatures of kinema; remove it, and probabilities are as the model gives them")
+    return found
+
+
+def save_rejection(folder: Path, rejection: Rejection) -> None:
+    """Write `rejection.json`.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    try:
+        write_json(folder / "rejection.json", asdict(rejection))
+    except OSError as error:
+        raise DataError(f"{folder / 'rejection.json'}: cannot be written: {error.strerror or error}") from None
+
+
+def read_rejection(folder: Path) -> Rejection | None:
+    """Read `rejection.json`; None where there is none.
+
+    Raises:
+        DataError: It is not what kinema wrote.
+    """
+    path = folder / "rejection.json"
+    if not path.exists():
+        return None
+    try:
+        found = Rejection(**_read_json(folder, "rejection.json"))
+        right = found.method in ("max_probability", "energy") or (
+            found.method == "background" and isinstance(found.background, str)
+        )
+        right = right and type(found.threshold) in (int, float) and math.isfinite(found.threshold)
+    except TypeError:
+        right = False
+    if not right:
+        raise DataError(f"{path}: no threshold of kinema; remove it, and every clip is answered")
     return found
 
 

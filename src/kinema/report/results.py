@@ -188,13 +188,8 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
     ]
     if gaps:
         yield f"{evaluation.name}: the gap to the training clips is large ({'; '.join(gaps)})."
-    known: Mapping[str, int] = evaluation.record.get("leakage") or {}
-    for key, meaning in (("same_video", "a video"), ("same_group", "a group")):
-        if num := known.get(key):
-            yield (
-                f"{evaluation.name}: {num:,} of {counted(evaluation.record['num_clips'], 'clip')} are of {meaning} "
-                "that was trained on: accuracy on them says little about new data."
-            )
+    for finding in evaluation.record.get("findings", ()):
+        yield f"{evaluation.name}: {finding['message']}."
     pairs = _finite(evaluation.record.get("pairs"))
     if pairs is not None and pairs <= PAIR_CHANCE + PAIR_MARGIN:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from kinema.data.background import background_labels
 from kinema.data.hashing import content_hash
 from kinema.data.read_ahead import Reader
 from kinema.data.video import Video
-from kinema.evaluation.baselines import class_counts, commonest
+from kinema.evaluation.baselines import class_counts, combinations, commonest
 from kinema.evaluation.calibration import fit_calibration
-from kinema.evaluation.leakage import leakage
+from kinema.evaluation.leakage import leakage, leakage_findings
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.reading import evaluation_reader
@@ -30,6 +32,8 @@ from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared, compute_device
 from kinema.training.run_folder import Run
 from kinema.types import Clip, DataError
+
+log = logging.getLogger(__name__)
 
 
 def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int, reporter: Reporter) -> dict[str, Any]:
@@ -69,18 +73,25 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     )
     if not on_training.clips:
         raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
+    background = background_labels(prepared.dataset)
+    shown = [clip for clip in train_clips if not background or clip.labels != background]
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
         seed=recipe.trainer.seed,
         num_clips=len(train_clips),
         class_counts=class_counts(train_clips, classes),
-        commonest=commonest(train_clips, classes),
+        commonest=commonest(shown, classes),
         accuracy=accuracy(on_training),
         num_accuracy_clips=len(on_training.clips),
         epoch=epoch,
         selected_by="the best validation result" if prepared.select == "best" else "being the last epoch",
         groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
         contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
+        preprocessing={stream: settings.fingerprint for stream, settings in prepared.preprocessing.items()},
+        inputs={name: list(of) for name, of in on_training.inputs.items()},
+        warnings=list(module.warned.values()),
+        combinations=combinations(shown, classes),
+        background=background,
     )
     config = WeightsConfig(
         model=recipe.model.name,
@@ -154,6 +165,10 @@ def _evaluate(
     )
     record["num_skipped"] += len(prepared.skipped["validation"])
     record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
+    record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
+    for finding in record["findings"]:
+        if finding["fault"] not in ("training", "selected"):  # said before, and said where the result is
+            log.warning("validation clips: %s", finding["message"])
     # Without weights there can be none but that of an attempt that was interrupted at this place.
     shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
     try:

@@ -117,6 +117,7 @@ def fit(
     module = module_of(prepared, work.clips_fingerprint, kind, team)
     history = History(run.folder / "metrics.csv")
     module.precision = work.precision
+    module.warned = dict(work.warned)
     module.sources = {split: reader.source for split, reader in readers.items()}
     if isinstance(readers["train"], FeatureReader):
         module.reads, module.stored_as = "features", readers["train"].form.stored_as

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from kinema.data.device import to_model_input
 from kinema.data.loading import Batch, EpochOrder
 from kinema.evaluation.baselines import class_counts
+from kinema.evaluation.collector import Collector
 from kinema.evaluation.metrics import accuracy, main_task, task_metrics
-from kinema.evaluation.predict import Collector
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import Arithmetic
 from kinema.models.layers.int8 import Ranges
@@ -106,6 +106,7 @@ class RecogniserTraining(LightningModule):
         self.batches_done = 0
         self.sums: dict[str, float] = {}
         self.skipped: Counter[int] = Counter()  # training clip -> batches in which it could not be read
+        self.warned: dict[str, str] = {}  # key -> what was said
         self.best: tuple[float, float] | None = None  # validation accuracy and negative loss
         self._collector = Collector()
         self._indices: Tensor = torch.zeros(0, dtype=torch.int64)  # clips of the batch at hand
@@ -372,6 +373,7 @@ class RecogniserTraining(LightningModule):
             "sums": dict(self.sums),
             "skipped": dict(self.skipped),
             "best": self.best,
+            "warned": dict(self.warned),
             "clips": self.clips_fingerprint,
             "reads": self.reads,
             "stored_as": self.stored_as,
@@ -391,6 +393,7 @@ class RecogniserTraining(LightningModule):
         self.sums = dict(state["sums"])
         self.skipped = Counter(state["skipped"])
         self.best = state["best"]
+        self.warned = dict(state["warned"])
 
 
 class TrainingBatches:

@@ -75,20 +75,24 @@ class Sanity(Callback):
         self.prepared = prepared
         self.section = prepared.recipe.trainer.sanity
         self.progress = progress
-        self.said: set[str] = set()
+        self.said: dict[str, str] = {}  # the module's, once there is one
         self.num_steps = 0
         self.reached: set[str] = set()  # parameters that had a gradient
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": sorted(self.said), "num_steps": self.num_steps, "reached": sorted(self.reached)}
+        return {"num_steps": self.num_steps, "reached": sorted(self.reached)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.said, self.reached = set(state_dict["said"]), set(state_dict["reached"])
+        self.reached = set(state_dict["reached"])
         self.num_steps = state_dict["num_steps"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, RecogniserTraining)
+        self.said = pl_module.warned
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self.said:
-            self.said.add(key)
+            self.said[key] = message
             if self.team.leads:
                 log.warning("%s", message)
 
@@ -239,15 +243,21 @@ def blind_loss(prepared: Prepared) -> float | None:
 # Before the first step
 
 
-def look_before(prepared: Prepared, features: FeatureReader | None) -> None:
+def look_before(prepared: Prepared, features: FeatureReader | None) -> dict[str, str]:
     """Warn of what can be seen before anything is trained.
 
     Args:
         prepared: What will be trained.
         features: The training clips' features, where they are stored.
+
+    Returns:
+        Key -> what was said.
     """
+    said: dict[str, str] = {}
     for line in (*_from_scratch(prepared), *([] if features is None else _of_features(prepared, features))):
         log.warning("%s", line)
+        said[f"before {len(said) + 1}"] = line
+    return said
 
 
 def _from_scratch(prepared: Prepared) -> Iterator[str]:

@@ -156,7 +156,7 @@ def _lead(
     features = work.readers["train"] if isinstance(work.readers["train"], FeatureReader) else None
     work.compiled = _compile(work, checkpoint, reads_features=features is not None)
     if checkpoint is None:
-        look_before(prepared, features)
+        work.warned = look_before(prepared, features)
     if spread.num_processes == 1:
         return fit(work, request, reporter, Team(), extra)
     log.info("training: %s", spread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinema.config import resolve
@@ -28,6 +28,7 @@ class Work:
         precision: Of forward and backward pass, never `auto`.
         compiled: Whether the model is compiled.
         num_threads: That a process computes with, where there are several.
+        warned: What was warned of before the first step: key -> message.
     """
 
     prepared: Prepared
@@ -39,6 +40,7 @@ class Work:
     precision: str
     compiled: bool = False
     num_threads: int = 1
+    warned: dict[str, str] = field(default_factory=dict)
 
 
 def packed(work: Work) -> bytes:
@@ -50,7 +52,7 @@ def packed(work: Work) -> bytes:
     prepared = work.prepared
     prepared.model.cpu()
     dataset = dataclasses.replace(prepared.dataset, splits={}, absent={}, quarantine={})
-    parts: dict[str, Any] = {field.name: getattr(prepared, field.name) for field in dataclasses.fields(prepared)}
+    parts: dict[str, Any] = {one.name: getattr(prepared, one.name) for one in dataclasses.fields(prepared)}
     parts |= {"recipe": prepared.recipe.to_dict(), "dataset": dataset}  # its classes are made when it is read
     try:
         return pickle.dumps((parts, dataclasses.replace(work, prepared=None)))  # type: ignore[arg-type]

@@ -1,0 +1,106 @@
+"""Clips that are of none of a model's classes, to see whether it says so."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from kinema.config import resolve_evaluation
+from kinema.data.hashing import content_hash
+from kinema.data.listing import list_files
+from kinema.data.load_dataset import load_dataset
+from kinema.evaluation.predict_split import predict_split
+from kinema.evaluation.predictions import Predictions
+from kinema.models.weights import TrainingFacts, WeightsConfig
+from kinema.progress import SILENT, Reporter
+from kinema.sections import ClipsSection, DataSection
+from kinema.types import Clip, ConfigError, DataError, Dataset
+
+log = logging.getLogger(__name__)
+
+
+def predict_unknown(
+    model: nn.Module,
+    config: WeightsConfig,
+    weights: Path,
+    place: Path,
+    *,
+    training: TrainingFacts,
+    clips: ClipsSection,
+    reporter: Reporter = SILENT,
+) -> Predictions:
+    """Logits for clips of no class. Labels of the result mean nothing.
+
+    Args:
+        model: In evaluation mode.
+        config: Its classes and preprocessing.
+        weights: Its folder.
+        place: A CSV file with a column `path`, as data.name=table reads it, or a folder of videos.
+        training: What was trained on: such clips are refused.
+        clips: How clips are read.
+        reporter: Where to show progress.
+
+    Raises:
+        ConfigError: `place` is nothing of the kind.
+        DataError: There is no clip, none can be read, or one was trained on.
+    """
+    data, listed = _listed(place, reporter)
+    known = _of_known_classes(listed, config)
+    if known is not None:
+        raise DataError(f"{place}: it holds clips of {known!r}, which this model knows")
+    blank = dict.fromkeys(config.heads, 0)
+    found = [replace(clip, labels=blank) for some in listed.splits.values() for clip in some]
+    trained = set(training.contents)
+    seen = [clip for clip in found if clip.video.exists() and content_hash(clip.video) in trained]
+    if seen:
+        raise DataError(
+            f"{place}: {len(seen):,} of {len(found):,} clips are of videos that were trained on, such as "
+            f"{seen[0].video.name}; they are not unknown to the model"
+        )
+    dataset = replace(listed, classes=config.heads, splits={"test": tuple(found)})
+    predictions = predict_split(
+        model,
+        config,
+        dataset,
+        "test",
+        data=data,
+        clips=clips,
+        description="predicting unknown clips",
+        required=False,
+        reporter=reporter,
+        weights=weights,
+    )
+    if not predictions.clips:
+        raise DataError(f"{place}: none of its {len(found):,} clips can be read")
+    if predictions.skipped:
+        log.warning("%d of %d unknown clips cannot be read and are left out", len(predictions.skipped), len(found))
+    return predictions
+
+
+def _listed(place: Path, reporter: Reporter) -> tuple[DataSection, Dataset]:
+    if not place.exists():
+        raise ConfigError(
+            f"--unknown: {place} does not exist; give a CSV file with a column path, or a folder of videos"
+        )
+    data, _ = resolve_evaluation({"name": "table", "root": str(place)}, [], clips={})
+    if place.is_file():
+        return data, load_dataset(data, seed=0, for_training=False, reporter=reporter)
+    videos = list_files(place).videos
+    if not videos:
+        raise DataError(f"{place}: no video in this folder")
+    found = tuple(Clip(clip_id=str(video.relative_to(place)), video=video) for video in videos)
+    return data, Dataset(classes={}, splits={"test": found}, root=place)
+
+
+def _of_known_classes(dataset: Dataset, config: WeightsConfig) -> str | None:
+    """A class of the model that some of the clips are said to be of."""
+    for task in dataset.classes.keys() & config.heads.keys():
+        names = dataset.classes[task]
+        used = {names[clip.labels[task]] for some in dataset.splits.values() for clip in some if task in clip.labels}
+        both = sorted(used & set(config.heads[task]))
+        if both and len(config.heads) == 1:
+            return both[0]
+    return None

@@ -1,0 +1,268 @@
+"""What an evaluation can be asked for beside the numbers: views, other orders, unknown clips, other lists; and that it
+goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.models.facts import MEAN, STD, TRAINING
+from tests.videos import numbered_frames, write_video
+
+import kinema
+from kinema.data.device import to_model_input
+from kinema.data.hashing import content_hash
+from kinema.data.probing import probe_all
+from kinema.data.reading import plan_clip, read_plan
+from kinema.data.views import Views
+from kinema.evaluation import answers as keeping
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.fit_rejection import fit_rejection
+from kinema.evaluation.frame_orders import FRAME_ORDERS
+from kinema.evaluation.rejection import scores, separation
+from kinema.models.build import build_model
+from kinema.models.load import load_model
+from kinema.models.weights import WeightsConfig, read_rejection, save
+from kinema.types import Clip, ConfigError, DataError, Preprocessing
+
+CLASSES = ("close", "open")
+RGB = Preprocessing(num_frames=4, size_px=32, resize_px=32, fit="crop", mean=MEAN, std=STD)
+NUM_PER_CLASS = 12
+ALONE = ["clips.workers=0", "clips.batch_size=4"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("more")
+    for split in ("train", "validation", "test"):
+        for label, name in enumerate(CLASSES):
+            (root / "data" / split / name).mkdir(parents=True)
+            for number in range(NUM_PER_CLASS if split == "validation" else 3):
+                frames = numbered_frames(12, first=100 * label + 5 * number)
+                write_video(root / "data" / split / name / f"{number}.mp4", frames, fps=6)
+    (root / "others").mkdir()
+    for number in range(4):
+        write_video(root / "others" / f"{number}.mp4", numbered_frames(12, first=60 + number), fps=6)
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    return make_weights(tmp_path / "weights", videos)
+
+
+def make_weights(folder: Path, videos: Path, *, size: Preprocessing = RGB, **facts: Any) -> Path:
+    torch.manual_seed(0)
+    config = WeightsConfig(
+        model="cnn_conv1d",
+        arguments={"backbone": "tiny", "channels": 8},
+        heads={"action": CLASSES},
+        preprocessing={"rgb": size},
+    )
+    model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
+    known: dict[str, Any] = {
+        "data": {"name": "folder", "root": str(videos / "data")},
+        "class_counts": {"action": [1, 1]},
+        "commonest": {"action": 1},
+        "contents": [content_hash(path) for path in sorted((videos / "data" / "train").rglob("*.mp4"))],
+        "groups": [],
+    }
+    save(folder, model.state_dict(), config, replace(TRAINING, **{**known, **facts}), card="")
+    return folder
+
+
+def test_views_are_the_mean_of_single_ones(weights: Path) -> None:
+    """Beside a plain loop over frames, cuts and mirror images."""
+    views = Views(clips=2, crops=3, flip=True)
+    found = evaluate(weights, ALONE, views=views)
+    assert found.record["views"] == {"clips": 2, "crops": 3, "flip": True, "average": "probabilities", "num": 12}
+    model, config = load_model(weights)
+    right = []
+    for row, clip in enumerate(found.predictions.clips):
+        (video,) = probe_all([clip.video]).values()
+        assert not isinstance(video, DataError)
+        probabilities = []
+        for view in views:
+            plan = plan_clip(clip, video, RGB, look=view)
+            frames = torch.from_numpy(read_plan(video, plan, RGB))[None]
+            with torch.inference_mode():
+                rgb = to_model_input({"rgb": frames}, config.preprocessing)["rgb"]
+                rgb = rgb.flip(-1) if view.flip else rgb
+                probabilities.append(model({"rgb": rgb})["action"][0].softmax(0).numpy())
+            right.append(int(probabilities[-1].argmax()) == clip.labels["action"])
+        np.testing.assert_allclose(found.predictions.probabilities("action")[row], np.mean(probabilities, 0), atol=1e-5)
+    assert found.record["tasks"]["action"]["single_view_top1"] == pytest.approx(np.mean(right))
+
+
+def test_one_view_is_none_at_all(weights: Path) -> None:
+    plain, one = evaluate(weights, ALONE), evaluate(weights, ALONE, views=Views(), average="vote")
+    np.testing.assert_array_equal(plain.predictions.logits["action"], one.predictions.logits["action"])
+    assert "views" not in one.record
+    assert "single_view_top1" not in one.record["tasks"]["action"]
+
+
+def test_other_orders_are_those_of_the_frames(weights: Path) -> None:
+    found = evaluate(weights, ALONE, orders=FRAME_ORDERS)
+    assert found.record["time"].keys() == {"reversed", "shuffled", "still"}
+    model, config = load_model(weights)
+    for row, clip in enumerate(found.predictions.clips[:2]):
+        (video,) = probe_all([clip.video]).values()
+        assert not isinstance(video, DataError)
+        frames = torch.from_numpy(read_plan(video, plan_clip(clip, video, RGB), RGB))[None]
+        for order, places in (("reversed", [3, 2, 1, 0]), ("still", [2, 2, 2, 2])):
+            with torch.inference_mode():
+                logits = model(to_model_input({"rgb": frames[:, places]}, config.preprocessing))["action"][0]
+            np.testing.assert_allclose(found.predictions.reordered[order]["action"][row], logits.numpy(), atol=1e-4)
+
+
+def test_one_frame_has_no_order(tmp_path: Path, videos: Path) -> None:
+    weights = make_weights(tmp_path / "one", videos, size=replace(RGB, num_frames=1))
+    with pytest.raises(ConfigError, match="--time-test: this model sees one frame"):
+        evaluate(weights, ALONE, orders=FRAME_ORDERS)
+
+
+class Stopped(BaseException):
+    pass
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batches that a model was asked about; it is stopped at the number that is set."""
+    from kinema.evaluation import predict
+
+    plain, calls = predict._answers, [0, 10**9]
+
+    def answers(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == calls[1]:
+            raise Stopped
+        return plain(*arguments)
+
+    monkeypatch.setattr(predict, "_answers", answers)
+    return calls
+
+
+def test_it_goes_on_where_it_was_stopped(weights: Path, asked: list[int], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"views": Views(clips=3), "orders": FRAME_ORDERS}
+    whole = evaluate(weights, ALONE, **settings)
+    assert asked[0] == 6  # 6 clips, 4 at once, 3 views
+    asked[:] = [0, 4]
+    with pytest.raises(Stopped):
+        evaluate(weights, ALONE, **settings)
+    asked[:] = [0, 10**9]
+    again = evaluate(weights, ALONE, **settings)
+    assert asked[0] == 3
+    assert json.dumps(again.record) == json.dumps(whole.record)
+    np.testing.assert_array_equal(again.predictions.logits["action"], whole.predictions.logits["action"])
+    assert not list((tmp_path / "cache" / "evaluations").iterdir())
+
+
+@pytest.mark.parametrize("change", ["views", "weights", "video"])
+def test_what_was_answered_otherwise_is_not_taken(weights: Path, asked: list[int], videos: Path, change: str) -> None:
+    asked[1] = 2
+    with pytest.raises(Stopped):
+        evaluate(weights, ALONE)
+    asked[:] = [0, 10**9]
+    if change == "weights":
+        path = weights / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    if change == "video":
+        (videos / "data" / "test" / "open" / "0.mp4").touch()
+    evaluate(weights, ALONE, views=Views(clips=2 if change == "views" else 1))
+    assert asked[0] == (4 if change == "views" else 2)
+
+
+def test_unknown_clips_are_told_apart_as_far_as_scores_go(weights: Path, videos: Path) -> None:
+    found = evaluate(weights, ALONE, unknown=videos / "others")
+    rejection = found.record["rejection"]
+    assert rejection["num_unknown"] == 4
+    recogniser = kinema.load(weights, device="cpu")
+    predicted = [recogniser.predict(path) for path in sorted((videos / "others").iterdir())]
+    unknown = [max(one.probabilities["action"].values()) for one in predicted]
+    expected = separation(scores(found.predictions.logits, "max_probability"), np.array(unknown))
+    assert rejection["methods"]["max_probability"] == pytest.approx(expected)
+    (videos / "list.csv").write_text("path,label\n" + "".join(f"others/{number}.mp4,none\n" for number in range(4)))
+    listed = evaluate(weights, ALONE, unknown=videos / "list.csv").record["rejection"]
+    assert listed == rejection
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nowhere", "--unknown: .* does not exist"),
+        ("data/train", "6 of 6 clips are of videos that were trained on, such as 0.mp4"),
+        ("known.csv", "it holds clips of 'open', which this model knows"),
+        ("empty", "no video in this folder"),
+    ],
+)
+def test_clips_that_are_not_unknown_are_refused(weights: Path, videos: Path, place: str, message: str) -> None:
+    (videos / "empty").mkdir(exist_ok=True)
+    (videos / "known.csv").write_text("path,label\nothers/0.mp4,open\nothers/1.mp4,none\n")
+    with pytest.raises((ConfigError, DataError), match=message):
+        evaluate(weights, ALONE, unknown=videos / place)
+
+
+def test_a_threshold_is_fitted_on_validation_clips_and_used(weights: Path, videos: Path) -> None:
+    kept = fit_rejection(weights, ALONE, recall=0.5)
+    assert read_rejection(weights) == kept
+    assert len(kept.clip_ids) == 2 * NUM_PER_CLASS
+    validation = evaluate(weights, ALONE, split="validation")
+    assert validation.record["rejection"]["known_accepted"] == 0.5
+    recogniser = kinema.load(weights, device="cpu")
+    known = [recogniser.predict(clip.video) for clip in validation.predictions.clips]
+    assert sum(one.known for one in known) == NUM_PER_CLASS
+    for one in known:
+        assert one.score == pytest.approx(max(one.probabilities["action"].values()), abs=1e-6)
+        assert one.known == (one.score is not None and one.score >= kept.threshold)
+        assert str(one).startswith("nothing of its classes") != one.known
+
+
+def test_a_threshold_needs_validation_clips(tmp_path: Path, videos: Path) -> None:
+    only = tmp_path / "only"
+    (only / "test").mkdir(parents=True)
+    for name in CLASSES:
+        (only / "test" / name).symlink_to(videos / "data" / "test" / name)
+    (only / "train").symlink_to(videos / "data" / "train")
+    weights = make_weights(tmp_path / "weights", videos, data={"name": "folder", "root": str(only)})
+    with pytest.raises(ConfigError, match=r"no validation split; train with data\.validation=0\.1"):
+        fit_rejection(weights, ALONE)
+    with pytest.raises(ConfigError, match="name the class that stands for nothing"):
+        fit_rejection(weights, ALONE, method="background")
+
+
+def test_a_broken_threshold_is_named(weights: Path) -> None:
+    (weights / "rejection.json").write_text('{"method": "guess", "threshold": 1}')
+    with pytest.raises(DataError, match=r"rejection\.json: no threshold of kinema; remove it"):
+        kinema.load(weights)
+
+
+def test_another_list_is_evaluated(weights: Path, videos: Path) -> None:
+    rows = [f"data/test/{name}/{number}.mp4,{name}" for name in CLASSES for number in range(2)]
+    (videos / "some.csv").write_text("\n".join(["path,label", *rows]))
+    found = evaluate(weights, ALONE, clips=videos / "some.csv")
+    assert found.record["num_clips"] == 4
+    assert found.record["data"]["name"] == "table"
+    of_all = evaluate(weights, ALONE)
+    places = {clip.video: row for row, clip in enumerate(of_all.predictions.clips)}
+    for row, clip in enumerate(found.predictions.clips):
+        expected = of_all.predictions.logits["action"][places[clip.video]]
+        np.testing.assert_allclose(found.predictions.logits["action"][row], expected, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"--clips: .* does not exist"):
+        evaluate(weights, ALONE, clips=videos / "nowhere.csv")
+
+
+def test_kept_answers_are_those_of_short_work_too(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written after every batch, they change nothing."""
+    plain = evaluate(weights, ALONE)
+    monkeypatch.setattr(keeping.Kept.__init__, "__kwdefaults__", {"every_s": 0.0})
+    again = evaluate(weights, ALONE)
+    np.testing.assert_array_equal(plain.predictions.logits["action"], again.predictions.logits["action"])
+    assert isinstance(again.predictions.clips[0], Clip)
