@@ -7,21 +7,23 @@ several layers, attention is followed as in Abnar and Zuidema, "Quantifying Atte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.explain.clips import Shown
-from kinema.explain.layers import open_to_gradients
+from kinema.explain.layers import open_to_gradients, watched
 from kinema.models.freezing import backbones
 from kinema.models.layers.cross_task import CrossTaskAttention
 from kinema.models.layers.perceiver import Attention
 from kinema.models.layers.transformer import MultiScalePool, window_starts
+from kinema.models.layers.video import ClipBackbone
 from kinema.types import UserError
 
 
@@ -75,6 +77,19 @@ class Attentions:
     looks: tuple[Look, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tokens:
+    """What a temporal module is given.
+
+    Attributes:
+        name: Of one of them.
+        spread: Of each token, how much each frame is part of it; rows sum to 1.
+    """
+
+    name: str
+    spread: Float[Tensor, "N T"]
+
+
 @torch.no_grad()
 def attention(model: nn.Module, shown: Shown) -> Attentions:
     """Attention over the frames of one clip. What looks at places inside of frames, in a backbone, is left out.
@@ -88,13 +103,14 @@ def attention(model: nn.Module, shown: Shown) -> Attentions:
     """
     stream = next(iter(shown.inputs))
     num_frames = shown.inputs[stream].shape[1]
-    with open_to_gradients(model), recorded(model) as weights:
+    clip_parts = {name: part for name, part in backbones(model).items() if isinstance(part, ClipBackbone)}
+    with open_to_gradients(model), recorded(model) as weights, watched(clip_parts) as maps:
         model(shown.inputs)
-    looks = _looks(model, weights, num_frames)
+    looks = _looks(model, weights, _tokens(maps.values(), num_frames))
     if not looks:
         raise UserError(
             "this model has no attention over frames; models with it are cnn_transformer, cnn_perceiver, cnn_bert, "
-            "cnn_hybrid, cnn_multi_scale_transformer and cross_task_attention"
+            "cnn_hybrid, cnn_multi_scale_transformer, cross_task_attention, and 3D networks with model.pool=perceiver"
         )
     return Attentions(stream=stream, weights=tuple(weights), looks=tuple(looks))
 
@@ -139,9 +155,23 @@ def _computed(module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str,
     return weights
 
 
-def _looks(model: nn.Module, weights: list[Weights], num_frames: int) -> list[Look]:
+def _tokens(maps: Iterable[Tensor], num_frames: int) -> list[_Tokens]:
+    """What attention may be over: frames; or the moments, or the places and moments, of a clip's map."""
+    found = [_Tokens(name="frame", spread=torch.eye(num_frames))]
+    for values in maps:
+        if values.ndim == 5:
+            num, num_places = values.shape[2], values.shape[3] * values.shape[4]
+            # Roughly: what a 3D network sees of a clip at each of its moments is wider than that.
+            moments = F.interpolate(torch.eye(num_frames)[None], num, mode="area")[0].T
+            found.append(_Tokens(name="moment", spread=_rows(moments)))
+            found.append(_Tokens(name="place", spread=_rows(moments).repeat_interleave(num_places, dim=0)))
+    return found
+
+
+def _looks(model: nn.Module, weights: Sequence[Weights], kinds: Sequence[_Tokens]) -> list[Look]:
     """Of each call that can be told what its keys are."""
     looks: list[Look] = []
+    num_frames = kinds[0].spread.shape[1]
     spans = _spans(model, num_frames)
     tasks = {
         f"{name}.attention.task_{task}": (task, module.tasks)
@@ -149,72 +179,72 @@ def _looks(model: nn.Module, weights: list[Weights], num_frames: int) -> list[Lo
         if isinstance(module, CrossTaskAttention)
         for task in module.tasks
     }
-    rolled: Tensor | None = None
+    seen: Tensor | None = None
     for one in weights:
-        mean = one.values.mean(dim=1)
-        heads = one.values.shape[1]
+        mean = one.values.float().mean(dim=1)
+        num_heads, num_keys = one.values.shape[1], mean.shape[2]
         if one.layer in tasks:
-            looks += _of_tasks(one.layer, mean[0], spans, *tasks[one.layer], num_heads=heads)
-            continue
-        if len(mean) > 1:
-            look = _of_windows(one.layer, mean, num_frames, heads)
+            looks += _of_tasks(one.layer, mean[0], spans, *tasks[one.layer], num_heads=num_heads)
+        elif len(mean) > 1:
+            look = _of_windows(one.layer, mean, num_frames, num_heads)
             looks += [] if look is None else [look]
-            continue
-        rolled, is_direct = _followed(rolled, mean[0], num_frames)
-        if rolled is None:
-            continue
-        frames = _to_frames(mean[0], num_frames) if is_direct else rolled
-        looks.append(_look(one.layer, frames, heads, through=not is_direct))
-    if rolled is not None and sum(look.name != "" for look in looks) > 1:
-        looks.append(_look("all layers", rolled, 0, through=True))
+        else:
+            if seen is None:
+                kinds = [kind for kind in kinds if num_keys - len(kind.spread) in (0, 1)]
+                if not kinds:
+                    return []
+            direct, seen = _followed(seen, mean[0], len(kinds[0].spread))
+            looks.append(_look(one.layer, seen if direct is None else direct, kinds[0], num_heads, direct is None))
+    if seen is not None and len(weights) > 1:
+        looks.append(_look("all layers", seen, kinds[0], 0, True))
     return looks
 
 
-def _followed(before: Tensor | None, weights: Float[Tensor, "N M"], num_frames: int) -> tuple[Tensor | None, bool]:
-    """What tokens see of frames behind a layer, and whether the layer's keys are frames themselves."""
+def _followed(
+    before: Float[Tensor, "L N"] | None, weights: Float[Tensor, "Q M"], num: int
+) -> tuple[Float[Tensor, "Q N"] | None, Float[Tensor, "_R N"]]:
+    """Go through a layer.
+
+    Args:
+        before: Of each of the layer's inputs, how much of each token is in it; None: they are the tokens.
+        weights: The layer's.
+        num: Of tokens.
+
+    Returns:
+        How much each query looks at each token, where that is what it looks at; and `before` of the next layer.
+    """
     num_queries, num_keys = weights.shape
-    extra = num_keys - num_frames
-    is_square = num_queries == num_keys
+    if num_queries != num_keys:  # learned queries, that look at the tokens, perhaps once more
+        if before is None:
+            return weights, weights
+        first = len(before) - num_queries  # a class token does not look
+        return weights, torch.cat([before[:first], _rows(0.5 * weights + 0.5 * before[first:])])
+    direct = None
     if before is None:
-        if extra not in (0, 1):
-            return None, False
-        direct = _to_frames(weights, num_frames)
-        if not is_square:  # learned queries
-            return direct, True
-        own = torch.cat([torch.zeros(extra, num_frames), torch.eye(num_frames)])
-        return _rows(0.5 * (weights @ own) + 0.5 * own), True
-    if num_keys == len(before) + 1 and is_square:  # a class token that has seen nothing yet
-        before = torch.cat([torch.zeros(1, num_frames), before])
-    if is_square and num_keys == len(before):
-        return _rows(0.5 * (weights @ before) + 0.5 * before), len(before) - num_frames in (0, 1) and extra in (0, 1)
-    if extra == 0:  # learned queries look at the frames once more
-        again = weights if num_queries == len(before) else torch.cat([torch.zeros(1, num_frames), weights])
-        return (_rows(0.5 * again + 0.5 * before) if len(again) == len(before) else before), True
-    return before, False
-
-
-def _to_frames(weights: Float[Tensor, "N M"], num_frames: int) -> Float[Tensor, "N T"]:
-    """Without the column of a class token, which is no frame."""
-    return _rows(weights[:, weights.shape[1] - num_frames :])
+        before = torch.cat([torch.zeros(num_keys - num, num), torch.eye(num)])
+        direct = _rows(weights[:, num_keys - num :])
+    elif len(before) - num in (0, 1) and num_keys == len(before) and bool(before[-num:].diagonal().min() > 0):
+        direct = _rows(weights[:, num_keys - num :])  # tokens that the way around keeps what they are
+    if num_keys == len(before) + 1:  # a class token that has seen nothing yet
+        before = torch.cat([torch.zeros(1, num), before])
+    return direct, _rows(0.5 * (weights @ before) + 0.5 * before)
 
 
 def _rows(weights: Tensor) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def _look(layer: str, frames: Float[Tensor, "N T"], num_heads: int, *, through: bool) -> Look:
-    num, num_frames = frames.shape
-    has_class = num == num_frames + 1 or (through and num != num_frames)
-    if num - has_class == num_frames:
-        rows, who = [f"frame {i + 1}" for i in range(num_frames)], "frames"
-    else:
-        rows, who = [f"query {i + 1}" for i in range(num - has_class)], "queries"
-    if has_class:
-        rows, who = ["class", *rows], "class token"
+def _look(layer: str, values: Float[Tensor, "Q N"], kind: _Tokens, num_heads: int, is_through: bool) -> Look:
+    num, num_tokens = values.shape
+    has_class = num == num_tokens + 1 or (is_through and num != num_tokens)
+    what = kind.name if num - has_class == num_tokens else "query"
+    rows = [f"{what} {number + 1}" for number in range(num - has_class)]
+    who = "class token" if has_class else {"query": "queries"}.get(what, f"{what}s")
+    frames = _rows(values) @ kind.spread
     return Look(
         name=layer,
-        who=f"{who}, through all before" if through else who,
-        rows=tuple(rows),
+        who=f"{who}, through all before" if is_through else who,
+        rows=("class", *rows) if has_class else tuple(rows),
         frames=frames,
         summary=frames[0] if has_class else frames.mean(dim=0),
         num_heads=num_heads,
@@ -260,7 +290,7 @@ def _of_tasks(
     for row, (start, stop) in enumerate(spans):
         spread[row, start:stop] = 1 / (stop - start)
     looks = []
-    for other, part in zip(others, weights.split(len(spans), dim=1), strict=True):
+    for other, part in zip(others, torch.split(weights, len(spans), dim=1), strict=True):
         frames = _rows(part @ spread)
         looks.append(
             Look(

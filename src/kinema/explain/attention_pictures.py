@@ -31,7 +31,7 @@ def pictures(found: Attentions, shown: Shown) -> dict[str, bytes]:
         files[f"{number:02d}_{name}.png"] = png(heat_map(look, found, shown))
     files["layers.png"] = png(overview(found, shown))
     arrays = io.BytesIO()
-    np.savez_compressed(arrays, **{one.layer: one.values.float().numpy() for one in found.weights})
+    np.savez_compressed(arrays, allow_pickle=False, **{one.layer: one.values.float().numpy() for one in found.weights})
     files["weights.npz"] = arrays.getvalue()
     return files
 

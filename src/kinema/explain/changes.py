@@ -1,5 +1,5 @@
-"""Small random changes between the steps of an optimisation: what a unit likes in one place, at one size and at one angle
-alone is mostly noise. Olah et al., "Feature Visualization", 2017, "transformation robustness".
+"""Small random changes between the steps of an optimisation: what a unit likes in one place, at one size and at one
+angle alone is mostly noise. Olah et al., "Feature Visualization", 2017, "transformation robustness".
 
 Each change is one for all pictures, and for all moments of a moving one.
 """

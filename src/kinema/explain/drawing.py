@@ -114,8 +114,8 @@ def curve(
     draw.line([(0, bottom), (width_px * _FINER, bottom)], fill=RULE, width=_FINER)
     if level is not None:
         y = at(0, level)[1]
-        for x in range(round(first), round(last), 10 * _FINER):
-            draw.line([(x, y), (x + 5 * _FINER, y)], fill=SOFT, width=_FINER)
+        for dash in range(round(first), round(last), 10 * _FINER):
+            draw.line([(dash, y), (dash + 5 * _FINER, y)], fill=SOFT, width=_FINER)
     for number, (x, y) in enumerate(points):
         large = marker == number
         if marker is None or large:

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -95,7 +97,7 @@ def visualise(
     spectrum.requires_grad_(True)
     optimiser = torch.optim.Adam([spectrum], lr=_RATE)
     changes = torch.Generator().manual_seed(seed)
-    with open_to_gradients(subject.module), _stopping(subject, layer) as activations:
+    with open_to_gradients(subject.module), _waking(subject.module), _stopping(subject, layer) as activations:
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = _RATE * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -127,6 +129,46 @@ def noise_pictures(shape: Sequence[int], *, seed: int, num: int = _NUM_NOISE) ->
     spectra = torch.stack([random_spectrum(shape, generator) for _ in range(num)])
     flat = (to_picture(spectra, shape)).logit()
     return (flat / flat.std() * 1.2).sigmoid()
+
+
+class _WakingReLU(torch.autograd.Function):
+    """A ReLU that hands a picture's gradient back where, for that picture, none would come through: what is silent can
+    be woken. Lucid has the same."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, highest: float) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.highest = highest
+        return values.clamp(0, highest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (values,) = ctx.saved_tensors
+        (gradient,) = gradients
+        through = gradient * ((values > 0) & (values < ctx.highest))
+        lost = through.flatten(1).abs().amax(dim=1) == 0
+        # Upwards from below 0, downwards from above the highest; gradients are those of a loss.
+        back = gradient * torch.where(values <= 0, gradient < 0, gradient > 0)
+        return torch.where(lost.view(-1, *[1] * (values.ndim - 1)), back, through), None
+
+
+@contextmanager
+def _waking(network: nn.Module) -> Iterator[None]:
+    """ReLUs of a network are such."""
+    found = [module for module in network.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
+    for module in found:
+        highest = 6.0 if isinstance(module, nn.ReLU6) else math.inf
+        module.__dict__["forward"] = partial(_wake, highest)
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.__dict__["forward"]
+
+
+def _wake(highest: float, values: Tensor) -> Tensor:
+    answer: Tensor = _WakingReLU.apply(values, highest)  # type: ignore[no-untyped-call]
+    return answer
 
 
 class _ReachedError(Exception):

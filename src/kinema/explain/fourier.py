@@ -52,7 +52,7 @@ def to_picture(spectrum: Float[Tensor, "N 3 *half 2"], shape: Sequence[int]) -> 
     """
     waves = torch.view_as_complex(spectrum.contiguous()) * scales(shape).to(spectrum.device)
     dims = tuple(range(2, 2 + len(shape)))
-    values = torch.fft.irfftn(waves, s=list(shape), dim=dims, norm="ortho") / _CONTRAST
+    values = torch.fft.irfftn(waves, s=list(shape), dim=dims) / _CONTRAST
     return torch.einsum("cd,nd...->nc...", _mixing().to(values), values).sigmoid()
 
 
@@ -64,7 +64,7 @@ def to_spectrum(picture: Float[Tensor, "N 3 *shape"]) -> Float[Tensor, "N 3 *hal
     """
     shape = picture.shape[2:]
     values = torch.einsum("cd,nd...->nc...", torch.linalg.inv(_mixing()).to(picture), picture.logit()) * _CONTRAST
-    waves = torch.fft.rfftn(values, dim=tuple(range(2, picture.ndim)), norm="ortho")
+    waves = torch.fft.rfftn(values, dim=tuple(range(2, picture.ndim)))
     return torch.view_as_real(waves / scales(shape).to(picture.device))
 
 

@@ -34,8 +34,8 @@ from kinema.models.freezing import backbones
 from kinema.registry import suggest
 from kinema.types import ConfigError, Heads, UserError
 
-_TRIED = 12
-"""Layers from behind of which one is taken where none is named."""
+_TRIED = 8
+"""Layers that are kept at once, with what they give, where one is looked for from behind."""
 
 _PASSIVE = ("Dropout", "Identity", "Pool")
 """In names of classes: what only hands on or makes coarser."""
@@ -92,6 +92,17 @@ class Saliency:
     check: Check | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A layer, what it gave, and the gradient of the class's logit."""
+
+    layer: tuple[Layer, Places, str]
+    activation: Tensor
+    gradient: Tensor
+    scores: Float[Tensor, "1 K"]
+    index: int
+
+
 def saliency(
     model: nn.Module,
     shown: Shown,
@@ -125,17 +136,12 @@ def saliency(
         layers = called_layers(model, lambda: model(inputs))
         known = map_layers(model, layers, shown)
         chosen = _candidates(model, known) if layer is None else [_named(layer, known, layers)]
-        with watched({one.name: one.module for one, _, _ in chosen}, gradients=True) as kept:
-            logits: Mapping[str, Tensor] = model(inputs)
-        names = heads[task]
-        index = int(logits[task][0].argmax()) if label is None else names.index(label)
-        logit = logits[task][0, index]
-        one, where, stream = _depended_on(chosen, kept, logit, named=layer is not None)
-        activation = kept[one.name]
-        (gradient,) = torch.autograd.grad(logit, activation)
-        coarse = grad_cam(where.arrange(activation.detach()), where.arrange(gradient), alone=where.alone)
+        seen = _depended_on(model, inputs, chosen, task=task, index=None if label is None else heads[task].index(label))
+        one, where, stream = seen.layer
+        names, index, scores = heads[task], seen.index, seen.scores
+        activation, gradient = seen.activation, seen.gradient
+        coarse = grad_cam(where.arrange(activation), where.arrange(gradient), alone=where.alone)
         heat = upsample(coarse, tuple(inputs[stream].shape[i] for i in (1, 3, 4)))
-        scores = logits[task].detach()
         probability = float(scores.float().softmax(dim=1)[0, index])
         checked = _check(model, shown, coarse, stream, task, index, probability) if check and heat.any() else None
     return Saliency(
@@ -143,7 +149,7 @@ def saliency(
         label=names[index],
         predicted=names[int(scores[0].argmax())],
         probability=probability,
-        logit=float(logit.detach()),
+        logit=float(scores[0, index]),
         layer=one.name,
         stream=stream,
         coarse=coarse.cpu(),
@@ -197,7 +203,7 @@ def _candidates(model: nn.Module, known: Sequence[tuple[Layer, Places, str]]) ->
     with_places = [each for each in active if each[1].shape[2] > 1]
     if not active:
         raise UserError("no layer of this model knows places or moments of a clip")
-    return (with_places or active)[: -_TRIED - 1 : -1]
+    return (with_places or active)[::-1]
 
 
 def _named(
@@ -216,17 +222,30 @@ def _named(
 
 
 def _depended_on(
-    chosen: Sequence[tuple[Layer, Places, str]], kept: Mapping[str, Tensor], logit: Tensor, *, named: bool
-) -> tuple[Layer, Places, str]:
-    """The first on which the logit depends. Of a class token's answer, the last layer's other tokens are not part."""
-    tensors = [kept[one.name] for one, _, _ in chosen]
-    found = torch.autograd.grad(logit, tensors, retain_graph=True, allow_unused=True)
-    for each, gradient in zip(chosen, found, strict=True):
-        if gradient is not None and bool(each[1].arrange(gradient).any()):
-            return each
-    if named:
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    chosen: Sequence[tuple[Layer, Places, str]],
+    *,
+    task: str,
+    index: int | None,
+) -> _Seen:
+    """The first of some layers on which the logit of a class, by default the highest, depends at any place. Of a class
+    token's answer, the last layer's other tokens are not part."""
+    for start in range(0, len(chosen), _TRIED):
+        tried = chosen[start : start + _TRIED]
+        with watched({one.name: one.module for one, _, _ in tried}, gradients=True) as kept:
+            scores = model(inputs)[task]
+        best = int(scores[0].argmax()) if index is None else index
+        tensors = [kept[one.name] for one, _, _ in tried]
+        found = torch.autograd.grad(scores[0, best], tensors, allow_unused=True)
+        for each, activation, gradient in zip(tried, tensors, found, strict=True):
+            if gradient is not None and bool(each[1].arrange(gradient).any()):
+                return _Seen(
+                    layer=each, activation=activation.detach(), gradient=gradient, scores=scores.detach(), index=best
+                )
+    if len(chosen) == 1:
         raise ConfigError(f"--layer: the class does not depend on what {chosen[0][0].name} gives at any place")
-    raise UserError("the class depends on no place of the last layers; name one with --layer (kinema explain layers)")
+    raise UserError("the class depends on no place that a layer of this model knows")
 
 
 def _moments(heat: Float[Tensor, "T H W"]) -> tuple[float, ...] | None:
