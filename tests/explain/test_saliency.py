@@ -93,11 +93,11 @@ def test_another_class_another_place() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "layer"),
     [
-        ("cnn_transformer", {"backbone": "tiny", "width": None, "num_layers": 1, "num_heads": 4}, "backbone.body.convolutions"),
+        ("cnn_transformer", {"backbone": "tiny", "width": None, "num_layers": 1}, "backbone.body.convolutions"),
         ("cnn_lstm", {"backbone": "tiny", "hidden_size": 16}, "backbone.body.convolutions.2"),
         ("cnn_perceiver", {"backbone": "tiny", "size": 32, "num_queries": T}, "backbone.body.convolutions"),
         ("tsm", {"backbone": "resnet18"}, "backbone.body.layer3"),
-        ("r2plus1d_18", {"num_blocks": 2, "pool": "perceiver", "num_queries": T, "attention_size": 32}, "backbone.body.layer1"),
+        ("r2plus1d_18", {"num_blocks": 2, "pool": "perceiver", "num_queries": T}, "backbone.body.layer1"),
         ("c3d", {"num_hidden": 16}, "backbone.body.conv4a"),
         ("frame_average", {"backbone": "timm/vit_tiny_patch16_224"}, "backbone.body.blocks.10"),
     ],
@@ -117,7 +117,12 @@ def test_as_computed_plainly(name: str, arguments: dict[str, object], layer: str
 
     model.eval()
     kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, given, answer: kept.append(answer) or answer.clone())  # fmt: skip
+
+    def keep(module: nn.Module, given: object, answer: Tensor) -> Tensor:
+        kept.append(answer)
+        return answer.clone()  # what comes next may change it in place
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
     logit = model({"rgb": clip})["noun"][0, 1]
     handle.remove()
     activation = kept[0]
@@ -199,7 +204,7 @@ def test_names_of_layers() -> None:
     names = ["backbone.body.features.0", "backbone.body.features.1", "temporal.blocks.0", "other.blocks.0"]
     assert find_layer("features.1", names) == "backbone.body.features.1"
     assert find_layer("temporal.blocks.0", names) == "temporal.blocks.0"
-    with pytest.raises(ConfigError, match="may be temporal.blocks.0, other.blocks.0; give the whole name"):
+    with pytest.raises(ConfigError, match=r"may be temporal\.blocks\.0, other\.blocks\.0; give the whole name"):
         find_layer("blocks.0", names)
     with pytest.raises(ConfigError, match=r"no layer 'feature.1'; did you mean 'backbone.body.features.1'\?"):
         find_layer("feature.1", names)

@@ -179,13 +179,15 @@ def _looks(model: nn.Module, weights: Sequence[Weights], kinds: Sequence[_Tokens
         if isinstance(module, CrossTaskAttention)
         for task in module.tasks
     }
+    pools = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, MultiScalePool))
     seen: Tensor | None = None
+    num_followed = 0
     for one in weights:
         mean = one.values.float().mean(dim=1)
         num_heads, num_keys = one.values.shape[1], mean.shape[2]
         if one.layer in tasks:
             looks += _of_tasks(one.layer, mean[0], spans, *tasks[one.layer], num_heads=num_heads)
-        elif len(mean) > 1:
+        elif one.layer.startswith(pools):
             look = _of_windows(one.layer, mean, num_frames, num_heads)
             looks += [] if look is None else [look]
         else:
@@ -193,9 +195,10 @@ def _looks(model: nn.Module, weights: Sequence[Weights], kinds: Sequence[_Tokens
                 kinds = [kind for kind in kinds if num_keys - len(kind.spread) in (0, 1)]
                 if not kinds:
                     return []
+            num_followed += 1
             direct, seen = _followed(seen, mean[0], len(kinds[0].spread))
             looks.append(_look(one.layer, seen if direct is None else direct, kinds[0], num_heads, direct is None))
-    if seen is not None and len(weights) > 1:
+    if seen is not None and num_followed > 1:
         looks.append(_look("all layers", seen, kinds[0], 0, True))
     return looks
 

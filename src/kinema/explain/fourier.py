@@ -17,6 +17,9 @@ from torch import Tensor
 
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 """Square root of the covariance of red, green and blue in ImageNet, as Lucid, the authors' code, has it."""
+_SPREAD = 5.5
+"""Standard deviation of pictures whose amounts have one of 1: that of Lucid's, of 224 px, for pictures of any size and
+length, so that its learning rate fits all."""
 _FIRST = 0.01
 """Standard deviation of amounts before the first step."""
 _CONTRAST = 4.0
@@ -35,7 +38,8 @@ def frequencies(shape: Sequence[int]) -> Float[Tensor, "*_half"]:
 
 def scales(shape: Sequence[int]) -> Float[Tensor, "*_half"]:
     """By what amounts are multiplied: one over their frequency, of which the lowest is that of one wave per picture."""
-    return math.sqrt(math.prod(shape)) / frequencies(shape).clamp(min=1 / max(shape))
+    inverse = 1 / frequencies(shape).clamp(min=1 / max(shape))
+    return _SPREAD * math.sqrt(math.prod(shape)) * inverse / inverse.square().mean().sqrt()
 
 
 def random_spectrum(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "3 *_half 2"]:
