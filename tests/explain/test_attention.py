@@ -31,7 +31,7 @@ def clip(seed: int = 0) -> Tensor:
     return torch.randn(1, T, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any], Heads, int]] = {
     "class_token": ("cnn_transformer", TRANSFORMER, ONE, 3),
     "mean": ("cnn_transformer", TRANSFORMER | {"pool": "mean"}, ONE, 3),
     "perceiver": ("cnn_perceiver", {"backbone": "tiny", "size": 32, "num_queries": 5, "num_cross": 2}, ONE, 5),

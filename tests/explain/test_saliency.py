@@ -138,7 +138,7 @@ def test_as_computed_plainly(name: str, arguments: dict[str, object], layer: str
             activation = activation[:, 1:].transpose(1, 2).reshape(T, -1, side, side)
             gradient = gradient[:, 1:].transpose(1, 2).reshape(T, -1, side, side)
         expected = torch.stack(
-            [sum(g[c].mean() * a[c] for c in range(len(a))) for a, g in zip(activation, gradient, strict=True)]  # type: ignore[misc]
+            [sum(g[c].mean() * a[c] for c in range(len(a))) for a, g in zip(activation, gradient, strict=True)]
         )
     expected = expected.clamp(min=0).detach()
     torch.testing.assert_close(found.coarse, expected, rtol=1e-4, atol=1e-7)

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-_GREY = 0.5
 _PAD = 1 / 16
-"""Of the size, on each side, in the grey of no colour, so that edges of the picture can move."""
+"""Of the size, on each side, of the picture mirrored: an edge that is always there would be made use of."""
 _JITTER = 1 / 16, 1 / 24
 """Before and behind turning and scaling; shares of the size."""
 _SCALES = 0.9, 1.1
@@ -34,14 +33,14 @@ def changed(pictures: Float[Tensor, "N 3 *shape"], generator: torch.Generator) -
     size = pictures.shape[-1]
     frames = pictures if pictures.ndim == 4 else pictures.transpose(1, 2).flatten(0, 1)
     pad = max(1, round(_PAD * size))
-    wide = F.pad(frames, (pad,) * 4, value=_GREY)
+    wide = F.pad(frames, (pad,) * 4, mode="reflect")
     wide = _moved(wide, round(_JITTER[0] * size), generator)
     wide = _turned(wide, generator)
     wide = _moved(wide, round(_JITTER[1] * size), generator)
     frames = wide[..., pad : pad + size, pad : pad + size]
     if pictures.ndim == 4:
         return frames
-    clips = frames.unflatten(0, (len(pictures), pictures.shape[2])).transpose(1, 2)
+    clips = torch.unflatten(frames, 0, (len(pictures), pictures.shape[2])).transpose(1, 2)
     if clips.shape[2] > 2 * _FRAMES:
         clips = clips.roll(_whole(-_FRAMES, _FRAMES, generator), dims=2)
     return clips

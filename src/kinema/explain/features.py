@@ -27,6 +27,8 @@ from kinema.progress import Task
 _RATE = 0.05
 _LAST_RATE = 0.1
 """Share of the learning rate that the last step has."""
+_EDGE = 8
+"""One in so many places on each side is the edge."""
 _NUM_NOISE = 8
 """Pictures of noise that are beside each unit's."""
 
@@ -64,7 +66,7 @@ class Feature:
     Attributes:
         unit: Channel of the layer.
         picture: Colours in 0..1.
-        activation: The unit's mean over places and moments, shown that picture.
+        activation: The unit's mean over moments and the places in the middle, shown that picture.
         noise: Its highest, of several pictures of noise with frequencies as photographs have them.
     """
 
@@ -167,7 +169,7 @@ def _waking(network: nn.Module) -> Iterator[None]:
 
 
 def _wake(highest: float, values: Tensor) -> Tensor:
-    answer: Tensor = _WakingReLU.apply(values, highest)  # type: ignore[no-untyped-call]
+    answer: Tensor = _WakingReLU.apply(values, highest)
     return answer
 
 
@@ -204,15 +206,19 @@ def _stopping(subject: Subject, layer: str) -> Iterator[Callable[[Tensor], Tenso
 
 
 def by_unit(answer: Float[Tensor, "..."], num: int) -> Float[Tensor, "N D"]:
-    """What a layer gives, averaged over all but pictures and units.
+    """What a layer gives, averaged over moments and the places in the middle.
+
+    At the edges a network sees zeros beyond the picture, and of units that answer to those there would be nothing else.
 
     Args:
         answer: With channels second, or, of tokens (three axes) and of maps whose last axis is no place, last.
         num: Pictures that it was given; each may have several rows, one for each frame.
     """
-    rows = answer.unflatten(0, (num, -1)) if len(answer) != num else answer[:, None]
-    axes = tuple(range(2, rows.ndim))
-    last = rows.ndim == 4 or (rows.ndim > 4 and rows.shape[-1] != rows.shape[-2])
-    if len(axes) == 1:
+    rows = torch.unflatten(answer, 0, (num, -1))
+    if rows.ndim == 3:
         return rows.mean(dim=1)
-    return rows.mean(dim=(1, *axes[:-1])) if last else rows.mean(dim=(1, *axes[1:]))
+    if rows.ndim == 4 or rows.shape[-1] != rows.shape[-2]:
+        return rows.flatten(1, -2).mean(dim=1)
+    edge = rows.shape[-1] // _EDGE
+    middle = slice(edge, rows.shape[-1] - edge)
+    return rows[..., middle, middle].flatten(3).mean(dim=(1, 3))

@@ -30,7 +30,7 @@ _AT_ONCE = 6
 _FPS = 8.0
 _TILE_PX, _GAP_PX, _MARGIN_PX, _NAME_PX = 144, 6, 16, 24
 
-Pixels = UInt8[np.ndarray, "H W 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 Tile = list[Pixels]
 """A picture, or the frames of a moving one."""
 

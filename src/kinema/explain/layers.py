@@ -242,12 +242,14 @@ def _of_tokens(shape: tuple[int, ...], grid: tuple[int, ...] | None, num_frames:
         first = num_tokens - t * h * w
         if first in (0, 1) and alone:  # TimeSformer: place by place, the moments of each
             return Places(
-                arrange=lambda x: x[0, first:].T.unflatten(1, (h, w, t)).movedim(-1, 1),
+                arrange=lambda x: torch.unflatten(x[0, first:].T, 1, (h, w, t)).movedim(-1, 1),
                 shape=(width, t, h, w),
                 alone=False,
             )
         if first in (0, 1):
-            return Places(arrange=lambda x: x[0, first:].T.unflatten(1, (t, h, w)), shape=(width, t, h, w), alone=False)
+            return Places(
+                arrange=lambda x: torch.unflatten(x[0, first:].T, 1, (t, h, w)), shape=(width, t, h, w), alone=False
+            )
     first = num_tokens - num_frames
     if first in (0, 1) and num_frames > 1:
         return Places(arrange=lambda x: x[0, first:].T[:, :, None, None], shape=(width, num_frames, 1, 1), alone=True)
@@ -262,7 +264,7 @@ def _of_patches(shape: tuple[int, ...]) -> Places | None:
     if side < 2 or first > 1:
         return None
     return Places(
-        arrange=lambda x: x[:, first:].unflatten(1, (side, side)).movedim(-1, 0),
+        arrange=lambda x: torch.unflatten(x[:, first:], 1, (side, side)).movedim(-1, 0),
         shape=(width, num_frames, side, side),
         alone=True,
     )

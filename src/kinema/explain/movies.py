@@ -16,7 +16,7 @@ _QUALITY = "18"
 _WEBP_QUALITY = 88
 
 
-def mp4(frames: Sequence[UInt8[np.ndarray, "H W 3"]], *, fps: float) -> bytes:
+def mp4(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, fps: float) -> bytes:
     """H.264 in MP4, which every browser plays.
 
     Args:
@@ -38,7 +38,7 @@ def mp4(frames: Sequence[UInt8[np.ndarray, "H W 3"]], *, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def webp(frames: Sequence[UInt8[np.ndarray, "H W 3"]], *, fps: float) -> bytes:
+def webp(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, fps: float) -> bytes:
     """An animated WebP that never ends."""
     first, *others = (Image.fromarray(frame) for frame in frames)
     content = io.BytesIO()

@@ -280,7 +280,7 @@ def blur(clip: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T C H W"]:
     frames = clip.flatten(0, 1)
     small = F.interpolate(frames, size=(8, 8), mode="bilinear", antialias=True, align_corners=False)
     wide = F.interpolate(small, size=frames.shape[-2:], mode="bilinear", align_corners=False)
-    return wide.unflatten(0, clip.shape[:2])
+    return torch.unflatten(wide, 0, clip.shape[:2])
 
 
 def _task(task: str | None, heads: Heads) -> str:

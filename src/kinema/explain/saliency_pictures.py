@@ -24,7 +24,7 @@ _VIDEO_PX = 336
 _FPS = 2.0, 25.0
 """The slowest and the fastest video."""
 
-Pixels = UInt8[np.ndarray, "H W 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 def title(found: Saliency) -> str:
