@@ -27,7 +27,7 @@ from kinema.progress import Task
 _RATE = 0.05
 _LAST_RATE = 0.1
 """Share of the learning rate that the last step has."""
-_EDGE = 8
+_EDGE = 24
 """One in so many places on each side is the edge."""
 _NUM_NOISE = 8
 """Pictures of noise that are beside each unit's."""

@@ -20,8 +20,10 @@ _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _SPREAD = 5.5
 """Standard deviation of pictures whose amounts have one of 1: that of Lucid's, of 224 px, for pictures of any size and
 length, so that its learning rate fits all."""
-_FIRST = 0.01
-"""Standard deviation of amounts before the first step."""
+_FIRST = 0.4
+"""Standard deviation of amounts before the first step. Lucid begins with a fortieth of that, nearly grey: of the first
+layers' units many are then pushed to one flat colour, where nothing more comes through their ReLU6, and of MobileNetV2's
+first block less than a half of the activation is found."""
 _CONTRAST = 4.0
 """By which pictures are divided, before colours are mixed: as in Lucid, so that its learning rate fits."""
 
@@ -43,7 +45,7 @@ def scales(shape: Sequence[int]) -> Float[Tensor, "*_half"]:
 
 
 def random_spectrum(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "3 *_half 2"]:
-    """What a picture begins with: amounts of three colours, real and imaginary, that are nearly nothing."""
+    """What a picture begins with: amounts of three colours, real and imaginary, of a faint noise."""
     return _FIRST * torch.randn(3, *shape[:-1], shape[-1] // 2 + 1, 2, generator=generator)
 
 
