@@ -20,10 +20,11 @@ _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _SPREAD = 5.5
 """Standard deviation of pictures whose amounts have one of 1: that of Lucid's, of 224 px, for pictures of any size and
 length, so that its learning rate fits all."""
-_FIRST = 0.4
-"""Standard deviation of amounts before the first step. Lucid begins with a fortieth of that, nearly grey: of the first
-layers' units many are then pushed to one flat colour, where nothing more comes through their ReLU6, and of MobileNetV2's
-first block less than a half of the activation is found."""
+_FIRST, _FIRST_MOVING = 0.4, 0.05
+"""Standard deviation of amounts before the first step, of still and of moving pictures. Lucid begins with a fortieth of
+the first, nearly grey: many units of first layers are then pushed to one flat colour, where nothing more comes through
+their ReLU6, and of MobileNetV2's first block less than half of the activation is found. In moving pictures, which are
+of few pixels each, that much noise would stay."""
 _CONTRAST = 4.0
 """By which pictures are divided, before colours are mixed: as in Lucid, so that its learning rate fits."""
 
@@ -46,7 +47,8 @@ def scales(shape: Sequence[int]) -> Float[Tensor, "*_half"]:
 
 def random_spectrum(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "3 *_half 2"]:
     """What a picture begins with: amounts of three colours, real and imaginary, of a faint noise."""
-    return _FIRST * torch.randn(3, *shape[:-1], shape[-1] // 2 + 1, 2, generator=generator)
+    first = _FIRST if len(shape) == 2 else _FIRST_MOVING
+    return first * torch.randn(3, *shape[:-1], shape[-1] // 2 + 1, 2, generator=generator)
 
 
 def to_picture(spectrum: Float[Tensor, "N 3 *half 2"], shape: Sequence[int]) -> Float[Tensor, "N 3 *shape"]:
