@@ -19,6 +19,7 @@ from kinema.cli import (
     demo,
     ensemble,
     evaluate,
+    explain,
     info,
     predict,
     recipes,
@@ -55,6 +56,7 @@ app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
+app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor, nn
 
 from kinema.data.device import to_model_input
-from kinema.data.probing import probe_all
+from kinema.data.one_clip import open_clip
 from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s
 from kinema.evaluation.rejection import background_class, scores
@@ -21,9 +20,7 @@ from kinema.models.load import load_model
 from kinema.models.runtime import faster
 from kinema.models.weights import Rejection, WeightsConfig, read_calibration, read_rejection, weights_folder
 from kinema.sections import RuntimeSection
-from kinema.types import Clip, DataError, Preprocessing, UserError
-
-log = logging.getLogger(__name__)
+from kinema.types import Preprocessing, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +115,7 @@ class Recogniser:
         else:
             if not isinstance(video, str | Path):
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
-            path = Path(video)
-            clip = Clip(clip_id=path.name, video=path, start_s=start_s, stop_s=stop_s, fps=fps)
-            (found,) = probe_all([path], fps=None if fps is None else {path: fps}).values()
-            if isinstance(found, DataError):
-                raise found
-            if found.damaged:
-                log.warning("%s: damaged in places; what decodes of it is used", path)
+            clip, found = open_clip(Path(video), start_s=start_s, stop_s=stop_s, fps=fps)
             frames = {stream: read_clip(clip, found, preprocessing) for stream, preprocessing in streams.items()}
         return self.predict_frames({stream: values[None] for stream, values in frames.items()})[0]
 

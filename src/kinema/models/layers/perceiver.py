@@ -11,6 +11,7 @@ are gated.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -116,7 +117,7 @@ class CrossAttention(nn.Module):
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, size))
         self.norm = nn.LayerNorm(size)
         self.context_norm = nn.LayerNorm(num_inputs)
-        self.attention = _Attention(size, num_inputs, num_heads=1)
+        self.attention = Attention(size, num_inputs, num_heads=1)
         self.feed_forward = _FeedForward(size, dropout)
 
     def forward(
@@ -139,7 +140,7 @@ class SelfAttention(nn.Module):
     def __init__(self, size: int, *, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
-        self.attention = _Attention(size, size, num_heads=8)
+        self.attention = Attention(size, size, num_heads=8)
         self.feed_forward = _FeedForward(size, dropout)
 
     def forward(self, hidden: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -148,7 +149,15 @@ class SelfAttention(nn.Module):
         return hidden + self.feed_forward(hidden)
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
+    """Scaled dot products of queries and keys, in heads of 64.
+
+    Args:
+        size: Length of what asks, and of the answer.
+        num_inputs: Length of what is asked.
+        num_heads: Heads.
+    """
+
     HEAD_SIZE = 64
 
     def __init__(self, size: int, num_inputs: int, *, num_heads: int) -> None:
@@ -159,12 +168,21 @@ class _Attention(nn.Module):
         self.out = nn.Linear(num_heads * self.HEAD_SIZE, size)
 
     def forward(self, queries: Float[Tensor, "B Q E"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q E"]:
+        query, key, value = self._projected(queries, context)
+        return self.out(nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+    def weights(self, queries: Float[Tensor, "B Q E"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B heads Q N"]:
+        """How much of each token each query's answer is made of, which `forward` does not tell."""
+        query, key, _ = self._projected(queries, context)
+        return (query @ key.transpose(2, 3) / self.HEAD_SIZE**0.5).softmax(dim=3)
+
+    def _projected(self, queries: Tensor, context: Tensor) -> Iterator[Float[Tensor, "B heads _N 64"]]:
+        """Queries, keys and values of each head."""
         key, value = self.key_value(context).chunk(2, dim=2)
-        query, key, value = (
+        return (
             part.unflatten(2, (self.num_heads, self.HEAD_SIZE)).transpose(1, 2)
             for part in (self.query(queries), key, value)
         )
-        return self.out(nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class _FeedForward(nn.Module):
