@@ -42,7 +42,7 @@ def _balance_table(of_task: Mapping[str, Any]) -> Markup:
         [title, *(show(values) for _, values in columns)]
         for title, show in (_MEASURES | _RARE if has_rare else _MEASURES).items()
     ]
-    return table(["", *(title for title, _ in columns)], rows)
+    return table(["", *(title for title, _ in columns)], rows, sortable=False)
 
 
 _MEASURES: dict[str, Callable[[Mapping[str, Any]], Child]] = {

@@ -242,7 +242,7 @@ def _lengths_section(record: Mapping[str, Any]) -> Markup:
                 hours = _hours(clips["hours"][split]) if key == "duration_s" else ""
                 rows.append([f"{name}, {split}", *_spread_cells(values, digits), hours])
     return join(
-        table(["per clip", *_SPREAD.values(), "together"], rows),
+        table(["per clip", *_SPREAD.values(), "together"], rows, sortable=False),
         element(
             "div", _histograms(clips["duration_s"], "duration of clips", "seconds", "clip"), class_="columns figures"
         ),
@@ -312,7 +312,7 @@ def _videos_section(record: Mapping[str, Any]) -> Markup:
         facts.append(f"{videos['num_rotated']:,} turned by what the file says")
     return join(
         element("p", ", ".join(facts), "."),
-        table(["per video", *_SPREAD.values()], rows),
+        table(["per video", *_SPREAD.values()], rows, sortable=False),
         element("div", figures, class_="columns figures"),
         details("By split", _by_split(record)) if len(record["splits"]) > 1 else None,
     )
@@ -340,7 +340,7 @@ def _by_split(record: Mapping[str, Any]) -> Markup:
         if values["others"]["num_videos"]:
             named.append((_others(values), values["others"]))
         rows += [[text, f"{row['num_videos']:,}", *(f"{n:,}" for n in row["splits"].values())] for text, row in named]
-    return table(["videos", "all", *record["splits"]], rows)
+    return table(["videos", "all", *record["splits"]], rows, sortable=False)
 
 
 def _others(values: Mapping[str, Any]) -> str:

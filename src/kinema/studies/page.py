@@ -23,6 +23,7 @@ from kinema.report.markup import (
     percent,
     signed_percent,
     table,
+    valued,
 )
 from kinema.report.record import read_run
 from kinema.report.study_figures import NUM_STYLES, Point, scatter
@@ -163,8 +164,8 @@ def _numbers(outcomes: Outcomes) -> Markup:
             f"{len(row.outcomes)}/{row.num_runs}",
             *(_whole(row.cost(key)) for key in ("parameters", "trainable")),
             *(number(row.cost(key)) for key in ("gflops", "clips_per_s")),
-            byte_size(memory).replace(" ", NBSP) if memory else DASH,
-            duration(seconds) if seconds else DASH,
+            valued(byte_size(memory).replace(" ", NBSP), memory) if memory else DASH,
+            valued(duration(seconds), seconds) if seconds else DASH,
             _spread(row.train),
             element("b", _spread(row.score)),
             signed_percent(row.gap),
