@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from collections.abc import Iterator
@@ -63,20 +64,16 @@ class Browser:
 
     def pdf(self) -> bytes:
         """The page as it is printed, as a file."""
-        import base64
-
         return base64.b64decode(self.driver.print_page())
 
     def screenshot(self, path: Path) -> None:
         """All of the page, as high as it is, as a PNG."""
-        import base64
-
         found = self._tell("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(found["data"]))
 
     def script(self, code: str, *arguments: Any) -> Any:
         """What a piece of JavaScript returns."""
-        return self.driver.execute_script(code, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(code, *arguments)
 
     def all(self, selector: str) -> list[WebElement]:
         """Elements that a CSS selector finds."""
@@ -88,17 +85,27 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """Texts of the elements that are shown."""
-        code = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.textContent)"
+        every = "[...document.querySelectorAll(arguments[0])]"
+        code = f"return {every}.filter(e => e.checkVisibility()).map(e => e.textContent)"
         found: list[str] = self.script(code, selector)
         return found
 
     def hover(self, element: WebElement) -> None:
         """Put the pointer on the middle of an element."""
-        self.script("arguments[0].scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'})", element)
+        self._show(element)
         ActionChains(self.driver, duration=0).move_to_element(element).perform()
 
+    def click(self, element: WebElement) -> None:
+        """Click on the middle of an element."""
+        self._show(element)
+        element.click()
+
+    def _show(self, element: WebElement) -> None:
+        """At once: the driver does not wait where a page scrolls smoothly."""
+        self.script("arguments[0].scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'})", element)
+
     def _tell(self, command: str, values: dict[str, Any]) -> Any:
-        return self.driver.execute_cdp_cmd(command, values)  # type: ignore[no-untyped-call]
+        return self.driver.execute_cdp_cmd(command, values)
 
 
 @contextmanager

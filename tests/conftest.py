@@ -13,6 +13,7 @@ import pytest
 import tests.shape_checks
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from tests.browser import Browser, chromium
 from tests.commands import Answer, Kinema
 
 # Before anything imports torch: on cores that others use too, threads wait for each other most of the time.
@@ -46,6 +47,20 @@ def data_root() -> Path:
     if os.environ.get("KINEMA_REQUIRE_TEST_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def chromium_window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser without a network; starting one takes seconds."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium_window: Browser) -> Browser:
+    """The same, looking at a light page on a wide screen."""
+    chromium_window.look()
+    return chromium_window
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.texts: list[str] = []
         self.rows: list[list[str]] = []
+        self.data: dict[str, Any] = {}
         source = path.read_text(encoding="utf-8")
         self.num_bytes = path.stat().st_size
         self.feed(source)
@@ -56,6 +58,10 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" in self.open:
+            return
+        if "script" in self.open:
+            if self.tags[-1][1].get("type") == "application/json":
+                self.data = json.loads(data)
             return
         self.texts.append(data)
         if {"td", "th"} & set(self.open):

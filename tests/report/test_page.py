@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import math
@@ -19,8 +20,9 @@ from tests.videos import numbered_frames, read_number, write_video
 
 from kinema import wording
 from kinema.data.decoding import probe
-from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
+from kinema.report.clips import Sample, least_confident_hits, most_confident_mistakes, moving_picture, read_samples
 from kinema.report.markup import counted, duration, element, percent, percent_range, signed_percent
+from kinema.report.matrix_data import matrix_data
 from kinema.report.page import write_page
 from kinema.report.record import Evaluation, read_run
 from kinema.report.results import frequency_table
@@ -84,7 +86,7 @@ def test_several_tasks_have_a_joint_accuracy_and_a_matrix_each(tmp_path: Path, v
     assert len(page.of_class("chart")) == 6  # loss, verb, noun, joint; confidence of verb and noun
     assert "top-1, joint" in page.text
     assert "right in all tasks on test" in page.text
-    assert len(page.of_class("clip")) == len(page.attributes("picture")) == 12
+    assert len(page.of_class("clip")) == len(page.attributes("picture")) == 18
 
 
 def test_confidence_is_shown_before_and_after(tmp_path: Path) -> None:
@@ -123,7 +125,8 @@ def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
     run = make_run(tmp_path / "run", videos=[video], skill=1.0)
     page = Page(write_page(run.folder))
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not names & {"link", "iframe", "object", "embed", "base", "form"}
+    assert [a.get("type") for a in page.attributes("script")] == ["application/json", None]
     addresses = [
         value
         for _, attributes in page.tags
@@ -143,6 +146,10 @@ def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     (policy,) = [a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
+    script = source[source.rindex("<script>") + len("<script>") : source.rindex("</script>")]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}';" in policy
+    assert not re.search(r"\beval\b|\bFunction\(|innerHTML|insertAdjacentHTML|fetch\(|XMLHttpRequest|import\(", script)
 
 
 def test_what_users_wrote_is_text(tmp_path: Path) -> None:
@@ -152,7 +159,8 @@ def test_what_users_wrote_is_text(tmp_path: Path) -> None:
     environment = json.loads((run.folder / "environment.json").read_text())
     (run.folder / "environment.json").write_text(json.dumps({**environment, "command": ["kinema", EVIL]}))
     page = Page(write_page(run.folder))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert len(page.attributes("script")) == 2
+    assert page.data["matrices"][0]["classes"] == list(heads["action"])
     assert not [a for a in page.attributes("img") if a.get("src") == "x"]
     assert page.text.count(EVIL) >= 5  # matrix, table, chart of counts, clips, skipped clips, log
     assert f"{EVIL}.mp4: zero bytes" in page.text
@@ -256,7 +264,7 @@ def test_many_classes_get_a_compact_matrix_and_the_most_confused_pairs(tmp_path:
         matrix = np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
     assert np.array_equal(alpha > 0, matrix > 0)
     np.fill_diagonal(matrix, 0)
-    pairs = [row for row in page.rows if len(row) == 4 and row[0].startswith("class ")]
+    pairs = [row for row in page.rows if len(row) == 4 and row[3].endswith("%")]
     assert [int(row[2]) for row in pairs] == sorted(matrix.ravel().tolist(), reverse=True)[:20]
     for true, answer, count, _ in pairs:
         assert matrix[int(true[6:]), int(answer[6:])] == int(count)
@@ -275,6 +283,38 @@ def test_more_classes_than_pixels(tmp_path: Path, num_classes: int, size_px: int
     assert (alpha.diagonal() > 0).mean() > 0.5
 
 
+def test_a_large_data_set_fits_on_a_page(tmp_path: Path) -> None:
+    heads: Heads = {task: tuple(f"{task} number {i:04d}" for i in range(400)) for task in ("verb", "noun", "place")}
+    run = make_run(tmp_path / "run", heads=heads, num_clips=20_000, skill=2.0, evaluated=("test",))
+    page = Page(write_page(run.folder))
+    assert page.num_bytes < 7_000_000  # without pictures; those of 18 clips are 3.6 MB at most
+    matrices = page.data["matrices"]
+    assert [matrix["task"] for matrix in matrices] == list(heads)
+    with (run.evaluations / "test" / "confusion_noun.csv").open(newline="") as file:
+        counts = np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
+    cells = {(true, answer): num for true, answer, num, _ in matrices[1]["cells"]}
+    assert cells == {(t, a): counts[t, a] for t, a in np.argwhere(counts).tolist()}
+    assert sum(len(clips) for *_, clips in matrices[1]["cells"]) == 20_000 == len(page.data["clips"])
+
+
+def test_clips_that_do_not_fit_are_left_out_of_full_cells_first(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_clips=600, skill=0.5, evaluated=("test",))
+    evaluation = read_run(run.folder).evaluations[0]
+    confusions, samples = evaluation.confusions(), read_samples(evaluation.predictions(), ["action"])
+    whole = matrix_data(evaluation, confusions, samples)
+    sizes = {}
+    for max_bytes in (20_000, 8_000, 2_000, 300):
+        data = matrix_data(evaluation, confusions, samples, max_bytes=max_bytes)
+        assert len(json.dumps(data, separators=(",", ":"))) <= max_bytes
+        sizes[max_bytes] = len(data["clips"])
+        of_all = {tuple(cell[:3]): [whole["clips"][i] for i in cell[3]] for cell in whole["matrices"][0]["cells"]}
+        for true, answer, num, clips in data["matrices"][0]["cells"]:
+            names = [data["clips"][i] for i in clips]
+            assert names == of_all[true, answer, num][: len(names)]  # the most confident ones
+            assert len(names) == min(num, max(len(cell[3]) for cell in data["matrices"][0]["cells"]))
+    assert 600 == len(whole["clips"]) > sizes[20_000] > sizes[8_000] > sizes[2_000] > sizes[300] == 0
+
+
 def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, video: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(video.read_bytes()[:700])
@@ -282,7 +322,7 @@ def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, vi
     empty.touch()
     run = make_run(tmp_path / "run", skill=0.0, videos=[tmp_path / "missing.mp4", broken, empty, tmp_path])
     page = Page(write_page(run.folder))
-    assert len(page.of_class("missing")) == len(page.of_class("clip")) == 6 + 3
+    assert len(page.of_class("missing")) == len(page.of_class("clip")) == 12 + 6
     assert not page.attributes("picture")
 
 
@@ -327,8 +367,8 @@ def test_choice_of_clips() -> None:
         sample("c", "a", 0.6),
     ]
     assert [s.clip_id for s in most_confident_mistakes(samples, 2)] == ["b0.8", "c0.6"]
-    assert [s.clip_id for s in hits(samples, 6)] == ["a0.9", "b0.3", "c0.7"]
-    assert [s.clip_id for s in hits(samples, 2)] == ["a0.9", "c0.7"]
+    assert [s.clip_id for s in least_confident_hits(samples, 6)] == ["b0.3", "a0.6", "c0.7", "a0.9"]
+    assert [s.clip_id for s in least_confident_hits(samples, 2)] == ["b0.3", "a0.6"]
 
 
 def test_skipped_clips_have_their_reasons(tmp_path: Path) -> None:

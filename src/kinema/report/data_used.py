@@ -23,7 +23,7 @@ def data_section(run: RunRecord, files: FigureFiles | None = None) -> Markup | N
     latest = _latest_of_splits(run)
     tasks = [_task(task, run, latest, files) for task in run.training["class_counts"]]
     skipped = [part for evaluation in run.evaluations if (part := _skipped(evaluation)) is not None]
-    return join(_splits(run, latest), skipped, tasks)
+    return join(_splits(run, latest), skipped, element("div", tasks, class_="columns"))
 
 
 def _latest_of_splits(run: RunRecord) -> list[Evaluation]:
@@ -62,13 +62,13 @@ def _task(task: str, run: RunRecord, latest: Sequence[Evaluation], files: Figure
     names, counts = run.heads.get(task, ()), run.training["class_counts"][task]
     title = "Training clips per class" + (f", {task}" if len(run.heads) > 1 else "")
     if len(names) != len(counts):
-        return _summary(title, counts)
+        return element("div", _summary(title, counts))
     every = _class_table(names, counts, task, latest, most=_MAX_ROWS // len(run.heads))
     if len(counts) <= MAX_LABELLED:
         shown = join(element("h3", title), count_bars(names, counts, title=title.lower(), files=files))
     else:
         shown = _summary(title, counts)
-    return join(shown, details("Clips of every class in each split", every))
+    return element("div", shown, details("Clips of every class in each split", every))
 
 
 def _summary(title: str, counts: Sequence[int]) -> Markup:

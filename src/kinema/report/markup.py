@@ -111,7 +111,7 @@ def table(
         first, *others = row
         cells = [element("td", cell, class_=kind(i)) for i, cell in enumerate(others, start=1)]
         body.append(join(element("tr", element("th", first, scope="row"), cells), "\n"))
-    style = "sortable" if sortable and len(body) > 1 else None
+    style = "sortable" if sortable and len(body) > 2 else None
     content = element("table", element("thead", element("tr", titles)), "\n", element("tbody", body), class_=style)
     return scrollable(content)
 

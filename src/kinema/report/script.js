@@ -31,7 +31,8 @@
     tip.style.left = `${Math.max(4, Math.min(x + 14, document.documentElement.clientWidth - width - 8))}px`;
     tip.style.top = `${y + 18 + height > innerHeight ? y - height - 10 : y + 18}px`;
   }
-  const hideTip = () => { tip.hidden = true; };
+  let follow = null; // puts the box beside what the keyboard has reached, when that is scrolled
+  const hideTip = () => { tip.hidden = true; follow = null; };
 
   // The browser's own tooltips come late, and never to a finger.
   function quickenTips() {
@@ -45,7 +46,7 @@
       if (about) showTip(about.dataset.tip, event.clientX, event.clientY);
       else if (!event.target.closest?.(".asked")) hideTip();
     });
-    document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+    document.addEventListener("scroll", () => (follow ? follow() : hideTip()), { passive: true, capture: true });
   }
 
   // Tables
@@ -284,9 +285,12 @@
       if (!step) { open(at); return; }
       at = at.map((i, axis) => Math.max(0, Math.min(view.shown.length - 1, i + step[axis])));
       drawn.mark(...at);
-      const box = drawn.drawing.getBoundingClientRect();
-      const [y, x] = at.map((i, axis) => ([drawn.top, drawn.left][axis] + drawn.size * (i + 0.5)) * scale());
-      showTip(tell(at), box.left + x, box.top + y);
+      follow = () => {
+        const box = drawn.drawing.getBoundingClientRect();
+        const [y, x] = at.map((i, axis) => ([drawn.top, drawn.left][axis] + drawn.size * (i + 0.5)) * scale());
+        showTip(tell(at), box.left + x, box.top + y);
+      };
+      follow();
     };
     const redraw = (next) => {
       view = next;
@@ -300,6 +304,7 @@
       drawn.drawing.classList.add("asked");
       drawn.drawing.addEventListener("pointermove", (event) => {
         const where = find(event);
+        follow = null;
         if (where) showTip(tell(where), event.clientX, event.clientY);
         else hideTip();
       });
@@ -311,8 +316,9 @@
     };
     const { controls, change } = matrixControls(spec, redraw);
     holder.removeAttribute("tabindex"); // the drawing takes the focus now
-    holder.before(controls);
-    figure.append(make("p", { class: "note" }, "Click a cell, or press Enter on it, to list its clips."), place);
+    const hint = make("p", { class: "note hint" }, "Click a cell, or press Enter on it, to list its clips.");
+    holder.before(controls, make("div", { class: "beside" }, make("div", {}, hint), place));
+    figure.querySelector(".beside > div").prepend(holder);
     change();
   }
 

@@ -16,12 +16,15 @@ _MAX_LINES = 200
 def settings_section(run: RunRecord) -> Markup:
     """Everything but the results."""
     return join(
-        element("h3", "Settings"),
-        changes_section(run),
+        element(
+            "div",
+            element("div", element("h3", "Settings"), changes_section(run)),
+            _preprocessing(run),
+            class_="columns",
+        ),
         details(
             "config.yaml, with every default filled in", element("pre", run.config_text, class_="recipe", tabindex="0")
         ),
-        _preprocessing(run),
         element("h3", "Environment"),
         _environment(run.environment),
         _notes(run),
