@@ -187,7 +187,7 @@ def test_dark_and_light_and_print(browser: Browser, few: Run) -> None:
     code = """const style = getComputedStyle(document.body);
         return [style.backgroundColor, style.color].map((text) => text.match(/\\d+/g).slice(0, 3).map(Number))"""
     for scheme in ("light", "dark"):
-        browser.look(scheme=scheme)  # type: ignore[arg-type]
+        browser.look(scheme=scheme)
         browser.open(few.report)
         ground, ink = browser.script(code)
         seen[scheme] = (sum(ground), sum(ink))

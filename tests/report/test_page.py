@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.report.made_up import ACTIONS, TASKS, Page, make_run
+from tests.report.made_up import ACTIONS, TASKS, Page, make_run, put_predictions
 from tests.videos import numbered_frames, read_number, write_video
 
 from kinema import wording
@@ -285,9 +285,10 @@ def test_more_classes_than_pixels(tmp_path: Path, num_classes: int, size_px: int
 
 def test_a_large_data_set_fits_on_a_page(tmp_path: Path) -> None:
     heads: Heads = {task: tuple(f"{task} number {i:04d}" for i in range(400)) for task in ("verb", "noun", "place")}
-    run = make_run(tmp_path / "run", heads=heads, num_clips=20_000, skill=2.0, evaluated=("test",))
+    run = make_run(tmp_path / "run", heads=heads, num_clips=400, evaluated=("test",))
+    put_predictions(run.evaluations / "test", heads, num_clips=20_000)
     page = Page(write_page(run.folder))
-    assert page.num_bytes < 7_000_000  # without pictures; those of 18 clips are 3.6 MB at most
+    assert page.num_bytes < 6_000_000  # without pictures; those of 18 clips are 3.6 MB at most
     matrices = page.data["matrices"]
     assert [matrix["task"] for matrix in matrices] == list(heads)
     with (run.evaluations / "test" / "confusion_noun.csv").open(newline="") as file:
@@ -303,7 +304,7 @@ def test_clips_that_do_not_fit_are_left_out_of_full_cells_first(tmp_path: Path) 
     confusions, samples = evaluation.confusions(), read_samples(evaluation.predictions(), ["action"])
     whole = matrix_data(evaluation, confusions, samples)
     sizes = {}
-    for max_bytes in (20_000, 8_000, 2_000, 300):
+    for max_bytes in (8_000, 4_000, 1_500, 400):
         data = matrix_data(evaluation, confusions, samples, max_bytes=max_bytes)
         assert len(json.dumps(data, separators=(",", ":"))) <= max_bytes
         sizes[max_bytes] = len(data["clips"])
@@ -312,7 +313,7 @@ def test_clips_that_do_not_fit_are_left_out_of_full_cells_first(tmp_path: Path) 
             names = [data["clips"][i] for i in clips]
             assert names == of_all[true, answer, num][: len(names)]  # the most confident ones
             assert len(names) == min(num, max(len(cell[3]) for cell in data["matrices"][0]["cells"]))
-    assert 600 == len(whole["clips"]) > sizes[20_000] > sizes[8_000] > sizes[2_000] > sizes[300] == 0
+    assert 600 == len(whole["clips"]) > sizes[8_000] > sizes[4_000] > sizes[1_500] > sizes[400] == 0
 
 
 def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, video: Path) -> None:

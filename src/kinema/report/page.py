@@ -18,6 +18,7 @@ from kinema.report.record import Evaluation, RunRecord, read_run
 from kinema.report.reliability import calibration_section
 from kinema.report.results import curves_section, results_section
 from kinema.report.settings import settings_section
+from kinema.training.model_card import update_model_card
 from kinema.training.run_folder import Run
 
 _NUM_MISTAKES, _NUM_HITS = 12, 6
@@ -25,7 +26,8 @@ _NUM_MISTAKES, _NUM_HITS = 12, 6
 
 
 def write_page(run: Path) -> Path:
-    """Write `report.html` of a run from what its folder holds, in place of an older one, and its figures as files.
+    """Write `report.html` of a run from what its folder holds, in place of an older one, its figures as files, and the
+    numbers of the evaluations into the card of its weights.
 
     Args:
         run: The run's folder.
@@ -37,10 +39,13 @@ def write_page(run: Path) -> Path:
         DataError: The folder holds no run, a file in it is broken, or the page cannot be written.
     """
     target = Run(run).report
-    figures = FigureFiles()
-    content = page(read_run(run), figures)
+    figures, record = FigureFiles(), read_run(run)
+    content = page(record, figures)
     figures.write(target)
     write_document(target, content)
+    if record.training is not None:
+        latest = {evaluation.split: evaluation.record for evaluation in record.evaluations}
+        update_model_card(Run(run).weights, list(latest.values()))
     return target
 
 
