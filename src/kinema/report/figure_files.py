@@ -18,6 +18,8 @@ Key = tuple[str, str, str]
 """Of a legend: class of the style sheet, path around (0, 0), name."""
 
 Mark = tuple[str, str, float]
+DOT = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"
+"""A circle in a legend."""
 
 _FONT = """svg { font-family: system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 svg .title { fill: var(--ink); font-weight: 600; }"""
@@ -95,25 +97,32 @@ def standalone(drawing: Markup, *, title: str, legend: Sequence[Key] = ()) -> st
     box = re.search(r'viewBox="([^"]+)"', opening)
     assert box is not None, "a drawing without size"
     x, y, width, height = (float(value) for value in box.group(1).split())
-    top = _LINE * (2 if legend else 1) + _MARGIN
+    keys, num_lines = _legend(legend, width)
+    top = _LINE * (1 + num_lines) + _MARGIN
     x, y, width, height = x - _MARGIN, y - top, width + 2 * _MARGIN, height + top + _MARGIN
     words = element("text", title, class_="title", x=x + _MARGIN, y=y + _LINE)
+    keys = element("g", keys, transform=f"translate({x + _MARGIN:g} {y + 2 * _LINE:g})")
     kept = re.sub(r' (viewBox|width|height|role)="[^"]*"', "", opening)
     size = f'viewBox="{x:g} {y:g} {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     ground = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="#ffffff"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg"{kept} {size} role="img">\n<style>\n{_style()}\n</style>\n'
-        f"{ground}\n{words}{_legend(legend, x + _MARGIN, y + 2 * _LINE)}\n{content}\n</svg>\n"
+        f"{ground}\n{words}{keys}\n{content}\n</svg>\n"
     )
 
 
-def _legend(keys: Sequence[Key], x: float, y: float) -> Markup:
+def _legend(keys: Sequence[Key], width: float) -> tuple[Markup, int]:
+    """The keys in as many lines as they need, and how many these are."""
     parts = []
+    x, line = 0.0, 0
     for style, path, name in keys:
-        parts.append(element("path", class_=style, d=path, transform=f"translate({x + 12:g} {y - 4:g})"))
-        parts.append(element("text", name, x=x + 28, y=y))
-        x += 44 + 6.7 * len(name)
-    return join(parts)
+        room = 44 + 6.7 * len(name)
+        if x and x + room > width:
+            x, line = 0.0, line + 1
+        parts.append(element("path", class_=style, d=path, transform=f"translate({x + 12:g} {_LINE * line - 4})"))
+        parts.append(element("text", name, x=x + 28, y=_LINE * line))
+        x += room
+    return join(parts), line + 1 if keys else 0
 
 
 def bar_drawing(

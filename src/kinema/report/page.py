@@ -41,8 +41,8 @@ def write_page(run: Path) -> Path:
     target = Run(run).report
     figures, record = FigureFiles(), read_run(run)
     content = page(record, figures)
-    figures.write(target)
     write_document(target, content)
+    figures.write(target)
     if record.training is not None:
         latest = {evaluation.split: evaluation.record for evaluation in record.evaluations}
         update_model_card(Run(run).weights, list(latest.values()))
