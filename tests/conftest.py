@@ -8,12 +8,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tests.shape_checks
 from hypothesis import settings
 from jaxtyping import install_import_hook
-from tests.browser import Browser, chromium
 from tests.commands import Answer, Kinema
 
 # Before anything imports torch: on cores that others use too, threads wait for each other most of the time.
@@ -25,6 +25,9 @@ settings.load_profile("kinema")
 
 # Before anything imports kinema.
 install_import_hook("kinema", f"{tests.shape_checks.__name__}.checked")
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -52,6 +55,8 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def chromium_window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser without a network; starting one takes seconds."""
+    from tests.browser import chromium  # not before it is wanted: what drives it takes long to load
+
     with chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 

@@ -18,12 +18,15 @@ from PIL import Image
 from tests.report.made_up import ACTIONS, TASKS, Page, make_run, put_predictions
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema import wording
+from kinema import recipes, wording
+from kinema.config import resolve
 from kinema.data.decoding import probe
 from kinema.report.clips import Sample, least_confident_hits, most_confident_mistakes, moving_picture, read_samples
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import counted, duration, element, percent, percent_range, signed_percent
 from kinema.report.matrix_data import matrix_data
 from kinema.report.page import write_page
+from kinema.report.recipe_changes import changes
 from kinema.report.record import Evaluation, read_run
 from kinema.report.results import frequency_table
 from kinema.training.run_folder import Run
@@ -112,6 +115,46 @@ def test_what_a_data_set_asks_for_is_shown_apart(tmp_path: Path) -> None:
     page = Page(write_page(run.folder))
     assert ["test", "of tail classes", "verb", percent(0.25), "1,200"] in page.rows
     assert ["test", "of unseen groups", "verb", "–", "0"] in page.rows
+
+
+def test_settings_that_differ_from_the_recipe_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=())
+    path = run.folder / "environment.json"
+    environment = json.loads(path.read_text())
+    path.write_text(json.dumps({**environment, "command": ["kinema", "train", "motion/cnn_lstm", "trainer.epochs=4"]}))
+    page = Page(write_page(run.folder))
+    planned = resolve(recipes.read("motion/cnn_lstm")).trainer.epochs
+    assert "What differs from the recipe motion/cnn_lstm" in page.text
+    assert [row for row in page.rows if row[0].startswith("trainer.")] == [["trainer.epochs", str(planned), "4"]]
+    path.write_text(json.dumps({**environment, "command": ["kinema", "demo"]}))
+    page = Page(write_page(run.folder))
+    assert "What differs from the defaults" in page.text
+    assert "4" in [row[2] for row in page.rows if row[0] == "trainer.epochs"]
+    assert list(changes({"a": {"b": 1, "c": [1]}, "output": 1}, {"a": {"b": 1, "c": [2]}, "output": 2})) == [
+        ("a.c", [1], [2])
+    ]
+
+
+def test_the_clips_of_each_split_are_counted(tmp_path: Path) -> None:
+    page = Page(write_page(make_run(tmp_path / "run", num_clips=25, skipped={"a": "zero bytes"}).folder))
+    assert ["trained on", "25", "–", "1", "3 of 3"] in page.rows
+    assert ["evaluated: test", "25", "1", "–", "3 of 3"] in page.rows
+    assert ["open", "9", "9", "9"] in page.rows
+
+
+def test_a_figure_that_is_a_file_has_its_legend_in_lines() -> None:
+    files = FigureFiles()
+    drawing = element("svg", element("rect", x=0, y=0, width=9, height=9), viewBox="0 0 200 100")
+    keys = [("line s0", "M0 0H9", f"a name that is long {i}") for i in range(3)]
+    links = [files.keep("A figure", drawing, ("name", "value"), [("a", 0.5), ("b", math.nan)], legend=keys)]
+    links.append(files.keep("a figure!", drawing, ("name",), []))
+    assert list(files.contents) == ["a-figure.svg", "a-figure.csv", "a-figure-2.svg", "a-figure-2.csv"]
+    assert 'href="figures/a-figure-2.csv"' in links[1]
+    assert files.contents["a-figure.csv"] == b"name,value\na,0.5\nb,\n"
+    svg = files.contents["a-figure.svg"].decode()
+    assert [float(y) for y in re.findall(r'y="(\d+)">a name that', svg)] == [0, 22, 44]
+    assert 'viewBox="-12 -100 224 212"' in svg  # four lines above, and a margin
+    assert "var(" not in svg
 
 
 def test_what_may_be_chance_is_said(tmp_path: Path) -> None:

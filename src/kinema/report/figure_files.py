@@ -17,7 +17,7 @@ Value = str | int | float | None
 Key = tuple[str, str, str]
 """Of a legend: class of the style sheet, path around (0, 0), name."""
 
-Mark = tuple[str, str, float]
+Mark = tuple[str, str, float, float]
 DOT = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"
 """A circle in a legend."""
 
@@ -133,7 +133,8 @@ def bar_drawing(
     Args:
         rows: (name, share of the longest bar or None, what stands behind it).
         title: What they show.
-        marks: For each row (class of the style sheet, path around (0, 0), share of the longest bar).
+        marks: For each row (class of the style sheet, path around (0, 0), share of the longest bar, how far above the
+            bar's middle).
     """
     parts = []
     for place, (name, share, words) in enumerate(rows):
@@ -144,9 +145,9 @@ def bar_drawing(
         if share is not None:
             width = _BAR * min(max(share, 0.0), 1.0)
             parts.append(element("rect", class_="value", x=_NAME, y=y + 7, width=width, height=_ROW - 14))
-        for style, path, at in marks[place] if marks else ():
+        for style, path, at, above in marks[place] if marks else ():
             x = _NAME + _BAR * min(max(at, 0.0), 1.0)
-            parts.append(element("path", class_=style, d=path, transform=f"translate({x:.6g} {middle:g})"))
+            parts.append(element("path", class_=style, d=path, transform=f"translate({x:.6g} {middle - above:g})"))
         parts.append(element("text", words, x=_NAME + _BAR + 10, y=middle + 4))
     box = f"0 0 {_NAME + _BAR + 90} {_ROW * len(rows)}"
     return element("svg", parts, class_="chart", viewBox=box, role="img", aria_label=title)

@@ -213,7 +213,11 @@ def _line_numbers(series: Sequence[Series]) -> tuple[list[str], list[list[Value]
 def _keep_bars(readings: Sequence[Reading], files: FigureFiles) -> Markup:
     names = [html.unescape(re.sub(r"<[^>]*>", "", join(reading.name))) for reading in readings]
     marks = [
-        [(style, _MARKS[style], share) for _, style, share in one.marks if share is not None and not math.isnan(share)]
+        [
+            (style, _MARKS[style], share, float(_MARK_Y["train"] - _MARK_Y[style]))
+            for _, style, share in one.marks
+            if share is not None and not math.isnan(share)
+        ]
         for one in readings
     ]
     rows: list[list[Value]] = [

@@ -117,18 +117,19 @@
   const share = ({ totals, right }, i, none = 2) => (totals[i] ? right[i] / totals[i] : none);
 
   // Which classes are shown, and in which order. A filter keeps the classes that match and those that clips of a match
-  // are taken for, or that are taken for a match: alone, a class would say nothing.
+  // are taken for, or that are taken for a match (alone, a class would say nothing): the most frequent, where there are
+  // more than have room for labels.
   function chosen(spec, order, wanted) {
     const all = spec.classes.map((_, i) => i);
     const matched = new Set(all.filter((i) => spec.classes[i].toLowerCase().includes(wanted)));
-    const shown = new Set(matched);
-    if (wanted) {
-      for (const [t, a] of spec.cells) {
-        if (matched.has(t)) shown.add(a);
-        if (matched.has(a)) shown.add(t);
-      }
+    const confused = new Map();
+    for (const [t, a, num] of spec.cells) {
+      if (matched.has(t) && !matched.has(a)) confused.set(a, (confused.get(a) ?? 0) + num);
+      if (matched.has(a) && !matched.has(t)) confused.set(t, (confused.get(t) ?? 0) + num);
     }
-    return { matched, shown: all.filter((i) => shown.has(i)).sort(ORDERS[order](spec)) };
+    const others = [...confused.keys()].sort((a, b) => confused.get(b) - confused.get(a));
+    const shown = new Set([...matched, ...others.slice(0, Math.max(0, MOST_LABELLED - matched.size))]);
+    return { matched, numConfused: others.length, shown: all.filter((i) => shown.has(i)).sort(ORDERS[order](spec)) };
   }
 
   const shortened = (text) => (text.length > 24 ? `${text.slice(0, 23)}\u2026` : text);
@@ -240,9 +241,10 @@
     const change = () => {
       const wanted = box.value.trim().toLowerCase();
       const view = chosen(spec, order.value, wanted);
-      const others = view.shown.length - view.matched.size;
+      const [others, all] = [view.shown.length - view.matched.size, view.numConfused];
+      const beside = others < all ? `the ${count(others)} of ${count(all)} most` : count(others);
       said.textContent = !wanted ? "" :
-        `${count(view.matched.size)} of ${count(spec.classes.length)}${others ? `, with ${count(others)} confused with them` : ""}`;
+        `${count(view.matched.size)} of ${count(spec.classes.length)}${others ? `, with ${beside} confused with them` : ""}`;
       redraw(view);
     };
     order.addEventListener("change", change);
@@ -299,6 +301,8 @@
       view.touches = ([t, a]) => view.matched.has(t) || view.matched.has(a);
       drawn = (view.shown.length <= MOST_LABELLED ? labelled : compact)(spec, view);
       at = [0, 0];
+      place.hidden = true;
+      hideTip();
       const name = "Confusion matrix. Arrow keys go from cell to cell, Enter lists the clips of one.";
       fill(drawn.drawing, { tabindex: 0, role: "application", "aria-label": name }, []);
       drawn.drawing.classList.add("asked");
