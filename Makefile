@@ -18,8 +18,8 @@ test: lint tools ## the test suite
 test-all: lint tools ## the test suite with its exhaustive parts
 	$(BIN)/pytest -n auto --dist worksteal
 
-# What tests need from outside Python: a program that reads RAR, and FFmpeg's libraries for torchcodec. On Debian they
-# are installed, elsewhere it is said.
+# What tests need from outside Python: a program that reads RAR, FFmpeg's libraries for torchcodec, and a browser with
+# its driver. On Debian they are installed, elsewhere it is said.
 tools:
 	@command -v bsdtar >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
 		(apt-get install -y -q libarchive-tools || (apt-get update -q && apt-get install -y -q libarchive-tools)) \
@@ -28,6 +28,10 @@ tools:
 		(apt-get install -y -q --no-install-recommends ffmpeg || (apt-get update -q && \
 		apt-get install -y -q --no-install-recommends ffmpeg)) >/dev/null 2>&1; } || \
 		echo "tests of the torchcodec decoder are left out where it does not load: it needs FFmpeg's shared libraries"
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { command -v apt-get >/dev/null && \
+		[ "$$(id -u)" = 0 ] && (apt-get install -y -q --no-install-recommends chromium chromium-driver || \
+		(apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver)) \
+		>/dev/null 2>&1; } || echo "tests of pages in a browser are left out: they need chromium and chromedriver"
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tests.shape_checks
@@ -24,6 +25,9 @@ settings.load_profile("kinema")
 
 # Before anything imports kinema.
 install_import_hook("kinema", f"{tests.shape_checks.__name__}.checked")
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -46,6 +50,22 @@ def data_root() -> Path:
     if os.environ.get("KINEMA_REQUIRE_TEST_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def chromium_window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser without a network; starting one takes seconds."""
+    from tests.browser import chromium  # not before it is wanted: what drives it takes long to load
+
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium_window: Browser) -> Browser:
+    """The same, looking at a light page on a wide screen."""
+    chromium_window.look()
+    return chromium_window
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import math
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.report.made_up import ACTIONS, TASKS, Page, make_run
+from tests.report.made_up import ACTIONS, TASKS, Page, make_run, put_predictions
 from tests.videos import numbered_frames, read_number, write_video
 
-from kinema import wording
+from kinema import recipes, wording
+from kinema.config import resolve
 from kinema.data.decoding import probe
 from kinema.evaluation.leakage import leakage_findings
-from kinema.report.clips import Sample, hits, most_confident_mistakes, moving_picture
+from kinema.report.clips import Sample, least_confident_hits, most_confident_mistakes, moving_picture, read_samples
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import counted, duration, element, percent, percent_range, signed_percent
+from kinema.report.matrix_data import matrix_data
 from kinema.report.page import write_page
+from kinema.report.recipe_changes import changes
 from kinema.report.record import Evaluation, read_run
 from kinema.report.results import frequency_table
 from kinema.training.run_folder import Run
@@ -85,7 +90,7 @@ def test_several_tasks_have_a_joint_accuracy_and_a_matrix_each(tmp_path: Path, v
     assert len(page.of_class("chart")) == 6  # loss, verb, noun, joint; confidence of verb and noun
     assert "top-1, joint" in page.text
     assert "right in all tasks on test" in page.text
-    assert len(page.of_class("clip")) == len(page.attributes("picture")) == 12
+    assert len(page.of_class("clip")) == len(page.attributes("picture")) == 18
 
 
 def test_confidence_is_shown_before_and_after(tmp_path: Path) -> None:
@@ -113,6 +118,46 @@ def test_what_a_data_set_asks_for_is_shown_apart(tmp_path: Path) -> None:
     assert ["test", "of unseen groups", "verb", "–", "0"] in page.rows
 
 
+def test_settings_that_differ_from_the_recipe_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=())
+    path = run.folder / "environment.json"
+    environment = json.loads(path.read_text())
+    path.write_text(json.dumps({**environment, "command": ["kinema", "train", "motion/cnn_lstm", "trainer.epochs=4"]}))
+    page = Page(write_page(run.folder))
+    planned = resolve(recipes.read("motion/cnn_lstm")).trainer.epochs
+    assert "What differs from the recipe motion/cnn_lstm" in page.text
+    assert [row for row in page.rows if row[0].startswith("trainer.")] == [["trainer.epochs", str(planned), "4"]]
+    path.write_text(json.dumps({**environment, "command": ["kinema", "demo"]}))
+    page = Page(write_page(run.folder))
+    assert "What differs from the defaults" in page.text
+    assert "4" in [row[2] for row in page.rows if row[0] == "trainer.epochs"]
+    assert list(changes({"a": {"b": 1, "c": [1]}, "output": 1}, {"a": {"b": 1, "c": [2]}, "output": 2})) == [
+        ("a.c", [1], [2])
+    ]
+
+
+def test_the_clips_of_each_split_are_counted(tmp_path: Path) -> None:
+    page = Page(write_page(make_run(tmp_path / "run", num_clips=25, skipped={"a": "zero bytes"}).folder))
+    assert ["trained on", "25", "–", "1", "3 of 3"] in page.rows
+    assert ["evaluated: test", "25", "1", "–", "3 of 3"] in page.rows
+    assert ["open", "9", "9", "9"] in page.rows
+
+
+def test_a_figure_that_is_a_file_has_its_legend_in_lines() -> None:
+    files = FigureFiles()
+    drawing = element("svg", element("rect", x=0, y=0, width=9, height=9), viewBox="0 0 200 100")
+    keys = [("line s0", "M0 0H9", f"a name that is long {i}") for i in range(3)]
+    links = [files.keep("A figure", drawing, ("name", "value"), [("a", 0.5), ("b", math.nan)], legend=keys)]
+    links.append(files.keep("a figure!", drawing, ("name",), []))
+    assert list(files.contents) == ["a-figure.svg", "a-figure.csv", "a-figure-2.svg", "a-figure-2.csv"]
+    assert 'href="figures/a-figure-2.csv"' in links[1]
+    assert files.contents["a-figure.csv"] == b"name,value\na,0.5\nb,\n"
+    svg = files.contents["a-figure.svg"].decode()
+    assert [float(y) for y in re.findall(r'y="(\d+)">a name that', svg)] == [0, 22, 44]
+    assert 'viewBox="-12 -100 224 212"' in svg  # four lines above, and a margin
+    assert "var(" not in svg
+
+
 def test_what_may_be_chance_is_said(tmp_path: Path) -> None:
     page = Page(write_page(make_run(tmp_path / "run", skill=0.3, num_clips=12).folder))
     assert "these clips do not show that it is better than always answering the commonest training class" in page.text
@@ -124,7 +169,8 @@ def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
     run = make_run(tmp_path / "run", videos=[video], skill=1.0)
     page = Page(write_page(run.folder))
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not names & {"link", "iframe", "object", "embed", "base", "form"}
+    assert [a.get("type") for a in page.attributes("script")] == ["application/json", None]
     addresses = [
         value
         for _, attributes in page.tags
@@ -144,6 +190,10 @@ def test_page_needs_nothing_from_outside(tmp_path: Path, video: Path) -> None:
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     (policy,) = [a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
+    script = source[source.rindex("<script>") + len("<script>") : source.rindex("</script>")]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}';" in policy
+    assert not re.search(r"\beval\b|\bFunction\(|innerHTML|insertAdjacentHTML|fetch\(|XMLHttpRequest|import\(", script)
 
 
 def test_what_users_wrote_is_text(tmp_path: Path) -> None:
@@ -153,7 +203,8 @@ def test_what_users_wrote_is_text(tmp_path: Path) -> None:
     environment = json.loads((run.folder / "environment.json").read_text())
     (run.folder / "environment.json").write_text(json.dumps({**environment, "command": ["kinema", EVIL]}))
     page = Page(write_page(run.folder))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert len(page.attributes("script")) == 2
+    assert page.data["matrices"][0]["classes"] == list(heads["action"])
     assert not [a for a in page.attributes("img") if a.get("src") == "x"]
     assert page.text.count(EVIL) >= 5  # matrix, table, chart of counts, clips, skipped clips, log
     assert f"{EVIL}.mp4: zero bytes" in page.text
@@ -258,7 +309,7 @@ def test_many_classes_get_a_compact_matrix_and_the_most_confused_pairs(tmp_path:
         matrix = np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
     assert np.array_equal(alpha > 0, matrix > 0)
     np.fill_diagonal(matrix, 0)
-    pairs = [row for row in page.rows if len(row) == 4 and row[0].startswith("class ")]
+    pairs = [row for row in page.rows if len(row) == 4 and row[3].endswith("%")]
     assert [int(row[2]) for row in pairs] == sorted(matrix.ravel().tolist(), reverse=True)[:20]
     for true, answer, count, _ in pairs:
         assert matrix[int(true[6:]), int(answer[6:])] == int(count)
@@ -277,6 +328,39 @@ def test_more_classes_than_pixels(tmp_path: Path, num_classes: int, size_px: int
     assert (alpha.diagonal() > 0).mean() > 0.5
 
 
+def test_a_large_data_set_fits_on_a_page(tmp_path: Path) -> None:
+    heads: Heads = {task: tuple(f"{task} number {i:04d}" for i in range(400)) for task in ("verb", "noun", "place")}
+    run = make_run(tmp_path / "run", heads=heads, num_clips=400, evaluated=("test",))
+    put_predictions(run.evaluations / "test", heads, num_clips=20_000)
+    page = Page(write_page(run.folder))
+    assert page.num_bytes < 6_000_000  # without pictures; those of 18 clips are 3.6 MB at most
+    matrices = page.data["matrices"]
+    assert [matrix["task"] for matrix in matrices] == list(heads)
+    with (run.evaluations / "test" / "confusion_noun.csv").open(newline="") as file:
+        counts = np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
+    cells = {(true, answer): num for true, answer, num, _ in matrices[1]["cells"]}
+    assert cells == {(t, a): counts[t, a] for t, a in np.argwhere(counts).tolist()}
+    assert sum(len(clips) for *_, clips in matrices[1]["cells"]) == 20_000 == len(page.data["clips"])
+
+
+def test_clips_that_do_not_fit_are_left_out_of_full_cells_first(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_clips=600, skill=0.5, evaluated=("test",))
+    evaluation = read_run(run.folder).evaluations[0]
+    confusions, samples = evaluation.confusions(), read_samples(evaluation.predictions(), ["action"])
+    whole = matrix_data(evaluation, confusions, samples)
+    sizes = {}
+    for max_bytes in (8_000, 4_000, 1_500, 400):
+        data = matrix_data(evaluation, confusions, samples, max_bytes=max_bytes)
+        assert len(json.dumps(data, separators=(",", ":"))) <= max_bytes
+        sizes[max_bytes] = len(data["clips"])
+        of_all = {tuple(cell[:3]): [whole["clips"][i] for i in cell[3]] for cell in whole["matrices"][0]["cells"]}
+        for true, answer, num, clips in data["matrices"][0]["cells"]:
+            names = [data["clips"][i] for i in clips]
+            assert names == of_all[true, answer, num][: len(names)]  # the most confident ones
+            assert len(names) == min(num, max(len(cell[3]) for cell in data["matrices"][0]["cells"]))
+    assert 600 == len(whole["clips"]) > sizes[8_000] > sizes[4_000] > sizes[1_500] > sizes[400] == 0
+
+
 def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, video: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(video.read_bytes()[:700])
@@ -284,7 +368,7 @@ def test_videos_that_are_missing_or_broken_have_a_placeholder(tmp_path: Path, vi
     empty.touch()
     run = make_run(tmp_path / "run", skill=0.0, videos=[tmp_path / "missing.mp4", broken, empty, tmp_path])
     page = Page(write_page(run.folder))
-    assert len(page.of_class("missing")) == len(page.of_class("clip")) == 6 + 3
+    assert len(page.of_class("missing")) == len(page.of_class("clip")) == 12 + 6
     assert not page.attributes("picture")
 
 
@@ -329,8 +413,8 @@ def test_choice_of_clips() -> None:
         sample("c", "a", 0.6),
     ]
     assert [s.clip_id for s in most_confident_mistakes(samples, 2)] == ["b0.8", "c0.6"]
-    assert [s.clip_id for s in hits(samples, 6)] == ["a0.9", "b0.3", "c0.7"]
-    assert [s.clip_id for s in hits(samples, 2)] == ["a0.9", "c0.7"]
+    assert [s.clip_id for s in least_confident_hits(samples, 6)] == ["b0.3", "a0.6", "c0.7", "a0.9"]
+    assert [s.clip_id for s in least_confident_hits(samples, 2)] == ["b0.3", "a0.6"]
 
 
 def test_skipped_clips_have_their_reasons(tmp_path: Path) -> None:

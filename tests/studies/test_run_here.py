@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.commands import Kinema
 
+from kinema.report.figure_files import FigureFiles
 from kinema.studies.jobs import Place, jobs_of
 from kinema.studies.outcomes import outcomes_of
 from kinema.studies.page import study_page
@@ -45,7 +46,7 @@ def test_a_study_runs_once_and_a_failure_stops_no_other(study_file: Any, tmp_pat
     assert row.score.mean == saved["tasks"]["action"]["top1"] == sum(row.right.values()) / 10
     assert row.gap == pytest.approx(saved["gap"])
     assert set(found.comparisons) | {found.best.name if found.best else ""} == {"mean", "<lstm>"}
-    page = study_page(found)
+    page = study_page(found, FigureFiles())
     assert "&lt;lstm&gt;" in page
     assert "<lstm>" not in page
     assert "missing.pt" in page

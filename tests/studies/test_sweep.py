@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kinema.report.figure_files import FigureFiles
 from kinema.studies.jobs import Place
 from kinema.studies.study import Study, read_study
 from kinema.studies.sweep import (
@@ -51,7 +52,7 @@ def test_trials_are_tried_kept_and_not_repeated(study_file: Any, tmp_path: Any) 
     assert _recipe(study, values).optim.lr == pytest.approx(float(trials[-1].params["optim.lr"]))
     assert best_of(trials) is not None
     assert Place(study.folder).folder.joinpath("runs").is_dir()
-    page = sweep_page(study, trials, importances(search))
+    page = sweep_page(study, trials, importances(search), FigureFiles())
     assert "trial" in page
 
 

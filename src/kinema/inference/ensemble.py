@@ -72,7 +72,7 @@ def make_ensemble(
     facts = _facts(of_members, folders, _said(config))
     if measure:
         facts = _measured(model.eval(), config, of_members, facts, reading=reading, reporter=reporter)
-    save(out, model.state_dict(), config, facts, card=model_card(config, facts, None))
+    save(out, model.state_dict(), config, facts, card=model_card(config, facts))
     return config
 
 

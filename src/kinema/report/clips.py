@@ -96,20 +96,13 @@ def most_confident_mistakes(samples: Sequence[Sample], num: int) -> list[Sample]
     return sorted((sample for sample in samples if sample.wrong), key=confidence, reverse=True)[:num]
 
 
-def hits(samples: Sequence[Sample], num: int) -> list[Sample]:
-    """Clips that are right in every task: the most confident ones of as many classes as there is room for, these
-    spread evenly over the classes."""
-    best: dict[tuple[str, ...], tuple[float, Sample]] = {}
-    for sample in samples:
-        if not sample.wrong:
-            key = tuple(true for true, _, _ in sample.answers.values())
-            confidence = float(np.prod([values[2] for values in sample.answers.values()]))
-            if key not in best or confidence > best[key][0]:
-                best[key] = (confidence, sample)
-    found = [sample for _, sample in best.values()]
-    if len(found) <= num:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, num).round().astype(int)]
+def least_confident_hits(samples: Sequence[Sample], num: int) -> list[Sample]:
+    """Clips that are right in every task, the least confident first: what was nearly a mistake."""
+
+    def confidence(sample: Sample) -> float:
+        return float(np.prod([values[2] for values in sample.answers.values()]))
+
+    return sorted((sample for sample in samples if not sample.wrong), key=confidence)[:num]
 
 
 def clip_figures(samples: Sequence[Sample], *, folder: Path, root: Path | None = None) -> Markup:
@@ -176,14 +169,14 @@ def _figure(sample: Sample, pictures: tuple[bytes, bytes] | None, folder: Path) 
         picture = element(
             "picture",
             element("source", media="(prefers-reduced-motion: reduce)", srcset=still),
-            element("img", src=moving, alt=f"Clip {sample.clip_id}", loading="lazy"),
+            element("img", src=moving, alt=f"Clip {sample.clip_id}"),
         )
     answers = [_answer(task, *values, several=len(sample.answers) > 1) for task, values in sample.answers.items()]
     video = sample.video.absolute()
     inside = video.is_relative_to(folder.absolute())
     path = video.relative_to(folder.absolute()) if inside else sample.video
     name = element("div", sample.clip_id, class_="clip-id", title=str(path))
-    return element("figure", picture, element("figcaption", answers, name), class_="clip")
+    return element("figure", picture, element("figcaption", answers, name), class_="clip", data_clip=sample.clip_id)
 
 
 def _answer(task: str, true: str, predicted: str, confidence: float, *, several: bool) -> Markup:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kinema.report.figure_files import FigureFiles
 from kinema.report.figures import data_uri, share_bar
 from kinema.report.markup import (
     DASH,
@@ -35,45 +36,71 @@ _NUM_PAIRS = 20
 _COLUMNS = ("precision", "f1", "average_precision", "auroc")
 _TITLES = ("95 % interval", "precision", "F1", "AP", "AUROC")
 _MAX_ROWS = 1000
-"""Of the table of classes; the CSV beside the page has all."""
+"""Of the tables of classes of all tasks; the CSVs beside the page have all."""
 
 
-def confusion_section(evaluation: Evaluation) -> Markup:
-    """The matrix and the table of classes of each task."""
-    confusions = evaluation.confusions()
+def confusion_section(evaluation: Evaluation, confusions: Sequence[Confusion], files: FigureFiles) -> Markup:
+    """The matrix and the table of classes of each task. What the script makes of it: `kinema.report.matrix_data`.
+
+    Args:
+        evaluation: Whose they are.
+        confusions: Of its tasks, in the order of the script's data.
+        files: Where figures are kept.
+    """
     if not confusions:
         return element("p", f"No confusion matrix was kept with the evaluation {evaluation.name}.")
-    return join(*(_task(confusion, evaluation, several=len(confusions) > 1) for confusion in confusions))
+    return join(*(_task(place, confusions, evaluation, files) for place in range(len(confusions))))
 
 
-def _task(confusion: Confusion, evaluation: Evaluation, *, several: bool) -> Markup:
+def _task(place: int, confusions: Sequence[Confusion], evaluation: Evaluation, files: FigureFiles) -> Markup:
+    confusion = confusions[place]
     names, counts = confusion.names, confusion.counts
     rows = evaluation.record["tasks"][confusion.task].get("classes", ())
-    heading = element("h3", confusion.task) if several else None
+    heading = element("h3", confusion.task) if len(confusions) > 1 else None
+    table_of_classes = class_table(confusion, rows, most=_MAX_ROWS // len(confusions))
+    full = f"evaluations/{evaluation.name}/confusion_{confusion.task}.csv"
     if len(names) <= MAX_LABELLED:
         note = "Row: the true class. Column: the answer. Clips; blue right, orange wrong."
-        matrix = confusion_matrix(names, counts)
-        figure = element("figure", matrix, element("figcaption", note), class_="panel")
-        classes = details("Every class", class_table(confusion, rows), is_open=True)
-        return join(heading, figure, classes)
+        drawing = confusion_matrix(names, counts)
+        panel = _panel(confusion, evaluation, scrollable(drawing), drawing, note, files, place)
+        return join(heading, panel, details("Every class", table_of_classes, is_open=True))
     note = (
         f"{len(names):,} classes, row the true class, column the answer: blue right, orange wrong, "
         "the stronger the larger the share of the class's clips."
     )
-    figure = element("figure", scrollable(compact_matrix(counts)), element("figcaption", note), class_="panel")
+    picture, drawing = compact_matrix(counts)
+    panel = _panel(confusion, evaluation, scrollable(picture), drawing, note, files, place)
     pairs = element("div", element("h4", "Most confused"), pair_table(confusion))
-    link = element("a", "the full matrix", href=f"evaluations/{evaluation.name}/confusion_{confusion.task}.csv")
-    classes = details("Every class, the worst first", class_table(confusion, rows), element("p", "As a file: ", link))
-    return join(heading, element("div", figure, pairs, class_="columns"), classes)
+    link = element("a", "the full matrix", href=full)
+    classes = details("Every class, the worst first", table_of_classes, element("p", "As a file: ", link))
+    return join(heading, panel, pairs, classes)
 
 
-def class_table(confusion: Confusion, statistics: Sequence[Mapping[str, Any]]) -> Markup:
+def _panel(
+    confusion: Confusion,
+    evaluation: Evaluation,
+    shown: Markup,
+    drawing: Markup,
+    note: str,
+    files: FigureFiles,
+    place: int,
+) -> Markup:
+    names, counts = confusion.names, confusion.counts
+    cells = ((names[t], names[a], int(counts[t, a])) for t, a in np.argwhere(counts).tolist())
+    name = f"confusion {confusion.task}, {evaluation.name}"
+    links = files.keep(name, drawing, ("true class", "answer", "clips"), cells)
+    caption = element("figcaption", element("span", note), links)
+    return element("figure", shown, caption, class_="panel", data_matrix=place)
+
+
+def class_table(confusion: Confusion, statistics: Sequence[Mapping[str, Any]], *, most: int = _MAX_ROWS) -> Markup:
     """Clips, right ones, accuracy and most frequent wrong answer of each class that has clips. Up to
     `MAX_LABELLED` classes in their own order, more from the worst to the best.
 
     Args:
         confusion: Counts of clips.
         statistics: `classes` of the evaluation's record.
+        most: So many classes at most.
     """
     names, counts = confusion.names, confusion.counts
     known = {values["name"]: values for values in statistics}
@@ -82,7 +109,7 @@ def class_table(confusion: Confusion, statistics: Sequence[Mapping[str, Any]]) -
     if len(names) > MAX_LABELLED:
         order = order[np.argsort(right[order] / totals[order], kind="stable")]
     rows = []
-    for i in order[:_MAX_ROWS].tolist():
+    for i in order[:most].tolist():
         others = counts[i].copy()
         others[i] = 0
         wrong = int(others.argmax())
@@ -154,7 +181,7 @@ def confusion_matrix(names: Sequence[str], counts: NDArray[np.int64]) -> Markup:
     parts.append(element("path", class_="rules", d="".join(lines)))
     width, height = left + size + overhang, top + size + 4
     right = int(np.trace(counts))
-    drawing = element(
+    return element(
         "svg",
         *parts,
         class_="matrix",
@@ -164,14 +191,16 @@ def confusion_matrix(names: Sequence[str], counts: NDArray[np.int64]) -> Markup:
         role="img",
         aria_label=f"Confusion matrix: {right} of {counted(int(counts.sum()), 'clip')} on the diagonal",
     )
-    return scrollable(drawing)
 
 
-def compact_matrix(counts: NDArray[np.int64]) -> Markup:
+def compact_matrix(counts: NDArray[np.int64]) -> tuple[Markup, Markup]:
     """A confusion matrix of many classes: one pixel per pair, or per block of pairs where there are very many.
 
     Args:
         counts: (K, K), row the true class, column the predicted class.
+
+    Returns:
+        For the page, and as a drawing.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -185,13 +214,11 @@ def compact_matrix(counts: NDArray[np.int64]) -> Markup:
     image[..., 3] = np.round(255 * strength)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", optimize=True)
-    return element(
-        "img",
-        class_="compact",
-        src=data_uri("image/png", file.getvalue()),
-        width=max(2, 480 // len(right)) * len(right),
-        alt=f"Confusion matrix of {len(counts)} classes; row the true class, column the predicted class",
-    )
+    source, size = data_uri("image/png", file.getvalue()), max(2, 480 // len(right)) * len(right)
+    words = f"Confusion matrix of {len(counts)} classes; row the true class, column the predicted class"
+    inside = element("image", href=source, width=size, height=size, style="image-rendering: pixelated")
+    drawing = element("svg", inside, viewBox=f"0 0 {size} {size}", aria_label=words)
+    return element("img", class_="compact", src=source, width=size, alt=words), drawing
 
 
 def _cell(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kinema.report.confusion import MAX_LABELLED
-from kinema.report.data_figures import class_bars, falling, long_tail
+from kinema.report.data_figures import class_bars, falling, keep_class_bars, long_tail
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import DASH, NBSP, Child, Markup, counted, details, element, join, number, percent, table
 
 _MAX_ROWS = 1000
@@ -15,11 +16,11 @@ _MAX_ROWS = 1000
 _WHICH = ("listed", "there")
 
 
-def classes_section(record: Mapping[str, Any]) -> Markup:
+def classes_section(record: Mapping[str, Any], files: FigureFiles) -> Markup:
     """Measures of balance, and a figure per task and split."""
     several = len(record["tasks"]) > 1
     return join(
-        [_task(record, task, several=several) for task in record["tasks"]],
+        [_task(record, task, files, several=several) for task in record["tasks"]],
         element(
             "p",
             "Imbalance factor: clips of the largest class / of the smallest that has any. Evenness: entropy of the "
@@ -42,7 +43,7 @@ def _balance_table(of_task: Mapping[str, Any]) -> Markup:
         [title, *(show(values) for _, values in columns)]
         for title, show in (_MEASURES | _RARE if has_rare else _MEASURES).items()
     ]
-    return table(["", *(title for title, _ in columns)], rows)
+    return table(["", *(title for title, _ in columns)], rows, sortable=False)
 
 
 _MEASURES: dict[str, Callable[[Mapping[str, Any]], Child]] = {
@@ -65,7 +66,7 @@ _RARE: dict[str, Callable[[Mapping[str, Any]], Child]] = {
 }
 
 
-def _task(record: Mapping[str, Any], task: str, *, several: bool) -> Markup:
+def _task(record: Mapping[str, Any], task: str, files: FigureFiles, *, several: bool) -> Markup:
     names: Sequence[str] = record["classes"][task]
     of_task: Mapping[str, Any] = record["tasks"][task]
     figures = []
@@ -73,13 +74,14 @@ def _task(record: Mapping[str, Any], task: str, *, several: bool) -> Markup:
         there, listed = facts["there"]["counts"], facts["listed"]["counts"]
         if not sum(listed):
             continue
-        title = f"clips per class, {split}"
+        title = f"clips per class, {f'{task}, ' if several else ''}{split}"
         if len(names) <= MAX_LABELLED:
-            caption = element("figcaption", element("b", title))
+            links = keep_class_bars(names, there, listed, title=title, files=files)
+            caption = element("figcaption", element("b", title), links)
             figures.append(element("figure", caption, class_bars(names, there, listed), class_="panel"))
         else:
             num_for_80 = facts["listed"]["num_classes_for_80_percent"]
-            figures.append(long_tail(there, listed, title=title, num_for_80=num_for_80))
+            figures.append(long_tail(there, listed, title=title, num_for_80=num_for_80, files=files))
     if not figures:
         return join(element("h3", task) if several else None, element("p", "No clip has a label.", class_="empty"))
     return join(

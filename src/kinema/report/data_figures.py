@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from kinema.report.data_statistics import round_step
+from kinema.report.figure_files import FigureFiles, Value, bar_drawing
 from kinema.report.markup import Markup, counted, element, join, number
 
 # As wide as the charts of `kinema.report.figures`, so that text keeps its size on a phone.
@@ -41,6 +42,24 @@ def class_bars(names: Sequence[str], there: Sequence[int], listed: Sequence[int]
     return element("div", rows, class_="bars counts wide" if some_absent else "bars counts")
 
 
+def keep_class_bars(
+    names: Sequence[str], there: Sequence[int], listed: Sequence[int], *, title: str, files: FigureFiles
+) -> Markup:
+    """The same as files; links to them."""
+    highest = max([*listed, 1])
+    order = falling(there, listed)
+    shown = [(names[i], there[i] / highest, f"{there[i]:,}") for i in order]
+    rows = [(names[i], there[i], listed[i]) for i in order]
+    return files.keep(title, bar_drawing(shown, title=title), ("class", "there", "listed"), rows)
+
+
+def keep_value_bars(rows: Sequence[tuple[str, int]], *, title: str, files: FigureFiles) -> Markup:
+    """`value_bars` as files; links to them."""
+    highest = max([num for _, num in rows] + [1])
+    drawing = bar_drawing([(name, num / highest, f"{num:,}") for name, num in rows], title=title)
+    return files.keep(title, drawing, ("value", "number"), rows)
+
+
 def falling(there: Sequence[int], listed: Sequence[int]) -> list[int]:
     """Classes from the commonest to the rarest."""
     return sorted(range(len(there)), key=lambda i: (-listed[i], -there[i]))
@@ -56,7 +75,9 @@ def value_bars(rows: Sequence[tuple[str, int]]) -> Markup:
     return element("div", bars, class_="bars counts")
 
 
-def long_tail(there: Sequence[int], listed: Sequence[int], *, title: str, num_for_80: int | None) -> Markup:
+def long_tail(
+    there: Sequence[int], listed: Sequence[int], *, title: str, num_for_80: int | None, files: FigureFiles | None = None
+) -> Markup:
     """Clips of each of many classes, from the commonest to the rarest; pale: listed, but not there.
 
     Args:
@@ -64,6 +85,7 @@ def long_tail(there: Sequence[int], listed: Sequence[int], *, title: str, num_fo
         listed: Clips of each class, with those that are not there.
         title: What the clips are.
         num_for_80: So many of the commonest classes hold 80 % of the listed clips.
+        files: Where it is kept as a file.
     """
     order = falling(there, listed)
     some_absent = list(there) != list(listed)
@@ -88,11 +110,27 @@ def long_tail(there: Sequence[int], listed: Sequence[int], *, title: str, num_fo
     if is_steep:
         title += " (logarithmic)"
     label = f"{title}: {counted(sum(there), 'clip')} of {counted(len(there), 'class')}, at most {max(there):,} of one"
-    return _panel(title, parts, label=label, legend=_absent_legend() if some_absent else None)
+    numbers = [(rank, there[i], listed[i]) for rank, i in enumerate(order, start=1)]
+    return _panel(
+        title,
+        parts,
+        label=label,
+        legend=_absent_legend() if some_absent else None,
+        files=files,
+        head=("rank of the class", "there", "listed"),
+        rows=numbers,
+    )
 
 
 def histogram_chart(
-    edges: Sequence[float], counts: Sequence[int], above: int, *, title: str, unit: str, noun: str
+    edges: Sequence[float],
+    counts: Sequence[int],
+    above: int,
+    *,
+    title: str,
+    unit: str,
+    noun: str,
+    files: FigureFiles | None = None,
 ) -> Markup:
     """How often values lie in each bin.
 
@@ -103,6 +141,7 @@ def histogram_chart(
         title: What is counted.
         unit: Of the edges.
         noun: What is counted, in the singular.
+        files: Where it is kept as a file.
     """
     y_at, axis = _linear_axis(max([*counts, above, 1]))
     num_bins = len(counts)
@@ -132,15 +171,20 @@ def histogram_chart(
     parts.append(_text(unit, x=_middle(), y=_HEIGHT - 4, anchor="middle"))
     total = sum(counts) + above
     label = f"{title}: {counted(total, noun)} from {_plain(edges[0])} to {_plain(edges[-1])} {unit}"
-    return _panel(title, parts, label=label + (f", {above:,} more" if above else ""))
+    numbers: list[tuple[Value, ...]] = [(edges[i], edges[i + 1], count) for i, count in enumerate(counts)]
+    numbers += [(edges[-1], None, above)] if above else []
+    label += f", {above:,} more" if above else ""
+    head = (f"from, {unit}", f"to, {unit}", f"{noun}s")
+    return _panel(title, parts, label=label, files=files, head=head, rows=numbers)
 
 
-def size_chart(points: Sequence[tuple[int, int, int]], *, title: str) -> Markup:
+def size_chart(points: Sequence[tuple[int, int, int]], *, title: str, files: FigureFiles | None = None) -> Markup:
     """Frame sizes as circles, the larger the more videos have them.
 
     Args:
         points: (width, height, videos).
         title: What is shown.
+        files: Where it is kept as a file.
     """
     height_px = 300
     x_step, x_top = _y_scale(max(width for width, _, _ in points), num_steps=5)
@@ -160,19 +204,33 @@ def size_chart(points: Sequence[tuple[int, int, int]], *, title: str) -> Markup:
     parts.append(_text("width, pixels", x=_middle(), y=height_px - 4, anchor="middle"))
     parts.append(_text("height", x=_LEFT, y=_TOP - 8))
     label = f"{title}: {counted(len(points), 'size')}"
-    return _panel(title, parts, label=label, height=height_px)
+    head = ("width, pixels", "height, pixels", "videos")
+    return _panel(title, parts, label=label, height=height_px, files=files, head=head, rows=points)
 
 
 def _panel(
-    title: str, parts: Sequence[Markup], *, label: str, legend: Markup | None = None, height: int = _HEIGHT
+    title: str,
+    parts: Sequence[Markup],
+    *,
+    label: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[Value]],
+    files: FigureFiles | None,
+    legend: Markup | None = None,
+    height: int = _HEIGHT,
 ) -> Markup:
     drawing = element("svg", *parts, viewBox=f"0 0 {_WIDTH} {height}", class_="chart", role="img", aria_label=label)
-    return element("figure", element("figcaption", element("b", title), legend), drawing, class_="panel")
+    keys = [(style, "M-6 -5H6V5H-6Z", name) for style, name in _ABSENT] if legend is not None else []
+    links = None if files is None else files.keep(title, drawing, head, rows, legend=keys)
+    return element("figure", element("figcaption", element("b", title), legend, links), drawing, class_="panel")
+
+
+_ABSENT = (("value", "there"), ("listed", "listed, not there"))
 
 
 def _absent_legend() -> Markup:
     keys = []
-    for style, name in (("value", "there"), ("listed", "listed, not there")):
+    for style, name in _ABSENT:
         shape = element("rect", class_=style, x=1, y=3, width=12, height=10, rx=2)
         keys.append(element("span", element("svg", shape, width=14, height=16, aria_hidden="true"), name))
     return element("span", keys, class_="legend")

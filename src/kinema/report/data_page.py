@@ -11,13 +11,15 @@ from kinema.data.probing import frame_rates, probe_all
 from kinema.progress import SILENT, Reporter
 from kinema.report.contact_sheet import choose, middle_frames, sheet_record, sheet_section
 from kinema.report.data_classes import classes_section, factor, kind_shown
-from kinema.report.data_figures import histogram_chart, size_chart, value_bars
+from kinema.report.data_figures import histogram_chart, keep_value_bars, size_chart, value_bars
 from kinema.report.data_statistics import sort_clips, statistics
 from kinema.report.document import document, links_to, write_document
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import DASH, Child, Markup, counted, details, element, join, number, percent, table
 from kinema.sections import DataSection
 from kinema.types import Dataset
 
+_FIGURES = "columns figures"
 _Pictures = Mapping[str, bytes | None]
 
 
@@ -56,7 +58,7 @@ def examine(
 
 
 def write_data_page(target: Path, record: Mapping[str, Any], pictures: _Pictures) -> None:
-    """Write the page, in place of an older one.
+    """Write the page, in place of an older one, and its figures into a folder beside it.
 
     Args:
         target: The page.
@@ -66,16 +68,25 @@ def write_data_page(target: Path, record: Mapping[str, Any], pictures: _Pictures
     Raises:
         DataError: It cannot be written.
     """
-    write_document(target, data_page(record, pictures))
+    files = FigureFiles(f"{target.stem}_figures")
+    content = data_page(record, pictures, files)
+    write_document(target, content)
+    files.write(target)
 
 
-def data_page(record: Mapping[str, Any], pictures: _Pictures) -> str:
-    """The page as HTML."""
+def data_page(record: Mapping[str, Any], pictures: _Pictures, files: FigureFiles) -> str:
+    """The page as HTML.
+
+    Args:
+        record: From `examine`.
+        pictures: From `examine`.
+        files: Takes the figures that the page links to.
+    """
     sections = [
         ("clips", "Clips", _clips_section(record)),
-        ("classes", "Classes", classes_section(record)),
-        ("lengths", "Lengths", _lengths_section(record)),
-        ("videos", "Videos", _videos_section(record)),
+        ("classes", "Classes", classes_section(record, files)),
+        ("lengths", "Lengths", _lengths_section(record, files)),
+        ("videos", "Videos", _videos_section(record, files)),
         ("frames", "Sample frames", _frames_section(record, pictures)),
     ]
     facts = [element("span", fact) for fact in _facts(record)]
@@ -229,7 +240,7 @@ def _unusable(record: Mapping[str, Any]) -> Markup:
 # Lengths
 
 
-def _lengths_section(record: Mapping[str, Any]) -> Markup:
+def _lengths_section(record: Mapping[str, Any], files: FigureFiles) -> Markup:
     clips = record["clips"]
     if clips["num_frames"]["histogram"] is None:
         return element("p", "No clip can be read.", class_="empty")
@@ -241,13 +252,13 @@ def _lengths_section(record: Mapping[str, Any]) -> Markup:
             if values is not None:
                 hours = _hours(clips["hours"][split]) if key == "duration_s" else ""
                 rows.append([f"{name}, {split}", *_spread_cells(values, digits), hours])
+    durations = _histograms(clips["duration_s"], "duration of clips", "seconds", "clip", files)
+    frames = _histograms(clips["num_frames"], "frames per clip", "frames", "clip", files)
     return join(
-        table(["per clip", *_SPREAD.values(), "together"], rows),
-        element(
-            "div", _histograms(clips["duration_s"], "duration of clips", "seconds", "clip"), class_="columns figures"
-        ),
+        table(["per clip", *_SPREAD.values(), "together"], rows, sortable=False),
+        element("div", durations, class_=_FIGURES),
         element("h3", "Frames per clip"),
-        element("div", _histograms(clips["num_frames"], "frames per clip", "frames", "clip"), class_="columns figures"),
+        element("div", frames, class_=_FIGURES),
     )
 
 
@@ -266,10 +277,12 @@ def _spread_cells(values: Mapping[str, float], digits: int) -> list[Child]:
     return [number(values[key], digits=digits) for key in _SPREAD]
 
 
-def _histograms(measured: Mapping[str, Any], title: str, unit: str, noun: str) -> list[Markup]:
+def _histograms(measured: Mapping[str, Any], title: str, unit: str, noun: str, files: FigureFiles) -> list[Markup]:
     bins = measured["histogram"]
     return [
-        histogram_chart(bins["edges"], counts, bins["above"][split], title=f"{title}, {split}", unit=unit, noun=noun)
+        histogram_chart(
+            bins["edges"], counts, bins["above"][split], title=f"{title}, {split}", unit=unit, noun=noun, files=files
+        )
         for split, counts in bins["counts"].items()
         if sum(counts) + bins["above"][split]
     ]
@@ -278,7 +291,7 @@ def _histograms(measured: Mapping[str, Any], title: str, unit: str, noun: str) -
 # Videos
 
 
-def _videos_section(record: Mapping[str, Any]) -> Markup:
+def _videos_section(record: Mapping[str, Any], files: FigureFiles) -> Markup:
     videos = record["videos"]
     if not videos["num_videos"]:
         return element("p", "No video can be read.", class_="empty")
@@ -296,15 +309,15 @@ def _videos_section(record: Mapping[str, Any]) -> Markup:
     if rates["rows"]:
         title = "frames per second"
         figures = (
-            [_value_figure(rates, title, _rate)]
+            [_value_figure(rates, title, _rate, files)]
             if _is_told_by_rows(rates)
-            else _histograms(rates, title, title, "video")
+            else _histograms(rates, title, title, "video", files)
         )
     if _is_told_by_rows(videos["size_px"]):
-        figures.append(_value_figure(videos["size_px"], "frame size, pixels", _size))
+        figures.append(_value_figure(videos["size_px"], "frame size, pixels", _size, files))
     if len(videos["size_px"]["points"]) > 1:
-        figures.append(size_chart(videos["size_px"]["points"], title="frame sizes"))
-    figures.append(_value_figure(videos["codec"], "codec and container", _codec))
+        figures.append(size_chart(videos["size_px"]["points"], title="frame sizes", files=files))
+    figures.append(_value_figure(videos["codec"], "codec and container", _codec, files))
     facts = [counted(videos["num_videos"], "video"), f"{_hours(videos['hours'])} together"]
     if videos["num_still_images"]:
         facts.append(f"{counted(videos['num_still_images'], 'still image')} among them")
@@ -312,7 +325,7 @@ def _videos_section(record: Mapping[str, Any]) -> Markup:
         facts.append(f"{videos['num_rotated']:,} turned by what the file says")
     return join(
         element("p", ", ".join(facts), "."),
-        table(["per video", *_SPREAD.values()], rows),
+        table(["per video", *_SPREAD.values()], rows, sortable=False),
         element("div", figures, class_="columns figures"),
         details("By split", _by_split(record)) if len(record["splits"]) > 1 else None,
     )
@@ -325,11 +338,12 @@ def _is_told_by_rows(values: Mapping[str, Any]) -> bool:
     return 3 * others <= num_shown
 
 
-def _value_figure(values: Mapping[str, Any], title: str, name: Any) -> Markup:
+def _value_figure(values: Mapping[str, Any], title: str, name: Any, files: FigureFiles) -> Markup:
     rows = [(name(row["value"]), row["num_videos"]) for row in values["rows"]]
     if values["others"]["num_videos"]:
         rows.append((_others(values), values["others"]["num_videos"]))
-    return element("figure", element("figcaption", element("b", title), "videos"), value_bars(rows), class_="panel")
+    caption = element("figcaption", element("b", title), "videos", keep_value_bars(rows, title=title, files=files))
+    return element("figure", caption, value_bars(rows), class_="panel")
 
 
 def _by_split(record: Mapping[str, Any]) -> Markup:
@@ -340,7 +354,7 @@ def _by_split(record: Mapping[str, Any]) -> Markup:
         if values["others"]["num_videos"]:
             named.append((_others(values), values["others"]))
         rows += [[text, f"{row['num_videos']:,}", *(f"{n:,}" for n in row["splits"].values())] for text, row in named]
-    return table(["videos", "all", *record["splits"]], rows)
+    return table(["videos", "all", *record["splits"]], rows, sortable=False)
 
 
 def _others(values: Mapping[str, Any]) -> str:

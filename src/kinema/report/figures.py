@@ -7,15 +7,21 @@ coordinates, so that their text stays the page's own.
 from __future__ import annotations
 
 import base64
+import html
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kinema.report.figure_files import FigureFiles, Value, bar_drawing
 from kinema.report.markup import Child, Markup, counted, element, join, number, percent
 
 # Drawing area of a chart; about the width of a phone, so that text keeps its size there.
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 34
+
+STROKE = "M-11 0H11"
+"""Of a line in a legend."""
 
 Scale = Callable[[float], float]
 """From a value to its place in the drawing."""
@@ -53,6 +59,7 @@ def line_chart(
     shares: bool,
     kept: float | None = None,
     reference: tuple[str, float] | None = None,
+    files: FigureFiles | None = None,
 ) -> Markup:
     """Lines over the epochs.
 
@@ -62,6 +69,7 @@ def line_chart(
         shares: y is a share of 1: the axis ends at 100 %. Otherwise it starts at 0 and ends above the highest value.
         kept: The epoch whose weights were kept.
         reference: Name and y of a level line.
+        files: Where it is kept as a file.
     """
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points if math.isfinite(y)]
@@ -102,15 +110,18 @@ def line_chart(
         aria_label=f"{title} over {counted(round(last - first) + 1, 'epoch')}: {ends}",
     )
     legend = element("span", [line_key(line) for line in series], class_="legend")
-    return element("figure", element("figcaption", element("b", title), legend), drawing, class_="panel")
+    keys = [(f"line {line.style}", STROKE, line.name) for line in series]
+    links = files.keep(title, drawing, *_line_numbers(series), legend=keys) if files is not None else None
+    return element("figure", element("figcaption", element("b", title), legend, links), drawing, class_="panel")
 
 
-def bars(readings: Sequence[Reading], *, legend: Child) -> Markup:
+def bars(readings: Sequence[Reading], *, legend: Child, files: FigureFiles | None = None) -> Markup:
     """Horizontal bars of shares on one scale from 0 to 100 %, with marks.
 
     Args:
         readings: One per bar.
         legend: What the marks mean.
+        files: Where it is kept as a file.
     """
     rows = []
     for reading in readings:
@@ -134,7 +145,8 @@ def bars(readings: Sequence[Reading], *, legend: Child) -> Markup:
         )
     scale = [element("span", f"{x}\N{NO-BREAK SPACE}%") for x in (0, 25, 50, 75, 100)]
     axis = element("div", element("span"), element("div", scale, class_="bar-scale"), element("span"), class_="bar-row")
-    return element("figure", element("figcaption", legend), rows, axis, class_="panel bars")
+    links = _keep_bars(readings, files) if files is not None else None
+    return element("figure", element("figcaption", legend, links), rows, axis, class_="panel bars")
 
 
 def mark_key(style: str) -> Markup:
@@ -146,8 +158,15 @@ def mark_key(style: str) -> Markup:
     return element("svg", shape, class_="key", width=14, height=16, aria_hidden="true")
 
 
-def count_bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
-    """How many training clips each class has."""
+def count_bars(names: Sequence[str], counts: Sequence[int], *, title: str, files: FigureFiles | None = None) -> Markup:
+    """How many training clips each class has.
+
+    Args:
+        names: Of the classes.
+        counts: Of each.
+        title: What they show.
+        files: Where it is kept as a file.
+    """
     highest = max([*counts, 1])
     rows = []
     for name, count in zip(names, counts, strict=True):
@@ -161,7 +180,12 @@ def count_bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
                 class_="bar-row",
             )
         )
-    return element("div", rows, class_="bars counts")
+    figure = element("div", rows, class_="bars counts")
+    if files is None:
+        return figure
+    shown = [(name, count / highest, f"{count:,}") for name, count in zip(names, counts, strict=True)]
+    numbers = zip(names, counts, strict=True)
+    return join(figure, files.keep(title, bar_drawing(shown, title=title), ["name", "clips"], numbers))
 
 
 def share_bar(share: float | None) -> Markup:
@@ -175,6 +199,35 @@ def share_bar(share: float | None) -> Markup:
 def data_uri(media_type: str, content: bytes) -> str:
     """A file as an address that holds it."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _line_numbers(series: Sequence[Series]) -> tuple[list[str], list[list[Value]]]:
+    """Columns and rows of the numbers of a chart."""
+    values = [dict(line.points) for line in series]
+    rows: list[list[Value]] = [
+        [x, *(of_line.get(x) for of_line in values)] for x in sorted({x for v in values for x in v})
+    ]
+    return ["epoch", *(line.name for line in series)], rows
+
+
+def _keep_bars(readings: Sequence[Reading], files: FigureFiles) -> Markup:
+    names = [html.unescape(re.sub(r"<[^>]*>", "", join(reading.name))) for reading in readings]
+    marks = [
+        [
+            (style, _MARKS[style], share, float(_MARK_Y["train"] - _MARK_Y[style]))
+            for _, style, share in one.marks
+            if share is not None and not math.isnan(share)
+        ]
+        for one in readings
+    ]
+    rows: list[list[Value]] = [
+        [name, one.value, *(share for _, _, share in one.marks)] for name, one in zip(names, readings, strict=True)
+    ]
+    shown = [(name, one.value, percent(one.value)) for name, one in zip(names, readings, strict=True)]
+    drawing = bar_drawing(shown, title="accuracy beside what it is to be compared with", marks=marks)
+    kinds = {style: name for one in readings for name, style, _ in one.marks}
+    keys = [("value", "M-6 -5H6V5H-6Z", "accuracy"), *((style, _MARKS[style], name) for style, name in kinds.items())]
+    return files.keep("accuracy", drawing, ["name", "accuracy", *kinds.values()], rows, legend=keys)
 
 
 def _line(line: Series, x_at: Scale, y_at: Scale, *, shares: bool) -> Markup:

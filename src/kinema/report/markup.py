@@ -85,13 +85,21 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], *, text_columns: Container[int] = (0,)) -> Markup:
-    """A table that scrolls sideways where the page is narrow.
+def table(
+    head: Iterable[Child],
+    rows: Iterable[Iterable[Child]],
+    *,
+    text_columns: Container[int] = (0,),
+    sortable: bool = True,
+) -> Markup:
+    """A table that scrolls sideways where the page is narrow, and that the page's script sorts and, if it is long,
+    filters by the first column.
 
     Args:
         head: Titles of the columns.
-        rows: Cells. The first of a row is its heading.
+        rows: Cells. The first of a row is its heading. A number that is not written as one (`valued`) says which it is.
         text_columns: Which columns hold text; the others hold numbers.
+        sortable: Not where rows belong together, or differ in what they measure.
     """
 
     def kind(position: int) -> str | None:
@@ -103,8 +111,14 @@ def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], *, text_column
         first, *others = row
         cells = [element("td", cell, class_=kind(i)) for i, cell in enumerate(others, start=1)]
         body.append(join(element("tr", element("th", first, scope="row"), cells), "\n"))
-    content = element("table", element("thead", element("tr", titles)), "\n", element("tbody", body))
+    style = "sortable" if sortable and len(body) > 2 else None
+    content = element("table", element("thead", element("tr", titles)), "\n", element("tbody", body), class_=style)
     return scrollable(content)
+
+
+def valued(words: Child, value: float) -> Markup:
+    """Words for a number that a table is to be sorted by: `2 h 10 min`, `1.5 GB`."""
+    return element("data", words, value=f"{value:.9g}")
 
 
 def scrollable(content: Child) -> Markup:

@@ -1,4 +1,4 @@
-"""The page about a run: one file that needs nothing else, no network and no script, and opens from a disk."""
+"""The page about a run: one file that needs no network and opens from a disk. Its figures also lie beside it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from kinema.report.clips import clip_figures, hits, most_confident_mistakes, read_samples
+from kinema.report.behaviour import rejection_section, time_section
+from kinema.report.clips import Sample, clip_figures, least_confident_hits, most_confident_mistakes, read_samples
 from kinema.report.confusion import confusion_section
+from kinema.report.data_used import data_section
 from kinema.report.document import document, links_to, write_document
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import Child, Markup, counted, duration, element, join
+from kinema.report.matrix_data import matrix_data
 from kinema.report.record import Evaluation, RunRecord, read_run
 from kinema.report.reliability import calibration_section
 from kinema.report.results import curves_section, results_section
 from kinema.report.settings import settings_section
+from kinema.training.model_card import update_model_card
 from kinema.training.run_folder import Run
 
-_NUM_CLIPS = 6
-"""So many mistakes, and so many hits."""
+_NUM_MISTAKES, _NUM_HITS = 12, 6
+"""So many play on the page."""
 
 
 def write_page(run: Path) -> Path:
-    """Write `report.html` of a run from what its folder holds, in place of an older one.
+    """Write `report.html` of a run from what its folder holds, in place of an older one, its figures as files, and the
+    numbers of the evaluations into the card of its weights.
 
     Args:
         run: The run's folder.
@@ -34,44 +40,73 @@ def write_page(run: Path) -> Path:
         DataError: The folder holds no run, a file in it is broken, or the page cannot be written.
     """
     target = Run(run).report
-    write_document(target, page(read_run(run)))
+    figures, record = FigureFiles(), read_run(run)
+    content = page(record, figures)
+    write_document(target, content)
+    figures.write(target)
+    if record.training is not None:
+        latest = {evaluation.split: evaluation.record for evaluation in record.evaluations}
+        update_model_card(Run(run).weights, list(latest.values()))
     return target
 
 
-def page(run: RunRecord) -> str:
-    """The page as HTML."""
+def page(run: RunRecord, figures: FigureFiles) -> str:
+    """The page as HTML.
+
+    Args:
+        run: What it is about.
+        figures: Takes the figures that the page links to.
+    """
     latest = run.latest
-    sections = [("results", "Results", results_section(run)), ("curves", "Training", curves_section(run))]
+    data = None
+    sections = [
+        ("results", "Results", results_section(run, figures)),
+        ("curves", "Training", curves_section(run, figures)),
+    ]
     if latest is not None:
-        sections.append(("confusion", f"Confusion matrix, {latest.name}", confusion_section(latest)))
-        if (calibration := calibration_section(latest)) is not None:
+        samples, confusions = read_samples(latest.predictions(), list(latest.record["tasks"])), latest.confusions()
+        data = matrix_data(latest, confusions, samples) if confusions else None
+        sections.append(
+            ("confusion", f"Confusion matrix, {latest.name}", confusion_section(latest, confusions, figures))
+        )
+        if (calibration := calibration_section(latest, figures)) is not None:
             sections.append(("calibration", f"Calibration, {latest.name}", calibration))
-        sections.append(("clips", f"Clips, {latest.name}", clips_section(run, latest)))
+        if (time := time_section(latest, figures)) is not None:
+            sections.append(("time", f"Does it use time? {latest.name}", time))
+        if (rejection := rejection_section(latest, figures)) is not None:
+            sections.append(("rejection", f"Clips of nothing, {latest.name}", rejection))
+        sections.append(("clips", f"Clips, {latest.name}", clips_section(run, latest, samples)))
+    if (used := data_section(run, figures)) is not None:
+        sections.append(("data", "Data", used))
     sections.append(("settings", "How it was made", settings_section(run)))
     return document(
         title=run.title,
         header=_header(run, sections),
         sections=sections,
         footer="Everything above is in the files beside this page.",
+        data=data,
     )
 
 
-def clips_section(run: RunRecord, evaluation: Evaluation) -> Markup:
+def clips_section(run: RunRecord, evaluation: Evaluation, samples: Sequence[Sample]) -> Markup:
     """Some mistakes and some hits, playing."""
-    samples = read_samples(evaluation.predictions(), list(evaluation.record["tasks"]))
     if not samples:
         return element("p", "No predictions were kept with this evaluation.")
-    mistakes, right = most_confident_mistakes(samples, _NUM_CLIPS), hits(samples, _NUM_CLIPS)
+    mistakes = most_confident_mistakes(samples, _NUM_MISTAKES)
+    right = least_confident_hits(samples, _NUM_HITS)
     root = (evaluation.record.get("data") or {}).get("root")
     root = None if root is None else Path(root)
     num_wrong = sum(bool(sample.wrong) for sample in samples)
     groups = [
-        (f"Mistakes: the most confident of {num_wrong:,}", mistakes, "There are none."),
-        (f"Hits: of {len(samples) - num_wrong:,}, the most confident of some classes", right, "There are none."),
+        (f"Mistakes: the most confident of {num_wrong:,}", mistakes),
+        (f"Hits: the least confident of {len(samples) - num_wrong:,}", right),
     ]
     parts = [
-        join(element("h3", title), clip_figures(chosen, folder=run.folder, root=root) if chosen else element("p", none))
-        for title, chosen, none in groups
+        join(
+            element("h3", title),
+            clip_figures(chosen, folder=run.folder, root=root) if chosen else element("p", "There are none."),
+        )
+        for title, chosen in groups
     ]
     path = f"evaluations/{evaluation.name}/predictions.csv"
     note = "Each shows 16 frames of its whole clip; one longer than 3 s is played faster. All predictions: "

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinema.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, line_key, text, y_axis
+from kinema.report.figure_files import FigureFiles
+from kinema.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, STROKE, TOP, WIDTH, Series, line_key, text, y_axis
 from kinema.report.markup import Markup, counted, element, join, number, percent
 from kinema.report.record import Evaluation
 
 
-def calibration_section(evaluation: Evaluation) -> Markup | None:
+def calibration_section(evaluation: Evaluation, files: FigureFiles | None = None) -> Markup | None:
     """One diagram for each task, and what it comes to; None of an evaluation that has no such numbers."""
     found = {
         task: values["calibration"]
@@ -21,7 +22,10 @@ def calibration_section(evaluation: Evaluation) -> Markup | None:
     if not found:
         return None
     fitted_here = bool(evaluation.record.get("temperature_fitted_here"))
-    panels = [_panel(task, values, several=len(found) > 1, fitted_here=fitted_here) for task, values in found.items()]
+    panels = [
+        _panel(task, values, several=len(found) > 1, fitted_here=fitted_here, files=files)
+        for task, values in found.items()
+    ]
     note = (
         "Each circle is the clips whose confidence lies in one of 15 bins, the larger the more of them. On the line "
         "a confidence is right as often as it says; below it the model is too sure. The calibration error is the "
@@ -30,7 +34,9 @@ def calibration_section(evaluation: Evaluation) -> Markup | None:
     return join(element("div", panels, class_="columns figures"), element("p", note, class_="note"))
 
 
-def _panel(task: str, values: Mapping[str, Any], *, several: bool, fitted_here: bool) -> Markup:
+def _panel(
+    task: str, values: Mapping[str, Any], *, several: bool, fitted_here: bool, files: FigureFiles | None
+) -> Markup:
     before = _series("the model's own", "train", values["bins"])
     after = _series("as predicted", "validation", values["after"]["bins"]) if "after" in values else None
     lines = [before] if after is None else [before, after]
@@ -42,10 +48,19 @@ def _panel(task: str, values: Mapping[str, Any], *, several: bool, fitted_here: 
             f"; {percent(values['after']['ece'])} with the temperature {number(values['temperature'])}, {where}"
         )
     legend = element("span", [line_key(line) for line in lines], class_="legend")
-    drawing = _diagram([(before, values["bins"]), *([] if after is None else [(after, values["after"]["bins"])])])
+    shown = [(before, values["bins"]), *([] if after is None else [(after, values["after"]["bins"])])]
+    drawing = _diagram(shown)
+    links = None
+    if files is not None:
+        head = ("line", "num_clips", "confidence", "accuracy")
+        rows = [
+            (line.name, one["num_clips"], one["confidence"], one["accuracy"]) for line, bins in shown for one in bins
+        ]
+        keys = [(f"line {line.style}", STROKE, line.name) for line in lines]
+        links = files.keep(f"calibration {task}", drawing, head, rows, legend=keys)
     return element(
         "figure",
-        element("figcaption", element("b", title), legend),
+        element("figcaption", element("b", title), legend, links),
         drawing,
         element("p", *said, ".", class_="note"),
         class_="panel",

@@ -10,6 +10,7 @@ from typing import Any
 from kinema.evaluation.frequency import GROUPS
 from kinema.evaluation.metrics import main_task
 from kinema.evaluation.subsets import SUBSETS
+from kinema.report.figure_files import FigureFiles
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
 from kinema.report.markup import (
     Child,
@@ -31,15 +32,12 @@ PAIR_CHANCE = 0.5
 PAIR_MARGIN = 0.05
 """Within so much of chance, pairs are called not told apart."""
 
-_MAX_REASONS = 10
 
-
-def results_section(run: RunRecord) -> Markup:
+def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
     """Verdicts, the headline, all numbers."""
     latest = run.latest
     if latest is None:
         return _not_evaluated(run)
-    skipped = [part for evaluation in run.evaluations if (part := _skipped(evaluation)) is not None]
     only_validation = None
     if all(evaluation.split != "test" for evaluation in run.evaluations):
         only_validation = element(
@@ -52,12 +50,11 @@ def results_section(run: RunRecord) -> Markup:
         element("ul", [element("li", verdict) for verdict in verdicts(run.evaluations)], class_="verdicts"),
         _headline(latest),
         only_validation,
-        _bars(run.evaluations),
+        _bars(run.evaluations, files),
         numbers_table(run.evaluations),
         frequency_table(run.evaluations),
         subset_table(run.evaluations),
         _pairs(latest),
-        skipped,
     )
 
 
@@ -125,7 +122,7 @@ def subset_table(evaluations: Sequence[Evaluation]) -> Markup | None:
     return join(table(head, rows, text_columns=(0, 1, 2)), element("p", note, class_="note"))
 
 
-def curves_section(run: RunRecord) -> Markup:
+def curves_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
     """Loss and accuracies over the epochs."""
     if not run.history:
         return element("p", "No epoch has been finished yet.")
@@ -148,6 +145,7 @@ def curves_section(run: RunRecord) -> Markup:
                 shares=name != "loss",
                 kept=kept,
                 reference=("chance", chance) if (chance := _chance(run, task)) is not None else None,
+                files=files,
             )
         )
     note = (
@@ -232,7 +230,7 @@ def _tile(value: str, name: str, note: str | None = None, *, style: str | None =
     )
 
 
-def _bars(evaluations: Sequence[Evaluation]) -> Markup:
+def _bars(evaluations: Sequence[Evaluation], files: FigureFiles | None) -> Markup:
     readings = [
         Reading(
             name=[element("b", evaluation.name), f" {task}" if len(evaluation.tasks) > 1 else ""],
@@ -248,7 +246,7 @@ def _bars(evaluations: Sequence[Evaluation]) -> Markup:
     ]
     keys = (("value", "top-1"), ("train", "training clips"), ("chance", "chance"), ("majority", "majority baseline"))
     legend = element("span", [element("span", mark_key(style), name) for style, name in keys], class_="legend")
-    return bars(readings, legend=legend)
+    return bars(readings, legend=legend, files=files)
 
 
 def _pairs(evaluation: Evaluation) -> Markup | None:
@@ -259,18 +257,6 @@ def _pairs(evaluation: Evaluation) -> Markup | None:
     return details(
         f"Within pairs on {evaluation.name}: only the two classes of a pair offered", table(["pair", "right"], rows)
     )
-
-
-def _skipped(evaluation: Evaluation) -> Markup | None:
-    num = evaluation.record.get("num_skipped", 0)
-    if not num:
-        return None
-    rows = evaluation.skipped()
-    items = [element("li", element("code", row["clip_id"]), ": ", row["reason"]) for row in rows[:_MAX_REASONS]]
-    path = f"evaluations/{evaluation.name}/skipped.csv"
-    rest = element("p", "All of them: ", element("a", path, href=path)) if num > len(items) and rows else None
-    title = f"{evaluation.name}: {counted(num, 'clip')} could not be read and count nowhere"
-    return details(title, element("ul", items), rest, is_open=len(items) <= 3)
 
 
 def _not_evaluated(run: RunRecord) -> Markup:

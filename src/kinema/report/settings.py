@@ -1,4 +1,4 @@
-"""What a run was made of: recipe, preprocessing, training clips, environment, messages."""
+"""What a run was made of: settings, preprocessing, environment, messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinema.report.confusion import MAX_LABELLED
-from kinema.report.figures import count_bars
-from kinema.report.markup import DASH, Child, Markup, details, element, join, number, percent
+from kinema.report.markup import DASH, Child, Markup, details, element, join
+from kinema.report.recipe_changes import changes_section
 from kinema.report.record import RunRecord
-from kinema.types import JOINT
 
 _MAX_LINES = 200
 
@@ -18,50 +16,19 @@ _MAX_LINES = 200
 def settings_section(run: RunRecord) -> Markup:
     """Everything but the results."""
     return join(
-        element("div", _training_clips(run), _preprocessing(run), class_="columns"),
+        element(
+            "div",
+            element("div", element("h3", "Settings"), changes_section(run)),
+            _preprocessing(run),
+            class_="columns",
+        ),
+        details(
+            "config.yaml, with every default filled in", element("pre", run.config_text, class_="recipe", tabindex="0")
+        ),
         element("h3", "Environment"),
         _environment(run.environment),
-        element("h3", "Recipe"),
-        details(
-            "config.yaml, with every default filled in",
-            element("pre", run.config_text, class_="recipe", tabindex="0"),
-            is_open=True,
-        ),
         _notes(run),
     )
-
-
-def _training_clips(run: RunRecord) -> Markup | None:
-    training = run.training
-    if training is None:
-        return None
-    rows: list[tuple[str, Child]] = [
-        ("clips", f"{training['num_clips']:,}"),
-        ("groups", f"{len(training['groups']):,}" if training["groups"] else "the data set names none"),
-        *((f"top-1{_of(task, training)}", percent(share)) for task, share in training["accuracy"].items()),
-        ("measured on", f"{training['num_accuracy_clips']:,} of these clips"),
-    ]
-    parts = [_counts(task, run.heads.get(task, ()), counts, run) for task, counts in training["class_counts"].items()]
-    return element("div", element("h3", "Training clips"), _facts(rows), parts)
-
-
-def _of(task: str, training: Mapping[str, Any]) -> str:
-    return f" {task}" if len(training["accuracy"]) > 1 or task == JOINT else ""
-
-
-def _counts(task: str, names: Sequence[str], counts: Sequence[int], run: RunRecord) -> Markup:
-    title = element("h4", "Clips per class" + (f", {task}" if len(run.heads) > 1 else ""))
-    if len(counts) <= MAX_LABELLED and len(names) == len(counts):
-        return join(title, count_bars(names, counts))
-    ordered = sorted(counts)
-    rows: list[tuple[str, Child]] = [
-        ("classes", f"{len(counts):,}"),
-        ("fewest", f"{ordered[0]:,}"),
-        ("median", number(_median(ordered), digits=4)),
-        ("most", f"{ordered[-1]:,}"),
-        ("without clips", f"{sum(count == 0 for count in counts):,}"),
-    ]
-    return join(title, _facts(rows))
 
 
 def _preprocessing(run: RunRecord) -> Markup | None:
@@ -124,11 +91,6 @@ def _notes(run: RunRecord) -> Markup | None:
 
 def _facts(rows: Sequence[tuple[str, Child]]) -> Markup:
     return element("dl", [join(element("dt", name), element("dd", value)) for name, value in rows])
-
-
-def _median(ordered: Sequence[int]) -> float:
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _plain(value: Any) -> str:

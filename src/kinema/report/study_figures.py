@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kinema.report.figure_files import DOT, FigureFiles, bar_drawing
 from kinema.report.figures import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, text, y_axis
 from kinema.report.markup import Child, Markup, element, join, number, percent
 
@@ -13,6 +14,8 @@ NUM_STYLES = 8
 """Colours that the style sheet has for lines and points of settings: `s0` to `s7`."""
 
 _BOTTOM = 40
+_MOST_KEYS = 20
+"""Trials of a sweep may be hundreds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Point:
     spread: float | None = None
 
 
-def scatter(points: Sequence[Point], *, title: str, x_name: str, log: bool) -> Markup:
+def scatter(points: Sequence[Point], *, title: str, x_name: str, log: bool, files: FigureFiles | None = None) -> Markup:
     """Accuracy over something else.
 
     Args:
@@ -44,6 +47,7 @@ def scatter(points: Sequence[Point], *, title: str, x_name: str, log: bool) -> M
         title: Of the figure.
         x_name: What stands at the x axis, with its unit.
         log: Whether orders of magnitude are equally far apart.
+        files: Where it is kept as a file.
     """
     ticks = _log_ticks(points) if log else _ticks(points)
     first, last = ticks[0], ticks[-1]
@@ -67,10 +71,18 @@ def scatter(points: Sequence[Point], *, title: str, x_name: str, log: bool) -> M
     drawing = element(
         "svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", role="img", aria_label=f"{title}: {words}"
     )
-    return element("figure", element("figcaption", element("b", title)), drawing, class_="panel")
+    links = None
+    if files is not None:
+        head = ("name", x_name, "accuracy", "standard deviation")
+        keys = [(f"dot {point.style}", DOT, f"{point.label} {point.name}") for point in points]
+        numbers = [(point.name, point.x, point.y, point.spread) for point in points]
+        links = files.keep(title, drawing, head, numbers, legend=keys if len(keys) <= _MOST_KEYS else ())
+    return element("figure", element("figcaption", element("b", title), links), drawing, class_="panel")
 
 
-def share_bars(rows: Sequence[tuple[str, float]], *, title: str, note: Child = None) -> Markup:
+def share_bars(
+    rows: Sequence[tuple[str, float]], *, title: str, note: Child = None, files: FigureFiles | None = None
+) -> Markup:
     """Shares of 1 as horizontal bars, each with its name and number."""
     found = []
     for name, share in rows:
@@ -85,7 +97,11 @@ def share_bars(rows: Sequence[tuple[str, float]], *, title: str, note: Child = N
                 class_="bar-row",
             )
         )
-    caption = element("figcaption", element("b", title), element("span", note) if note else None)
+    links = None
+    if files is not None:
+        drawing = bar_drawing([(name, share, percent(share)) for name, share in rows], title=title)
+        links = files.keep(title, drawing, ("name", "share"), rows)
+    caption = element("figcaption", element("b", title), element("span", note) if note else None, links)
     return element("figure", caption, element("div", found, class_="bars counts wide"), class_="panel")
 
 

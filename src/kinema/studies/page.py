@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kinema.files import to_yaml
 from kinema.report.document import document, links_to, write_document
+from kinema.report.figure_files import FigureFiles
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
 from kinema.report.markup import (
     DASH,
@@ -23,6 +24,7 @@ from kinema.report.markup import (
     percent,
     signed_percent,
     table,
+    valued,
 )
 from kinema.report.record import read_run
 from kinema.report.study_figures import NUM_STYLES, Point, scatter
@@ -49,13 +51,21 @@ def write_study_page(outcomes: Outcomes) -> Path:
         DataError: A run is broken, or the page cannot be written.
     """
     target = outcomes.study.folder / "report.html"
-    write_document(target, study_page(outcomes))
+    files = FigureFiles()
+    content = study_page(outcomes, files)
+    write_document(target, content)
+    files.write(target)
     return target
 
 
-def study_page(outcomes: Outcomes) -> str:
-    """The page as HTML."""
-    sections = [("results", "Results", _results(outcomes))]
+def study_page(outcomes: Outcomes, files: FigureFiles) -> str:
+    """The page as HTML.
+
+    Args:
+        outcomes: What it is about.
+        files: Takes the figures that the page links to.
+    """
+    sections = [("results", "Results", _results(outcomes, files))]
     if outcomes.comparisons:
         sections.append(("beside", "Beside the best", _beside(outcomes)))
     if outcomes.study.file.source is not None:
@@ -63,9 +73,9 @@ def study_page(outcomes: Outcomes) -> str:
     if any(row.groups for row in outcomes.rows):
         sections.append(("frequency", "Common and rare classes", _frequency(outcomes)))
     if any(row.outcomes for row in outcomes.rows):
-        sections.append(("curves", "Training", _curves(outcomes)))
+        sections.append(("curves", "Training", _curves(outcomes, files)))
     if sum(row.score is not None for row in outcomes.rows) > 1:
-        sections.append(("cost", "Accuracy against cost", _cost(outcomes)))
+        sections.append(("cost", "Accuracy against cost", _cost(outcomes, files)))
     if any(row.folds for row in outcomes.rows):
         sections.append(("folds", "Folds", _folds(outcomes)))
     sections.append(("made", "How it was made", _made(outcomes)))
@@ -91,7 +101,7 @@ def study_page(outcomes: Outcomes) -> str:
     return document(title=file.name, header=header, sections=sections, footer=footer)
 
 
-def _results(outcomes: Outcomes) -> Markup:
+def _results(outcomes: Outcomes, files: FigureFiles) -> Markup:
     readings = [
         Reading(
             name=[element("b", row.name), element("span", _spread_words(row.score), class_="note")],
@@ -123,7 +133,7 @@ def _results(outcomes: Outcomes) -> Markup:
     )
     return join(
         verdicts,
-        bars(readings, legend=legend) if readings else None,
+        bars(readings, legend=legend, files=files) if readings else None,
         _numbers(outcomes),
         element("p", note, class_="note"),
     )
@@ -163,8 +173,8 @@ def _numbers(outcomes: Outcomes) -> Markup:
             f"{len(row.outcomes)}/{row.num_runs}",
             *(_whole(row.cost(key)) for key in ("parameters", "trainable")),
             *(number(row.cost(key)) for key in ("gflops", "clips_per_s")),
-            byte_size(memory).replace(" ", NBSP) if memory else DASH,
-            duration(seconds) if seconds else DASH,
+            valued(byte_size(memory).replace(" ", NBSP), memory) if memory else DASH,
+            valued(duration(seconds), seconds) if seconds else DASH,
             _spread(row.train),
             element("b", _spread(row.score)),
             signed_percent(row.gap),
@@ -219,7 +229,7 @@ def _source(outcomes: Outcomes) -> Markup:
     return join(table(head, rows), lines)
 
 
-def _curves(outcomes: Outcomes) -> Markup:
+def _curves(outcomes: Outcomes, files: FigureFiles) -> Markup:
     rows = [row for row in outcomes.rows if row.outcomes][:_MOST_CURVES]
     history = {row.name: _mean_history(row) for row in rows}
     columns = dict.fromkeys(column for of_row in history.values() for column in of_row)
@@ -234,7 +244,7 @@ def _curves(outcomes: Outcomes) -> Markup:
         ]
         part, _, name = column.partition("/")
         title = f"{'training' if part == 'train' else part}, {name.removesuffix('_top1')}"
-        charts.append(line_chart(series, title=title, shares=name != "loss"))
+        charts.append(line_chart(series, title=title, shares=name != "loss", files=files))
     left = len([row for row in outcomes.rows if row.outcomes]) - len(rows)
     note = "Means over seeds and folds, of the epochs that all of them reached."
     note += f" {counted(left, 'setting')} more are not drawn." if left > 0 else ""
@@ -254,7 +264,7 @@ def _mean_history(row: Row) -> Mapping[str, list[tuple[float, float]]]:
     return found
 
 
-def _cost(outcomes: Outcomes) -> Markup:
+def _cost(outcomes: Outcomes, files: FigureFiles) -> Markup:
     charts = []
     for key, title, log in _COSTS:
         points = []
@@ -268,7 +278,7 @@ def _cost(outcomes: Outcomes) -> Markup:
                     Point(name=row.name, label=label, style=_style(place), x=x, y=row.score.mean, spread=spread)
                 )
         if points:
-            charts.append(scatter(points, title=title.partition(",")[0], x_name=title, log=log))
+            charts.append(scatter(points, title=title.partition(",")[0], x_name=title, log=log, files=files))
     keys = [
         element("span", element("b", str(place + 1)), " ", row.name)
         for place, row in enumerate(outcomes.rows)

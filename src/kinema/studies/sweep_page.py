@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kinema.files import parse_yaml, to_yaml
 from kinema.report.document import document, links_to, write_document
+from kinema.report.figure_files import FigureFiles
 from kinema.report.markup import DASH, Child, Markup, counted, details, element, join, percent, table
 from kinema.report.study_figures import Point, scatter, share_bars
 from kinema.studies.study import Range, Study
@@ -22,22 +23,26 @@ def write_sweep_page(study: Study, trials: Sequence[Trial], importances: Mapping
         DataError: It cannot be written.
     """
     target = study.folder / "report.html"
-    write_document(target, sweep_page(study, trials, importances))
+    files = FigureFiles()
+    content = sweep_page(study, trials, importances, files)
+    write_document(target, content)
+    files.write(target)
     return target
 
 
-def sweep_page(study: Study, trials: Sequence[Trial], importances: Mapping[str, float]) -> str:
+def sweep_page(study: Study, trials: Sequence[Trial], importances: Mapping[str, float], files: FigureFiles) -> str:
     """The page as HTML.
 
     Args:
         study: That was searched.
         trials: All that was tried.
         importances: Parameter -> share; empty where they are not known yet.
+        files: Takes the figures that the page links to.
     """
     sections = [("results", "Results", _results(study, trials))]
     if importances:
-        sections.append(("importances", "Importances", _importances(importances)))
-    sections.append(("trials", "Trials", _charts(study, trials)))
+        sections.append(("importances", "Importances", _importances(importances, files)))
+    sections.append(("trials", "Trials", _charts(study, trials, files)))
     sections.append(("all", "All of them", _table(trials)))
     counts = [counted(sum(t.state == state for t in trials), "trial") + f" {state}" for state in _STATES]
     written = study.file.model_dump(mode="json", exclude_defaults=True)
@@ -76,23 +81,29 @@ def _results(study: Study, trials: Sequence[Trial]) -> Markup:
     return join(element("div", tile, class_="tiles"), words, element("p", note, class_="note"))
 
 
-def _importances(importances: Mapping[str, float]) -> Markup:
+def _importances(importances: Mapping[str, float], files: FigureFiles) -> Markup:
     note = (
         "How much of the differences between complete trials each setting explains, as Optuna estimates it from few "
         "points. It says nothing about settings that were not searched, nor about values outside the space."
     )
-    return join(share_bars(list(importances.items()), title="importance"), element("p", note, class_="note"))
+    return join(
+        share_bars(list(importances.items()), title="importance", files=files), element("p", note, class_="note")
+    )
 
 
-def _charts(study: Study, trials: Sequence[Trial]) -> Markup:
+def _charts(study: Study, trials: Sequence[Trial], files: FigureFiles) -> Markup:
     shown = [trial for trial in trials if trial.value is not None]
     if not shown:
         return element("p", "None has been measured yet.", class_="empty")
-    charts = [scatter([_point(t, float(t.number)) for t in shown], title="in their order", x_name="trial", log=False)]
+    charts = [
+        scatter(
+            [_point(t, float(t.number)) for t in shown], title="in their order", x_name="trial", log=False, files=files
+        )
+    ]
     for key, space in study.file.space.items():
         if isinstance(space, Range):
             points = [_point(t, float(parse_yaml(t.params[key], source=key))) for t in shown if key in t.params]
-            charts.append(scatter(points, title=key, x_name=key, log=space.log))
+            charts.append(scatter(points, title=key, x_name=key, log=space.log, files=files))
         else:
             charts.append(_choices(key, shown))
     note = "Validation accuracy; grey: given up, as it was then."

@@ -111,7 +111,8 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         headline = record["joint"] if main == "joint" else record["tasks"][main]
         best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
     # Written last: their presence says that the run is finished.
-    save(run.weights, model.state_dict(), config, facts, card=model_card(config, facts, record), calibration=found)
+    card = model_card(config, facts, [] if record is None else [record])
+    save(run.weights, model.state_dict(), config, facts, card=card, calibration=found)
     return best
 
 

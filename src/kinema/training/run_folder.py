@@ -9,6 +9,7 @@ checkpoints/         last.ckpt (to go on from), best.ckpt
 weights/             the result, to share
 evaluations/<split>/ metrics.json, predictions.csv, ...
 report.html          a page about all of it
+figures/             its figures as SVG, their numbers as CSV
 """
 
 from __future__ import annotations
