@@ -151,7 +151,9 @@ def rejection_record(
     if "background" in settings:
         methods = METHODS
     known_scores = {method: scores(predictions.logits, method, **settings) for method in methods}
-    shown: Method = "max_probability" if kept is None else kept.method  # type: ignore[assignment]
+    shown: Method = METHODS[-1] if "background" in settings else "max_probability"
+    if kept is not None:
+        shown = kept.method  # type: ignore[assignment]
     if unknown is not None:
         unknown_scores = {method: scores(unknown.logits, method, **settings) for method in methods}
         found["num_unknown"] = len(unknown.clips)

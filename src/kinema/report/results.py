@@ -206,7 +206,7 @@ def _headline(evaluation: Evaluation) -> Markup:
     sure = clips if interval is None else f"{clips}; 95 % interval {percent_range(interval)}"
     tiles = [
         _tile(percent(values.get("top1")), f"{name} on {evaluation.name}", sure, style="main"),
-        _tile(percent(values.get("chance")), "chance", f"one of {_num_answers(record):,} answers"),
+        _tile(percent(values.get("chance")), "chance", f"one of {_num_answers(record, values):,} answers"),
         _tile(percent(values.get("majority")), "majority", "always the commonest training class"),
         _tile(percent(values.get("train_top1")), "training clips", "without augmentation"),
         _tile(signed_percent(values.get("gap")), "gap", "training clips less these"),
@@ -216,7 +216,11 @@ def _headline(evaluation: Evaluation) -> Markup:
     return element("div", tiles, class_="tiles")
 
 
-def _num_answers(record: Mapping[str, Any]) -> int:
+def _num_answers(record: Mapping[str, Any], headline: Mapping[str, Any]) -> int:
+    """Less than there are classes where one of them stands for nothing and no clip is of it."""
+    chance = _finite(headline.get("chance"))
+    if chance is not None and chance > 0:
+        return round(1 / chance)
     return math.prod(values["num_classes"] for values in record["tasks"].values())
 
 

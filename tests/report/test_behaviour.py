@@ -1,0 +1,79 @@
+"""The time test and the rejection of unknown clips, on the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.report.made_up import Page, make_run
+
+from kinema.report.page import write_page
+from kinema.training.run_folder import Run
+
+
+def with_record(folder: Path, **more: Any) -> Page:
+    """A page of a run whose latest evaluation says more."""
+    run = make_run(folder, evaluated=("test",))
+    path = Run(run.folder).evaluations / "test" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    return Page(write_page(run.folder))
+
+
+def plain(page: Page) -> list[list[str]]:
+    """Rows of its tables, with spaces that may break."""
+    return [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in page.rows]
+
+
+def of_order(drop: float, interval: list[float] | None) -> dict[str, Any]:
+    classes = [
+        {"name": "open", "num_clips": 8, "recall": 0.25, "drop": 0.625},
+        {"name": "close", "num_clips": 8, "recall": 1.0, "drop": 0.0},
+    ]
+    return {"action": {"top1": 0.9 - drop, "drop": drop, "interval": interval, "same": 0.75, "classes": classes}}
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([0.1, 0.5], "The order of the frames matters to it"),
+        ([-0.1, 0.5], "it does not use time on these clips"),
+        (None, "The clips are of too few groups to say"),
+    ],
+)
+def test_what_other_orders_cost_is_shown(tmp_path: Path, interval: list[float] | None, said: str) -> None:
+    orders = {"reversed": of_order(0.3, interval)}
+    if interval is not None:
+        orders["still"] = of_order(0.0, [-0.1, 0.1])
+    page = with_record(tmp_path / "run", time=orders)
+    assert said in page.text
+    assert ["reversed", "the last frame first", "60.0 %", "30.0 %"] in [row[:4] for row in plain(page)]
+    assert ["open", "8", "62.5 %"] in [row[:3] for row in plain(page)]
+
+
+def test_how_unknown_clips_are_told_apart_is_shown(tmp_path: Path) -> None:
+    rejection = {
+        "num_unknown": 40,
+        "methods": {"energy": {"auroc": 0.87, "fpr95": 0.31}},
+        "scores": {"method": "energy", "edges": [0.0, 1.0, 2.0], "known": [4, 20], "unknown": [30, 10]},
+        "method": "energy",
+        "threshold": 1.25,
+        "known_accepted": 0.95,
+        "top1_accepted": 0.9,
+        "unknown_accepted": 0.2,
+    }
+    page = with_record(tmp_path / "run", rejection=rejection, unknown="others.csv")
+    assert "95.0 % of the clips of the classes are answered, and 90.0 % of these rightly" in page.text
+    assert "of the clips of none of them 20.0 % are answered" in page.text
+    assert ["energy of the logits", "87.0 %", "31.0 %"] in plain(page)
+    with (tmp_path / "run" / "figures" / "scores-of-known-and-unknown-clips.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["from", "to", "known", "unknown"], ["0.0", "1.0", "4", "30"], ["1.0", "2.0", "20", "10"]]
+
+
+def test_without_them_nothing_is_said(tmp_path: Path) -> None:
+    page = with_record(tmp_path / "run")
+    assert "use time" not in page.text
+    assert "Clips of nothing" not in page.text
