@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tests.conftest import REPOSITORY
 
 from kinema.config import resolve
 from kinema.files import to_yaml
+from kinema.studies.buildable import check_buildable
 from kinema.studies.crossval import crossval_study
 from kinema.studies.jobs import Place, find_run, jobs_of, recipe_fingerprint
 from kinema.studies.study import names, read_study
+from kinema.training_sections import Plateau, Step
 from kinema.types import ConfigError
 
 BASE: dict[str, Any] = {
@@ -145,6 +148,78 @@ def test_shipped_studies_are_possible(name: str) -> None:
         resolve(setting.values)
     if study.file.source is not None:
         assert study.file.source.rows.keys() <= {setting.name for setting in study.settings}
+
+
+SIZES = {"verb": 97, "noun": 300, "verb_category": 13}
+"""Classes of tasks; others have those of UCF101."""
+ASKED = ("epic_phase3", "epic_phase3_motion", "hmdb51_modules", "ucf101_models")
+"""A few studies with each kind of setting; all of them take minutes."""
+
+
+def _see_that_models_can_be_built(studies: Iterable[str]) -> None:
+    built = set()
+    for name in studies:
+        for setting in read_study(name).settings:
+            recipe = resolve(setting.values)
+            tasks = recipe.data.arguments().get("tasks") or ["action"]
+            classes = {task: tuple(map(str, range(SIZES.get(task, 101)))) for task in tasks}
+            case = repr((recipe.model, recipe.init, recipe.clips.num_frames, recipe.clips.size_px, list(classes)))
+            if case not in built:
+                check_buildable(recipe, classes)
+            built.add(case)
+
+
+def test_models_of_shipped_studies_can_be_built() -> None:
+    _see_that_models_can_be_built(ASKED)
+
+
+@pytest.mark.slow
+def test_models_of_all_shipped_studies_can_be_built() -> None:
+    _see_that_models_can_be_built(names())
+
+
+def test_a_model_that_cannot_be_built_is_found_before_any_run(tmp_path: Path) -> None:
+    model = {"name": "cross_task_attention", "backbone": "tiny", "tokens": "frames", "shared": True}
+    runs = [{"name": "good"}, {"name": "bad", "overrides": {"model": model, "data.tasks": ["verb", "noun"]}}]
+    study = read_study(write(tmp_path, runs=runs))
+    assert len(jobs_of(study)) == 2
+    with pytest.raises(ConfigError, match=r"^run 'bad': model\.shared: has no effect with model\.tokens=frames"):
+        jobs_of(study, build=True)
+    frozen = {"init": {"weights": "nowhere.pt", "freeze": ["resnet50"]}}
+    with pytest.raises(ConfigError, match=r"^run 'mine': init\.freeze: this model has no backbone 'resnet50'"):
+        jobs_of(read_study(write(tmp_path, overrides={**BASE["overrides"], **frozen})), build=True)
+
+
+OPTIM = {"optim.weight_decay": 0.2, "optim.clip_norm": 5.0, "optim.schedule": {"name": "step", "factor": 0.5}}
+
+
+def test_another_optimiser_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
+    """As it does in `kinema train ... optim.name=adam`."""
+    overrides = {**BASE["overrides"], **OPTIM}
+    study = read_study(write(tmp_path, overrides=overrides, grid={"optim.name": ["adamw", "adam", "sgd"]}))
+    for setting, name in zip(study.settings, ["adamw", "adam", "sgd"], strict=True):
+        optim = resolve(setting.values).optim
+        assert (optim.name, optim.lr, optim.weight_decay, optim.clip_norm) == (name, 2e-3, 0.2, 5.0)
+        assert (optim.schedule.name, optim.warmup_epochs) == ("step", 1)
+    runs = [{"name": "a", "overrides": {"optim": {"name": "sgd", "lr": 0.1, "momentum": 0.8}}}]
+    (setting,) = read_study(write(tmp_path, overrides=overrides, runs=runs)).settings
+    assert resolve(setting.values).optim.weight_decay == 0.2
+    grid = {"optim.name": ["sgd", "adamw"]}
+    with pytest.raises(ConfigError, match=r"^run 'a, name=adamw': optim: momentum is of sgd and rmsprop; adamw has"):
+        jobs_of(read_study(write(tmp_path, overrides=overrides, runs=runs, grid=grid)))
+
+
+def test_another_schedule_takes_none_of_the_keys_of_the_one_before(tmp_path: Path) -> None:
+    overrides = {**BASE["overrides"], **OPTIM}
+    runs = [
+        {"name": "another", "overrides": {"optim.schedule.name": "plateau"}},
+        {"name": "the same", "overrides": {"optim.schedule.first_epoch": 3}},
+    ]
+    another, same = (
+        resolve(s.values).optim for s in read_study(write(tmp_path, overrides=overrides, runs=runs)).settings
+    )
+    assert another.schedule == Plateau()
+    assert same.schedule == Step(factor=0.5, first_epoch=3)
 
 
 def test_studies_in_the_documentation_are_possible(tmp_path: Path) -> None:

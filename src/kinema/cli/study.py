@@ -52,7 +52,7 @@ def run_study(study: Study, output: Output, overrides: list[str], *, num: int, a
     from kinema.studies.jobs import Place, jobs_of, write_plan
     from kinema.studies.running import open_jobs, run_in_processes
 
-    every = jobs_of(study, reporter=output.reporter)
+    every = jobs_of(study, build=True, reporter=output.reporter)
     place = Place(study.folder)
     todo = open_jobs(every, place)
     output.say(f"study: {study.folder}; {len(every)} runs, {len(todo)} of them to be done")
