@@ -16,7 +16,7 @@ from kinema.studies.buildable import check_buildable
 from kinema.studies.crossval import crossval_study
 from kinema.studies.jobs import Place, find_run, jobs_of, recipe_fingerprint
 from kinema.studies.study import names, read_study
-from kinema.training_sections import Plateau, Step
+from kinema.training_sections import CosineRestarts, Plateau, Step
 from kinema.types import ConfigError
 
 BASE: dict[str, Any] = {
@@ -171,6 +171,39 @@ def _see_that_models_can_be_built(studies: Iterable[str]) -> None:
 
 def test_models_of_shipped_studies_can_be_built() -> None:
     _see_that_models_can_be_built(ASKED)
+
+
+def test_networks_of_the_ucf101_framework_have_its_parameters() -> None:
+    """The numbers that stand in the study's file; LSTMs here have a second bias."""
+    study = read_study("ucf101_models")
+    assert study.file.source is not None
+    total = ("basic_cnn", "vgg", "cnn_lstm")
+    found, published = {}, {}
+    for setting in study.settings:
+        number = study.file.source.rows[setting.name][0]
+        if isinstance(number, int):
+            recipe = resolve(setting.values)
+            model = check_buildable(recipe, {"action": tuple(map(str, range(101)))})
+            counted = [p for p in model.parameters() if setting.name in total or p.requires_grad]
+            found[setting.name] = sum(parameter.numel() for parameter in counted)
+            published[setting.name] = number + (1536 if "lstm" in setting.name else 0)
+    assert len(found) == 7
+    assert found == published
+
+
+def test_scaled_down_phases_keep_the_schedule() -> None:
+    for name, period, patience in (
+        ("epic_phase2", 10, 7),
+        ("epic_phase2_motion", 4, 3),
+        ("epic_phase2_ut_interaction", 10, None),
+        ("epic_phase3", 10, 7),
+        ("epic_phase3_motion", 4, 3),
+    ):
+        for setting in read_study(name).settings:
+            recipe = resolve(setting.values)
+            assert recipe.optim.schedule == CosineRestarts(period_epochs=period)
+            assert (recipe.optim.warmup_epochs, recipe.optim.weight_decay) == (0, 1e-4)
+            assert recipe.trainer.patience == patience
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from kinema.models.build import build_model
 from kinema.models.freezing import freeze
@@ -12,13 +13,16 @@ from kinema.training.prepare import make_preprocessing
 from kinema.types import Heads
 
 
-def check_buildable(recipe: Recipe, classes: Heads) -> None:
+def check_buildable(recipe: Recipe, classes: Heads) -> nn.Module:
     """See that a recipe's model can be built for its clips, takes them, and has what is to be frozen: on torch's meta
     device, without memory or weights.
 
     Args:
         recipe: It.
         classes: Task -> class names.
+
+    Returns:
+        The model, on the meta device.
 
     Raises:
         ConfigError: It cannot be built, or has no such part.
@@ -28,3 +32,4 @@ def check_buildable(recipe: Recipe, classes: Heads) -> None:
     with torch.device("meta"):
         model = build_model(recipe.model.name, arguments, heads=classes, inputs={"rgb": preprocessing.shape})
     freeze(model, recipe.init.freeze, train_last=recipe.init.train_last)
+    return model
