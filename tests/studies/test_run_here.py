@@ -112,3 +112,17 @@ def test_common_and_rare_classes_are_shown_apart(study_file: Any, tmp_path: Path
         assert skewed["groups"][group] == pytest.approx(sum(values[group] for values in saved) / 2)
     assert "tail" in answer.err
     assert "Common and rare classes" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_memory_is_that_of_the_run_and_not_of_those_before(study_file: Any, tmp_path: Path) -> None:
+    large = {"model": {"name": "conv3d"}, "clips.num_frames": 8, "clips.size_px": 112, "trainer.epochs": 1}
+    runs = [{"name": "large", "overrides": large}, {"name": "small"}]
+    study = read_study(str(study_file(runs=runs, seeds=[0, 1])), output=tmp_path / "out")
+    (large_0, _, small_0, small_1), place = jobs_of(study), Place(tmp_path / "out")
+    run_here([small_0, large_0, small_1], place)
+    small, again, large_run = (place.result(job) for job in (small_0, small_1, large_0))
+    assert small is not None
+    assert again is not None
+    assert large_run is not None
+    assert again["memory_bytes"] == pytest.approx(small["memory_bytes"], rel=0.1)
+    assert large_run["memory_bytes"] > 1.3 * small["memory_bytes"]

@@ -21,7 +21,7 @@ from kinema.evaluation.results import save_evaluation
 from kinema.files import read_json_object, write_json
 from kinema.models.configurations import Configuration, measure
 from kinema.models.frame_model import FrameModel
-from kinema.models.runtime import set_up
+from kinema.models.runtime import give_back_memory, set_up
 from kinema.models.weights import read_training
 from kinema.preparation.features import frozen_features
 from kinema.progress import SILENT, Reporter
@@ -214,6 +214,8 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def _forget_peak() -> None:
+    """Begin as a process of its own would: what earlier runs freed and the allocator kept is no peak of this one."""
+    give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
