@@ -217,10 +217,10 @@ def test_a_model_that_cannot_be_built_is_found_before_any_run(tmp_path: Path) ->
     study = read_study(write(tmp_path, runs=runs))
     assert len(jobs_of(study)) == 2
     with pytest.raises(ConfigError, match=r"^run 'bad': model\.shared: has no effect with model\.tokens=frames"):
-        jobs_of(study, build=True)
+        jobs_of(study, build=["good", "bad"])
     frozen = {"init": {"weights": "nowhere.pt", "freeze": ["resnet50"]}}
     with pytest.raises(ConfigError, match=r"^run 'mine': init\.freeze: this model has no backbone 'resnet50'"):
-        jobs_of(read_study(write(tmp_path, overrides={**BASE["overrides"], **frozen})), build=True)
+        jobs_of(read_study(write(tmp_path, overrides={**BASE["overrides"], **frozen})), build=["mine"])
 
 
 OPTIM = {"optim.weight_decay": 0.2, "optim.clip_norm": 5.0, "optim.schedule": {"name": "step", "factor": 0.5}}
@@ -253,6 +253,14 @@ def test_another_schedule_takes_none_of_the_keys_of_the_one_before(tmp_path: Pat
     )
     assert another.schedule == Plateau()
     assert same.schedule == Step(factor=0.5, first_epoch=3)
+
+
+def test_some_runs_of_a_study_are_chosen_by_name(tmp_path: Path) -> None:
+    runs = [{"name": "a, b"}, {"name": "a"}]
+    study = read_study(write(tmp_path, runs=runs, grid={"optim.lr": [1e-3, 1e-2]}))
+    assert study.chosen(["a, lr=0.01", "a, b"]) == ["a, b, lr=0.001", "a, b, lr=0.01", "a, lr=0.01"]
+    with pytest.raises(ConfigError, match=r"^--only: epic_phase1 has no run 'ResNet-50, LTSM'; did you mean 'ResNet"):
+        read_study("epic_phase1").chosen(["ResNet-50, LTSM"])
 
 
 def test_studies_in_the_documentation_are_possible(tmp_path: Path) -> None:

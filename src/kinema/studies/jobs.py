@@ -87,12 +87,13 @@ def recipe_fingerprint(recipe: Recipe) -> str:
     return fingerprint({key: value for key, value in recipe.to_dict().items() if key != "output"})
 
 
-def jobs_of(study: Study, *, build: bool = False, reporter: Reporter = SILENT) -> list[Job]:
+def jobs_of(study: Study, *, build: Sequence[str] = (), reporter: Reporter = SILENT) -> list[Job]:
     """All runs of a study, setting by setting.
 
     Args:
         study: It.
-        build: See that the model of every setting that is not done yet can be built, which takes a second or so each.
+        build: Settings of which to see that their model can be built, where they are not done yet; which takes a second
+            or so each.
         reporter: Where to show progress.
 
     Raises:
@@ -116,7 +117,7 @@ def jobs_of(study: Study, *, build: bool = False, reporter: Reporter = SILENT) -
                 data = {"folds": section, **({"holdout": None} if _has_holdout(seeded.data) else {})}
                 of_fold = seeded.model_copy(update={"data": seeded.data.model_copy(update=data)})
                 found.append(_job(study, setting, of_fold, seed=seed, split="test", fold=fold, number=section.fold))
-        if build and any(Place(study.folder).result(job) is None for job in found[first:]):
+        if setting.name in build and any(Place(study.folder).result(job) is None for job in found[first:]):
             parts.build(recipe, file.folds, where=setting.name)
     return found
 

@@ -187,11 +187,17 @@ def _measured(run: Run) -> dict[str, Any]:
             }
             found[evaluation.name] |= {"num_clips": evaluation.record["num_clips"], "task": main}
             found[evaluation.name]["tasks"] = {task: v["top1"] for task, v in evaluation.tasks.items()}
+            found[evaluation.name]["of_tasks"] = {
+                task: {key: v.get(key) for key in ("top1", "top3", "top5", "loss", "majority")}
+                for task, v in evaluation.tasks.items()
+            }
+    losses = [row.get("train/loss") for row in record.history if row.get("epoch") == training.epoch]
     seconds = sorted(row["seconds"] for row in record.history if row.get("seconds", 0) > 0)
     typical = seconds[len(seconds) // 2] if seconds else None
     return {
         "measured": found,
         "train_top1": training.accuracy.get(JOINT, next(iter(training.accuracy.values()))),
+        "train_loss": losses[0] if losses else None,
         "epoch": training.epoch,
         "epochs": len(record.history),
         "seconds": sum(seconds),
