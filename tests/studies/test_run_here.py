@@ -185,6 +185,7 @@ def test_spread_between_seeds_and_between_folds_and_every_task_s_baseline(
     assert facts["tasks"]["noun"]["top3"] == pytest.approx(0.75)
     write_plan(tmp_path / "out", study, [], jobs)
     answer = kinema("study", "show", str(path), "--out", str(tmp_path / "out"))
+    assert max(map(len, answer.out.splitlines())) > 140  # no cell is broken where nobody's terminal is too narrow
     assert "31.0 % ± 1.4 between seeds, ± 20.0 between folds" in answer.out
     assert "small, verb: 19.0 % is not better than always answering the commonest training class (20.0 %)" in answer.out
     page = study_page(outcomes_of(study, jobs))

@@ -185,8 +185,8 @@ def search_on(study: Study, *, num_trials: int) -> None:
     while (trial := _next(study, search, num_trials)) is not None:
         try:
             recipe = _recipe(study, _values(study, trial))
-        except ConfigError as error:  # of a space some settings may be impossible: an optimiser without momentum
-            trial.set_user_attr(_ERROR, str(error).partition("\n")[0])
+        except ConfigError as impossible:  # as some settings of a space may be: an optimiser without momentum
+            trial.set_user_attr(_ERROR, str(impossible).partition("\n")[0])
             search.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
         print_ = recipe_fingerprint(recipe)
