@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tests.conftest import REPOSITORY
 
 from kinema.config import resolve
 from kinema.files import to_yaml
+from kinema.studies.buildable import check_buildable
 from kinema.studies.crossval import crossval_study
 from kinema.studies.jobs import Place, find_run, jobs_of, recipe_fingerprint
 from kinema.studies.study import names, read_study
+from kinema.training_sections import CosineRestarts, Plateau, Step
 from kinema.types import ConfigError
 
 BASE: dict[str, Any] = {
@@ -145,6 +148,119 @@ def test_shipped_studies_are_possible(name: str) -> None:
         resolve(setting.values)
     if study.file.source is not None:
         assert study.file.source.rows.keys() <= {setting.name for setting in study.settings}
+
+
+SIZES = {"verb": 97, "noun": 300, "verb_category": 13}
+"""Classes of tasks; others have those of UCF101."""
+ASKED = ("epic_phase3", "epic_phase3_motion", "hmdb51_modules", "ucf101_models")
+"""A few studies with each kind of setting; all of them take minutes."""
+
+
+def _see_that_models_can_be_built(studies: Iterable[str]) -> None:
+    built = set()
+    for name in studies:
+        for setting in read_study(name).settings:
+            recipe = resolve(setting.values)
+            tasks = recipe.data.arguments().get("tasks") or ["action"]
+            classes = {task: tuple(map(str, range(SIZES.get(task, 101)))) for task in tasks}
+            case = repr((recipe.model, recipe.init, recipe.clips.num_frames, recipe.clips.size_px, list(classes)))
+            if case not in built:
+                check_buildable(recipe, classes)
+            built.add(case)
+
+
+def test_models_of_shipped_studies_can_be_built() -> None:
+    _see_that_models_can_be_built(ASKED)
+
+
+def test_networks_of_the_ucf101_framework_have_its_parameters() -> None:
+    """The numbers that stand in the study's file; LSTMs here have a second bias."""
+    study = read_study("ucf101_models")
+    assert study.file.source is not None
+    total = ("basic_cnn", "vgg", "cnn_lstm")
+    found, published = {}, {}
+    for setting in study.settings:
+        number = study.file.source.rows[setting.name][0]
+        if isinstance(number, int):
+            recipe = resolve(setting.values)
+            model = check_buildable(recipe, {"action": tuple(map(str, range(101)))})
+            counted = [p for p in model.parameters() if setting.name in total or p.requires_grad]
+            found[setting.name] = sum(parameter.numel() for parameter in counted)
+            published[setting.name] = number + (1536 if "lstm" in setting.name else 0)
+    assert len(found) == 7
+    assert found == published
+
+
+def test_scaled_down_phases_keep_the_schedule() -> None:
+    for name, period, patience in (
+        ("epic_phase2", 10, 7),
+        ("epic_phase2_motion", 4, 3),
+        ("epic_phase2_ut_interaction", 10, None),
+        ("epic_phase3", 10, 7),
+        ("epic_phase3_motion", 4, 3),
+    ):
+        for setting in read_study(name).settings:
+            recipe = resolve(setting.values)
+            assert recipe.optim.schedule == CosineRestarts(period_epochs=period)
+            assert (recipe.optim.warmup_epochs, recipe.optim.weight_decay) == (0, 1e-4)
+            assert recipe.trainer.patience == patience
+
+
+@pytest.mark.slow
+def test_models_of_all_shipped_studies_can_be_built() -> None:
+    _see_that_models_can_be_built(names())
+
+
+def test_a_model_that_cannot_be_built_is_found_before_any_run(tmp_path: Path) -> None:
+    model = {"name": "cross_task_attention", "backbone": "tiny", "tokens": "frames", "shared": True}
+    runs = [{"name": "good"}, {"name": "bad", "overrides": {"model": model, "data.tasks": ["verb", "noun"]}}]
+    study = read_study(write(tmp_path, runs=runs))
+    assert len(jobs_of(study)) == 2
+    with pytest.raises(ConfigError, match=r"^run 'bad': model\.shared: has no effect with model\.tokens=frames"):
+        jobs_of(study, build=["good", "bad"])
+    frozen = {"init": {"weights": "nowhere.pt", "freeze": ["resnet50"]}}
+    with pytest.raises(ConfigError, match=r"^run 'mine': init\.freeze: this model has no backbone 'resnet50'"):
+        jobs_of(read_study(write(tmp_path, overrides={**BASE["overrides"], **frozen})), build=["mine"])
+
+
+OPTIM = {"optim.weight_decay": 0.2, "optim.clip_norm": 5.0, "optim.schedule": {"name": "step", "factor": 0.5}}
+
+
+def test_another_optimiser_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
+    """As it does in `kinema train ... optim.name=adam`."""
+    overrides = {**BASE["overrides"], **OPTIM}
+    study = read_study(write(tmp_path, overrides=overrides, grid={"optim.name": ["adamw", "adam", "sgd"]}))
+    for setting, name in zip(study.settings, ["adamw", "adam", "sgd"], strict=True):
+        optim = resolve(setting.values).optim
+        assert (optim.name, optim.lr, optim.weight_decay, optim.clip_norm) == (name, 2e-3, 0.2, 5.0)
+        assert (optim.schedule.name, optim.warmup_epochs) == ("step", 1)
+    runs = [{"name": "a", "overrides": {"optim": {"name": "sgd", "lr": 0.1, "momentum": 0.8}}}]
+    (setting,) = read_study(write(tmp_path, overrides=overrides, runs=runs)).settings
+    assert resolve(setting.values).optim.weight_decay == 0.2
+    grid = {"optim.name": ["sgd", "adamw"]}
+    with pytest.raises(ConfigError, match=r"^run 'a, name=adamw': optim: momentum is of sgd and rmsprop; adamw has"):
+        jobs_of(read_study(write(tmp_path, overrides=overrides, runs=runs, grid=grid)))
+
+
+def test_another_schedule_takes_none_of_the_keys_of_the_one_before(tmp_path: Path) -> None:
+    overrides = {**BASE["overrides"], **OPTIM}
+    runs = [
+        {"name": "another", "overrides": {"optim.schedule.name": "plateau"}},
+        {"name": "the same", "overrides": {"optim.schedule.first_epoch": 3}},
+    ]
+    another, same = (
+        resolve(s.values).optim for s in read_study(write(tmp_path, overrides=overrides, runs=runs)).settings
+    )
+    assert another.schedule == Plateau()
+    assert same.schedule == Step(factor=0.5, first_epoch=3)
+
+
+def test_some_runs_of_a_study_are_chosen_by_name(tmp_path: Path) -> None:
+    runs = [{"name": "a, b"}, {"name": "a"}]
+    study = read_study(write(tmp_path, runs=runs, grid={"optim.lr": [1e-3, 1e-2]}))
+    assert study.chosen(["a, lr=0.01", "a, b"]) == ["a, b, lr=0.001", "a, b, lr=0.01", "a, lr=0.01"]
+    with pytest.raises(ConfigError, match=r"^--only: epic_phase1 has no run 'ResNet-50, LTSM'; did you mean 'ResNet"):
+        read_study("epic_phase1").chosen(["ResNet-50, LTSM"])
 
 
 def test_studies_in_the_documentation_are_possible(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.commands import Kinema
 
 from kinema.report.figure_files import FigureFiles
 from kinema.studies.jobs import Place
@@ -54,6 +55,33 @@ def test_trials_are_tried_kept_and_not_repeated(study_file: Any, tmp_path: Any) 
     assert Place(study.folder).folder.joinpath("runs").is_dir()
     page = sweep_page(study, trials, importances(search), FigureFiles())
     assert "trial" in page
+
+
+def test_an_impossible_trial_fails_and_the_others_are_tried(study_file: Any, tmp_path: Any) -> None:
+    space = {"optim.name": ["adamw", "sgd"], "optim.momentum": [0.5, 0.9]}
+    overrides = {"trainer.epochs": 1, "optim.name": "sgd", "optim.weight_decay": 0.001}
+    study = read_study(str(study_file(space=space, trials=4, overrides=overrides)), output=tmp_path / "out")
+    check_sweep(study)
+    search_on(study, num_trials=4)
+    trials = trials_of(open_storage(study))
+    impossible = [trial for trial in trials if trial.params["optim.name"] == "adamw"]
+    assert len(trials) == 4
+    assert 0 < len(impossible) < 4
+    assert {trial.state for trial in impossible} == {"failed"}
+    assert all("momentum is of sgd and rmsprop; adamw has none" in str(trial.error) for trial in impossible)
+    assert {trial.state for trial in trials if trial not in impossible} == {"complete"}
+
+
+def test_a_sweep_is_shown_by_its_own_command(study_file: Any, tmp_path: Any, kinema: Kinema) -> None:
+    path, out = study_file(space=SPACE), tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("the sweep's page")
+    (out / "study.json").write_text("{}")
+    for command in ("show", "report"):
+        answer = kinema("study", command, str(path), "--out", str(out))
+        assert answer.code == 2
+        assert "has a space to search; kinema sweep" in answer.err
+    assert (out / "report.html").read_text() == "the sweep's page"
 
 
 def test_a_sweep_proposes_the_same_again(study_file: Any, tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections.abc import Callable
@@ -66,6 +67,27 @@ def test_what_learns_nothing_is_said(recipe: Callable[..., Recipe], said: Callab
     assert "kinema train RECIPE --overfit 8" in baseline
     (labels,) = [line for line in lines if "labels look shuffled" in line]
     assert "0.693, is that of an answer that does not look at the clip (0.693)" in labels
+
+
+def test_each_task_is_held_against_its_own_baseline(
+    recipe: Callable[..., Recipe], said: Callable[[], list[str]]
+) -> None:
+    """All tasks right at once may be above theirs, and each task below."""
+    prepared = prepare(recipe())
+    clips = [
+        dataclasses.replace(clip, labels={"verb": number % 2, "noun": int(number % 4 == 1)})
+        for number, clip in enumerate(prepared.clips["train"])
+    ]
+    dataset = dataclasses.replace(prepared.dataset, classes={"verb": ("a", "b"), "noun": ("c", "d")})
+    prepared = dataclasses.replace(prepared, dataset=dataset, clips={"train": clips, "validation": clips})
+    look = Sanity(prepared, SimpleNamespace())  # type: ignore[arg-type]
+    look._check_learning(5, 0.6, 0.1, {"verb": (0.9, 0.45), "noun": (0.9, 0.9), "joint": (0.6, 0.6)})
+    (line,) = said()
+    assert line.startswith(
+        "epoch 5: top-1 of verb on validation clips, 45.0 %, is not better than always answering the"
+    )
+    assert "(50.0 %); on training clips it is 90.0 %. " in line
+    assert not [task for task in ("noun", "joint") if task in line]
 
 
 def test_a_gap_and_waiting_are_said_once(recipe: Callable[..., Recipe], said: Callable[[], list[str]]) -> None:

@@ -88,8 +88,17 @@ class Output:
         self.console.print(text, markup=False)
         self._log.add("INFO", text)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-        """Print a table; numbers stand to the right."""
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", wide: bool = False
+    ) -> None:
+        """Print a table; numbers stand to the right.
+
+        Args:
+            columns: Their titles.
+            rows: Their cells.
+            title: Above it.
+            wide: In a file or a pipe lines are as long as the cells need.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
@@ -100,7 +109,13 @@ class Output:
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(_text(value)) for value in row))
+        width = self.console.width
+        if wide and not self.console.is_terminal:
+            endless = self.console.options.update(max_width=10**4)
+            self.console.width = max(width, self.console.measure(table, options=endless).maximum)
         self.console.print(table)
+        if not self.console.is_terminal:
+            self.console.width = width
 
     def lines(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write a table of any length to standard output, a row a line: aligned in a terminal, else with tabs."""

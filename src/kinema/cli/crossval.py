@@ -40,7 +40,7 @@ def crossval(
 
     study = crossval_study(recipe, arguments or [], seeds=None if seeds is None else _seeds(seeds), output=out)
     output = Output(json_file)
-    every = jobs_of(study, reporter=output.reporter)
+    every = jobs_of(study, build=[setting.name for setting in study.settings], reporter=output.reporter)
     todo = open_jobs(every, Place(study.folder))
     output.say(f"cross-validation: {study.folder}; {len(every)} runs, {len(todo)} of them to be done")
     write_plan(study.folder, study, arguments or [], every)

@@ -33,7 +33,16 @@ Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in 
 
 
 @app.command("run")
-def run(file: File, overrides: Overrides = None, jobs: Jobs = 1, out: Out = None, json_file: JsonOption = None) -> None:
+def run(
+    file: File,
+    overrides: Overrides = None,
+    jobs: Jobs = 1,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="RUN", help="Do this run alone; may be given several times.")
+    ] = None,
+    out: Out = None,
+    json_file: JsonOption = None,
+) -> None:
     """Do the runs that are not done yet. What was interrupted goes on where it was; a run that fails stops no other."""
     from kinema.studies.study import read_study
 
@@ -41,25 +50,30 @@ def run(file: File, overrides: Overrides = None, jobs: Jobs = 1, out: Out = None
     if study.file.space:
         raise ConfigError(f"{study.path}: has a space to search; use kinema sweep {file}")
     output = Output(json_file)
-    record = run_study(study, output, overrides or [], num=jobs, again=f"kinema study run {file}")
+    wanted = study.chosen(only) if only else [setting.name for setting in study.settings]
+    record = run_study(study, output, overrides or [], wanted, num=jobs, again=f"kinema study run {file}")
     output.finish(record)
     if any(row["failures"] for row in record["rows"]):
         raise typer.Exit(1)
 
 
-def run_study(study: Study, output: Output, overrides: list[str], *, num: int, again: str) -> dict[str, Any]:
-    """Do a study's runs, print its table, and write its page; the facts that `--json` gives."""
+def run_study(
+    study: Study, output: Output, overrides: list[str], wanted: list[str], *, num: int, again: str
+) -> dict[str, Any]:
+    """Do the runs of those settings of a study, print its table, and write its page; the facts that `--json` gives."""
     from kinema.studies.jobs import Place, jobs_of, write_plan
     from kinema.studies.running import open_jobs, run_in_processes
 
-    every = jobs_of(study, reporter=output.reporter)
+    every = jobs_of(study, build=wanted, reporter=output.reporter)
     place = Place(study.folder)
-    todo = open_jobs(every, place)
-    output.say(f"study: {study.folder}; {len(every)} runs, {len(todo)} of them to be done")
-    write_plan(study.folder, study, overrides, every)
+    chosen = [job for job in every if job.setting in wanted]
+    todo = open_jobs(chosen, place)
+    some = "" if len(chosen) == len(every) else f", {len(chosen)} of them wanted"
+    output.say(f"study: {study.folder}; {len(every)} runs{some}, {len(todo)} of them to be done")
+    write_plan(study.folder, study, overrides, chosen)
     if todo:
         try:
-            run_in_processes(every, place, num=num, reporter=output.reporter, say=output.say)
+            run_in_processes(chosen, place, num=num, reporter=output.reporter, say=output.say)
         except BaseException:
             output.say(f"go on with: {again}")
             raise
@@ -115,6 +129,11 @@ def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, li
     from kinema.studies.study import read_study
 
     study = read_study(file, overrides, output=out)
+    if study.file.space:
+        raise ConfigError(
+            f"{study.path}: has a space to search; kinema sweep {file} shows what was tried, and {study.folder} has "
+            "its page (report.html)"
+        )
     plan = study.folder / "study.json"
     if not plan.is_file():
         raise ConfigError(f"{study.folder}: nothing of this study is there; begin with kinema study run {file}")
@@ -125,6 +144,7 @@ def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, li
 
 def show_outcomes(study: Study, jobs: list[Job], output: Output, *, write: bool = True) -> dict[str, Any]:
     """Print what is there of a study; the facts that `--json` gives."""
+    from kinema.studies.beside_source import beside_source
     from kinema.studies.outcomes import outcomes_of
     from kinema.studies.page import write_study_page
 
@@ -133,13 +153,13 @@ def show_outcomes(study: Study, jobs: list[Job], output: Output, *, write: bool 
     columns = ["run", "done", *(name for name, _ in _COLUMNS), found.measured_on, "gap", "chance", "majority", "p"]
     groups = list(dict.fromkeys(group for row in found.rows for group in row.groups))
     columns += groups
-    columns += [f"{name} *" for name in source.columns] if source else []
     rows = []
     for row in found.rows:
-        of_source = source.rows.get(row.name, (None,) * len(source.columns)) if source else ()
         of_groups = [percent(row.groups[group].mean) if group in row.groups else "-" for group in groups]
-        rows.append([*_cells(row, found), *of_groups, *("" if value is None else str(value) for value in of_source)])
-    output.table(columns, rows, title=study.file.name)
+        rows.append([*_cells(row, found), *of_groups])
+    output.table(columns, rows, title=study.file.name, wide=True)
+    if source is not None:
+        output.table(*beside_source(found), title=f"beside {source.title}", wide=True)
     for line in _notes(found):
         output.say(line)
     record = found.facts()
@@ -166,7 +186,9 @@ def _cells(row: Row, found: Outcomes) -> list[str]:
         costs.append(byte_size(value) if value and key == "memory_bytes" else _number(value))
     train = "" if row.train is None else f" (training {percent(row.train.mean)})"
     score = "-" if row.score is None else percent(row.score.mean)
-    spread = "" if row.score is None or row.score.std is None else f" ± {100 * row.score.std:.1f}"
+    spreads = ((row.score, "seeds"), (row.between_folds, "folds"))
+    known = [f"± {100 * s.std:.1f} between {of}" for s, of in spreads if s is not None and s.std is not None]
+    spread = " " + ", ".join(known) if known else ""
     comparison = found.comparisons.get(row.name)
     p = "best" if row is found.best else "" if comparison is None else f"{comparison.p_holm:.2g}"
     failed = f", {len(row.failures)} failed" if row.failures else ""
@@ -189,13 +211,21 @@ def _number(value: float | None) -> str:
 
 
 def _notes(found: Outcomes) -> list[str]:
+    from kinema.studies.beside_source import NOTE, below_majority
+
     lines = [f"{run}: failed: {why}" for row in found.rows for run, why in row.failures.items()]
     if found.comparisons:
         tests = " and ".join(sorted({comparison.test for comparison in found.comparisons.values()}))
         lines.append(f"p: the best beside each other setting, {tests} over clips, corrected by Holm's method")
     if found.measured_on == "test":
         lines.append("measured on the test split: choose none of these settings by it")
+    lines += [
+        f"{row.name}, {task}: {percent(top1)} is not better than always answering the commonest training class "
+        f"({percent(majority)})"
+        for row in found.rows
+        for task, top1, majority in below_majority(row)
+    ]
     source = found.study.file.source
     if source is not None:
-        lines += [f"*: {source.title}", *source.notes]
+        lines += [NOTE, *source.notes]
     return lines

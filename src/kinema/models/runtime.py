@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
+import gc
 import logging
 import os
 import platform
@@ -54,15 +55,32 @@ def keep_memory() -> bool:
     Returns:
         Whether it does now.
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    libc = _glibc()
+    if libc is None:
         return False
     settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: _TOP_PAD_BYTES}
-    done = [mallopt(name, value) == 1 for name, value in settings.items()]
+    done = [libc.mallopt(name, value) == 1 for name, value in settings.items()]
     return all(done)
+
+
+def give_back_memory() -> None:
+    """Let the system have what this process has freed and kept, be it after `keep_memory` or before. Nothing happens
+    where the C library is not glibc."""
+    gc.collect()
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The C library where it is glibc, None elsewhere."""
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        libc = ctypes.CDLL(None)
+        return libc if libc.mallopt and libc.malloc_trim else None
+    except (OSError, AttributeError):
+        return None
 
 
 def set_up(model: nn.Module, runtime: RuntimeSection, device: torch.device) -> None:

@@ -61,14 +61,25 @@ def _read(path: Path, variations: tuple[Path, ...]) -> dict[str, Any]:
     return varied(_read(found, (path.resolve(), *variations)), content)
 
 
+_CHOICES = {"model": "name", "data": "name", "schedule": "name", "imbalance": "name"}
+"""Where a name says which other keys there are: another name takes none of those of the one before."""
+_NAMED = {**_CHOICES, "augmentation": "preset"}
+"""Where a name may stand for keys and values, and under which key; others may be put beside it."""
+
+
 def varied(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """Keys and values within keys replaced; another model or data set takes none of the keys of the one before."""
+    """Keys and values within keys replaced; another model, data set, schedule or method against imbalance takes none of
+    the keys of the one before. An optimiser does: its learning rate, schedule and so on are those of `optim`."""
     found = dict(base)
     for key, value in content.items():
         before = found.get(key)
-        if key == "augmentation" and isinstance(before, str):
-            before = {"preset": before}  # keys may be put beside its name
-        if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
+        if key in _NAMED and isinstance(before, str):
+            before = {_NAMED[key]: before}
+        if isinstance(before, dict) and isinstance(value, dict) and not _is_another(key, before, value):
             value = varied(before, value)
         found[key] = value
     return found
+
+
+def _is_another(key: str, before: dict[str, Any], value: dict[str, Any]) -> bool:
+    return key in _CHOICES and value.get("name") not in (None, before.get("name"))

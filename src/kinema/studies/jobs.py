@@ -7,7 +7,7 @@ runs/<name>.<print>/    an ordinary run; its name ends in the fingerprint of its
 results/<print>.json    what came of a run that is done
 failed/<print>.json     why one failed, until it is tried again
 claims/<print>          held by the process that works on it
-trials.sqlite3          of a sweep: what was tried
+trials.log              of a sweep: what was tried
 report.html             the page
 """
 
@@ -27,7 +27,7 @@ from kinema.files import locked, read_json_object, write_json
 from kinema.progress import SILENT, Reporter
 from kinema.sections import DataSection, FoldSection, Recipe
 from kinema.studies.study import Folds, Setting, Study, plain_name
-from kinema.types import ConfigError, DataError, Split, fingerprint
+from kinema.types import ConfigError, DataError, Dataset, Split, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,14 @@ def recipe_fingerprint(recipe: Recipe) -> str:
     return fingerprint({key: value for key, value in recipe.to_dict().items() if key != "output"})
 
 
-def jobs_of(study: Study, *, reporter: Reporter = SILENT) -> list[Job]:
+def jobs_of(study: Study, *, build: Sequence[str] = (), reporter: Reporter = SILENT) -> list[Job]:
     """All runs of a study, setting by setting.
+
+    Args:
+        study: It.
+        build: Settings of which to see that their model can be built, where they are not done yet; which takes a second
+            or so each.
+        reporter: Where to show progress.
 
     Raises:
         ConfigError: A setting is impossible, or there is nothing that settings could be compared on.
@@ -99,6 +105,7 @@ def jobs_of(study: Study, *, reporter: Reporter = SILENT) -> list[Job]:
     found: list[Job] = []
     for setting in study.settings:
         recipe = _resolved(setting)
+        first = len(found)
         for seed in _seeds(study, recipe):
             seeded = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"seed": seed})})
             if file.folds is None:
@@ -110,6 +117,8 @@ def jobs_of(study: Study, *, reporter: Reporter = SILENT) -> list[Job]:
                 data = {"folds": section, **({"holdout": None} if _has_holdout(seeded.data) else {})}
                 of_fold = seeded.model_copy(update={"data": seeded.data.model_copy(update=data)})
                 found.append(_job(study, setting, of_fold, seed=seed, split="test", fold=fold, number=section.fold))
+        if setting.name in build and any(Place(study.folder).result(job) is None for job in found[first:]):
+            parts.build(recipe, file.folds, where=setting.name)
     return found
 
 
@@ -117,8 +126,11 @@ def _resolved(setting: Setting) -> Recipe:
     try:
         return resolve(setting.values)
     except ConfigError as error:
-        lines = str(error).splitlines()
-        raise ConfigError("\n".join(f"run {setting.name!r}: {line}" for line in lines)) from None
+        raise _of_run(setting.name, error) from None
+
+
+def _of_run(name: str, error: ConfigError) -> ConfigError:
+    return ConfigError("\n".join(f"run {name!r}: {line}" for line in str(error).splitlines()))
 
 
 def _seeds(study: Study, recipe: Recipe) -> Sequence[int]:
@@ -154,20 +166,20 @@ def find_run(folder: Path, print_: str) -> Path | None:
 
 
 class _Parts:
-    """Parts of data sets, each listed once."""
+    """Data sets, each listed once, their parts, and models, each built once."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._found: dict[str, list[tuple[str, FoldSection]]] = {}
-        self._checked: set[str] = set()
+        self._listed: dict[str, Dataset] = {}
+        self._built: set[str] = set()
 
     def of(self, recipe: Recipe, folds: Folds) -> list[tuple[str, FoldSection]]:
         """Name and section of each part."""
-        update = {"folds": None, "validation": 0.0, "fraction": 1.0}
-        plain = recipe.data.model_copy(update={**update, **({"holdout": None} if _has_holdout(recipe.data) else {})})
+        plain = _undivided(recipe.data)
         key = fingerprint(plain.model_dump(mode="json"))
         if key not in self._found:
-            dataset = load_dataset(plain, seed=recipe.trainer.seed, reporter=self._reporter)
+            dataset = self._dataset(plain, seed=recipe.trainer.seed)
             section = FoldSection(by=folds.by, k=folds.k, seed=folds.seed)
             parts = parts_of(dataset, section)
             if groups := divided(dataset, section):
@@ -188,10 +200,7 @@ class _Parts:
         Raises:
             ConfigError: There is not.
         """
-        key = fingerprint(recipe.data.model_dump(mode="json"))
-        if key in self._checked:
-            return
-        dataset = load_dataset(recipe.data, seed=recipe.trainer.seed, reporter=self._reporter)
+        dataset = self._dataset(recipe.data, seed=recipe.trainer.seed)
         if not dataset.splits.get(split):
             there = ", ".join(dataset.splits)
             advice = (
@@ -200,7 +209,41 @@ class _Parts:
                 else "give split: validation, or folds:"
             )
             raise ConfigError(f"run {where!r}: its data set has no {split} split (it has {there}); {advice}")
-        self._checked.add(key)
+
+    def build(self, recipe: Recipe, folds: Folds | None, *, where: str) -> None:
+        """See that a model can be built for these classes and clips, before hours are spent on the runs before it.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        from kinema.studies.buildable import check_buildable
+
+        data = recipe.data if folds is None else _undivided(recipe.data)
+        classes = self._dataset(data, seed=recipe.trainer.seed).classes
+        sizes = {task: len(names) for task, names in classes.items()}
+        sections = [recipe.model, recipe.init]
+        shape = [recipe.clips.num_frames, recipe.clips.size_px]
+        key = fingerprint([*(section.model_dump(mode="json") for section in sections), shape, sizes])
+        if key in self._built:
+            return
+        try:
+            check_buildable(recipe, classes)
+        except ConfigError as error:
+            raise _of_run(where, error) from None
+        self._built.add(key)
+
+    def _dataset(self, data: DataSection, *, seed: int) -> Dataset:
+        """One of each section: which validation clips a seed draws is not asked here."""
+        key = fingerprint(data.model_dump(mode="json"))
+        if key not in self._listed:
+            self._listed[key] = load_dataset(data, seed=seed, reporter=self._reporter)
+        return self._listed[key]
+
+
+def _undivided(data: DataSection) -> DataSection:
+    """All clips, of which folds hold some out."""
+    update = {"folds": None, "validation": 0.0, "fraction": 1.0}
+    return data.model_copy(update={**update, **({"holdout": None} if _has_holdout(data) else {})})
 
 
 @dataclass(frozen=True)

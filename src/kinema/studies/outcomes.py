@@ -14,7 +14,7 @@ from typing import Any
 from kinema.studies.jobs import Job, Place
 from kinema.studies.significance import Comparison, compare
 from kinema.studies.study import Study
-from kinema.types import DataError
+from kinema.types import JOINT, DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,9 @@ class Row:
         score: Accuracy on what settings are compared on, over seeds. With folds, of one seed, that of all held-out
             clips together.
         folds: Fold -> accuracy on it, the mean over seeds. Empty without folds.
+        tasks: Task, and with several "joint", -> `top1`, `top3`, `top5`, `loss` and `majority` of what settings are
+            compared on, of all clips together, the mean over seeds; those that are known.
+        train_loss: Of the epochs that were kept, as they were trained: with augmentation and label smoothing.
         train: Accuracy on training clips, over all runs.
         groups: Where classes have unequal numbers of training clips: mean class accuracy of `head`, `middle` and
             `tail`, over all runs; of several tasks `verb head` and so on.
@@ -89,6 +92,8 @@ class Row:
     failures: Mapping[str, str]
     score: Spread | None
     folds: Mapping[str, float]
+    tasks: Mapping[str, Mapping[str, float]]
+    train_loss: float | None
     train: Spread | None
     groups: Mapping[str, Spread]
     chance: float | None
@@ -98,6 +103,18 @@ class Row:
     @property
     def gap(self) -> float | None:
         return None if self.train is None or self.score is None else self.train.mean - self.score.mean
+
+    @property
+    def between_folds(self) -> Spread | None:
+        """Of the accuracies of folds, each the mean over seeds; None without folds."""
+        return Spread.of(list(self.folds.values()))
+
+    @property
+    def loss(self) -> float | None:
+        """Of what settings are compared on, the tasks' together."""
+        losses = [values.get("loss") for task, values in self.tasks.items() if task != JOINT]
+        known = [loss for loss in losses if loss is not None]
+        return sum(known) if known and len(known) == len(losses) else None
 
     @property
     def is_complete(self) -> bool:
@@ -121,8 +138,14 @@ class Row:
             "failures": dict(self.failures),
             **{key: self.cost(key) for key in costs},
             "train_top1": None if self.train is None else self.train.mean,
+            "train_runs_std": None if self.train is None else self.train.std,
+            "train_loss": self.train_loss,
+            "loss": self.loss,
+            "tasks": {task: dict(values) for task, values in self.tasks.items()},
             "top1_mean": None if self.score is None else self.score.mean,
             "top1_std": None if self.score is None else self.score.std,
+            "seeds_std": None if self.score is None else self.score.std,
+            "folds_std": None if self.between_folds is None else self.between_folds.std,
             "top1": [] if self.score is None else list(self.score.values),
             "folds": dict(self.folds),
             "groups": {group: spread.mean for group, spread in self.groups.items()},
@@ -215,6 +238,7 @@ def _row(name: str, changes: tuple[str, ...], jobs: Sequence[Job], place: Place)
     for outcome in outcomes:
         if outcome.job.fold is not None:
             folds[outcome.job.fold].append(outcome.measured["top1"])
+    train_loss = Spread.of([o.record["train_loss"] for o in outcomes if o.record.get("train_loss") is not None])
     return Row(
         name=name,
         changes=changes,
@@ -223,6 +247,8 @@ def _row(name: str, changes: tuple[str, ...], jobs: Sequence[Job], place: Place)
         failures=failures,
         score=Spread.of(per_seed),
         folds={fold: statistics.fmean(values) for fold, values in folds.items()},
+        tasks=_tasks(outcomes),
+        train_loss=None if train_loss is None else train_loss.mean,
         groups=_groups(outcomes),
         train=Spread.of([outcome.record["train_top1"] for outcome in outcomes]),
         chance=outcomes[0].measured["chance"] if outcomes else None,
@@ -238,6 +264,19 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
             values[group].append(value)
     known = {group: Spread.of(of_group) for group, of_group in values.items()}
     return {group: spread for group, spread in known.items() if spread is not None}
+
+
+def _tasks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    known = [outcome.measured.get("of_tasks", {}) for outcome in outcomes]
+    for task, values in (known[0] if known else {}).items():
+        found[task] = {}
+        for key in values:
+            numbers = [of_run.get(task, {}).get(key) for of_run in known]
+            if all(number is not None for number in numbers):
+                clips = [outcome.measured["num_clips"] for outcome in outcomes]
+                found[task][key] = sum(n * share for n, share in zip(clips, numbers, strict=True)) / sum(clips)
+    return found
 
 
 def _weighted(outcomes: Sequence[Outcome], key: str) -> float:

@@ -28,6 +28,7 @@ from kinema.report.markup import (
 )
 from kinema.report.record import read_run
 from kinema.report.study_figures import NUM_STYLES, Point, scatter
+from kinema.studies.beside_source import NOTE, below_majority, beside_source
 from kinema.studies.outcomes import Outcomes, Row, Spread
 from kinema.wording import byte_size
 
@@ -35,6 +36,11 @@ ALPHA = 0.05
 
 _MOST_CURVES = 12
 """Settings whose curves can be told apart."""
+
+_OF_FOLDS = (
+    "; the accuracy of one seed is that of all held-out clips together, and how far folds lie apart (each the mean "
+    "over seeds) stands beside it; of training clips it is the deviation between all runs"
+)
 
 _COSTS = (
     ("gflops", "GFLOPs of a clip", True),
@@ -104,7 +110,7 @@ def study_page(outcomes: Outcomes, files: FigureFiles) -> str:
 def _results(outcomes: Outcomes, files: FigureFiles) -> Markup:
     readings = [
         Reading(
-            name=[element("b", row.name), element("span", _spread_words(row.score), class_="note")],
+            name=[element("b", row.name), element("span", _spread_words(row), class_="note")],
             value=row.score.mean,
             marks=(
                 ("training clips", "train", None if row.train is None else row.train.mean),
@@ -124,8 +130,8 @@ def _results(outcomes: Outcomes, files: FigureFiles) -> Markup:
     legend = element("span", [element("span", mark_key(style), name) for style, name in keys], class_="legend")
     verdicts = element("ul", [element("li", words) for words in _verdicts(outcomes)], class_="verdicts")
     note = (
-        "Mean \N{PLUS-MINUS SIGN} standard deviation over random seeds"
-        + ("; the accuracy of one seed is that of all held-out clips together" if _has_folds(outcomes) else "")
+        "Mean \N{PLUS-MINUS SIGN} standard deviation between random seeds"
+        + (_OF_FOLDS if _has_folds(outcomes) else "")
         + ". Training clips are measured with the final weights and without augmentation; the gap is their accuracy "
         "less the other. Clips a second are those of training, as they were read (stored features, or frames), with "
         "the validation after each epoch, and depend on what else the machine did. Memory is the peak of the process "
@@ -153,6 +159,12 @@ def _verdicts(outcomes: Outcomes) -> list[str]:
         for row in outcomes.rows
         if row.score is not None and row.majority is not None and row.score.mean <= row.majority
     ]
+    found += [
+        f"{row.name}, {task} alone: {percent(top1)} is not better than always answering the commonest training class "
+        f"({percent(majority)})."
+        for row in outcomes.rows
+        for task, top1, majority in below_majority(row)
+    ]
     if outcomes.measured_on == "test":
         found.append("Measured on the test split: whoever chooses a setting by this page has no test split any more.")
     alike = [c.name for c in outcomes.comparisons.values() if c.p_holm > ALPHA]
@@ -164,7 +176,9 @@ def _verdicts(outcomes: Outcomes) -> list[str]:
 
 def _numbers(outcomes: Outcomes) -> Markup:
     head: list[Child] = ["setting", "runs", "parameters", "trained", "GFLOPs", "clips/s", "memory", "time of a run"]
-    head += ["training clips", _score_name(outcomes), "gap", "chance", "majority"]
+    has_folds = _has_folds(outcomes)
+    head += ["training clips", _score_name(outcomes), *(["between folds"] if has_folds else [])]
+    head += ["gap", "chance", "majority"]
     rows = []
     for row in outcomes.rows:
         memory, seconds = row.cost("memory_bytes"), row.cost("seconds")
@@ -177,6 +191,7 @@ def _numbers(outcomes: Outcomes) -> Markup:
             valued(duration(seconds), seconds) if seconds else DASH,
             _spread(row.train),
             element("b", _spread(row.score)),
+            *([_deviation(row.between_folds)] if has_folds else []),
             signed_percent(row.gap),
             percent(row.chance),
             percent(row.majority),
@@ -218,14 +233,8 @@ def _frequency(outcomes: Outcomes) -> Markup:
 def _source(outcomes: Outcomes) -> Markup:
     source = outcomes.study.file.source
     assert source is not None
-    head = ["setting", *(f"{name}, there" for name in source.columns), "parameters, here", "training, here"]
-    head += [f"{_score_name(outcomes)}, here", "gap, here"]
-    rows = []
-    for row in outcomes.rows:
-        values = source.rows.get(row.name, (None,) * len(source.columns))
-        ours = [_whole(row.cost("parameters")), _spread(row.train), _spread(row.score), signed_percent(row.gap)]
-        rows.append([row.name, *(DASH if value is None else str(value) for value in values), *ours])
-    lines = [element("p", line, class_="note") for line in (source.title, *source.notes)]
+    head, rows = beside_source(outcomes)
+    lines = [element("p", line, class_="note") for line in (source.title, *source.notes, NOTE)]
     return join(table(head, rows), lines)
 
 
@@ -340,10 +349,14 @@ def _spread(spread: Spread | None) -> str:
     return percent(spread.mean) + ("" if spread.std is None else f" \N{PLUS-MINUS SIGN}{NBSP}{100 * spread.std:.1f}")
 
 
-def _spread_words(spread: Spread | None) -> str:
-    if spread is None or spread.std is None:
-        return ""
-    return f" \N{PLUS-MINUS SIGN}{NBSP}{100 * spread.std:.1f} over {len(spread.values)} seeds"
+def _deviation(spread: Spread | None) -> str:
+    return DASH if spread is None or spread.std is None else f"\N{PLUS-MINUS SIGN}{NBSP}{100 * spread.std:.1f}"
+
+
+def _spread_words(row: Row) -> str:
+    spreads = ((row.score, "seeds"), (row.between_folds, "folds"))
+    known = [(spread, of) for spread, of in spreads if spread is not None and spread.std is not None]
+    return "; ".join(f" {_deviation(spread)} between {len(spread.values)} {of}" for spread, of in known)
 
 
 def _whole(value: float | None) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from kinema import recipes
 from kinema.config import apply_overrides, checked, parse_yaml
 from kinema.files import to_yaml
+from kinema.registry import suggest
 from kinema.sections import PositiveInt, Section
 from kinema.shipped_files import find_file, names_in
 from kinema.types import ConfigError
@@ -163,6 +164,24 @@ class Study:
     path: Path
     settings: tuple[Setting, ...]
     folder: Path
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Settings that are called so, or that come of a run that is.
+
+        Raises:
+            ConfigError: There is none of a name.
+        """
+        known = [setting.name for setting in self.settings]
+        runs = [run.name for run in self.file.runs]
+        wanted: set[str] = set()
+        for name in names:
+            of_run = {setting for setting in known if name in runs and setting.startswith(f"{name}, ")}
+            found = {setting for setting in known if setting == name} or of_run
+            if not found:
+                hint = suggest(name, dict.fromkeys([*runs, *known]))
+                raise ConfigError(f"--only: {self.file.name} has no run {name!r}{hint}")
+            wanted |= found
+        return [name for name in known if name in wanted]
 
 
 def names() -> list[str]:

@@ -183,7 +183,12 @@ def search_on(study: Study, *, num_trials: int) -> None:
     optuna = load_optuna()
     search = open_storage(study, create=True)
     while (trial := _next(study, search, num_trials)) is not None:
-        recipe = _recipe(study, _values(study, trial))
+        try:
+            recipe = _recipe(study, _values(study, trial))
+        except ConfigError as impossible:  # as some settings of a space may be: an optimiser without momentum
+            trial.set_user_attr(_ERROR, str(impossible).partition("\n")[0])
+            search.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         print_ = recipe_fingerprint(recipe)
         trial.set_user_attr(_PRINT, print_)
         folder = find_run(study.folder, print_) or study.folder / "runs" / f"trial{trial.number}.{print_}"

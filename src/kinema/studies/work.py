@@ -21,7 +21,7 @@ from kinema.evaluation.results import save_evaluation
 from kinema.files import read_json_object, write_json
 from kinema.models.configurations import Configuration, measure
 from kinema.models.frame_model import FrameModel
-from kinema.models.runtime import set_up
+from kinema.models.runtime import give_back_memory, set_up
 from kinema.models.weights import read_training
 from kinema.preparation.features import frozen_features
 from kinema.progress import SILENT, Reporter
@@ -187,11 +187,17 @@ def _measured(run: Run) -> dict[str, Any]:
             }
             found[evaluation.name] |= {"num_clips": evaluation.record["num_clips"], "task": main}
             found[evaluation.name]["tasks"] = {task: v["top1"] for task, v in evaluation.tasks.items()}
+            found[evaluation.name]["of_tasks"] = {
+                task: {key: v.get(key) for key in ("top1", "top3", "top5", "loss", "majority")}
+                for task, v in evaluation.tasks.items()
+            }
+    losses = [row.get("train/loss") for row in record.history if row.get("epoch") == training.epoch]
     seconds = sorted(row["seconds"] for row in record.history if row.get("seconds", 0) > 0)
     typical = seconds[len(seconds) // 2] if seconds else None
     return {
         "measured": found,
         "train_top1": training.accuracy.get(JOINT, next(iter(training.accuracy.values()))),
+        "train_loss": losses[0] if losses else None,
         "epoch": training.epoch,
         "epochs": len(record.history),
         "seconds": sum(seconds),
@@ -214,6 +220,8 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def _forget_peak() -> None:
+    """Begin as a process of its own would: what earlier runs freed and the allocator kept is no peak of this one."""
+    give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):

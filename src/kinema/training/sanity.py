@@ -133,7 +133,14 @@ class Sanity(Callback):
         of_validation = trainer.callback_metrics.get(f"validation/{main}_top1")
         validation = None if of_validation is None else float(of_validation)
         if epoch == section.baseline_epochs:
-            self._check_learning(epoch, train, loss, validation)
+            names = [metric.removeprefix("train/").removesuffix("_top1") for metric in metrics if "_top1" in metric]
+            known = {name: trainer.callback_metrics.get(f"validation/{name}_top1") for name in names}
+            of_tasks = {
+                name: (metrics[f"train/{name}_top1"], float(value))
+                for name, value in known.items()
+                if value is not None
+            }
+            self._check_learning(epoch, train, loss, of_tasks)
         if validation is not None and section.gap is not None and train - validation > section.gap:
             self._warn(
                 "gap",
@@ -149,24 +156,29 @@ class Sanity(Callback):
                 "kinema data advise RECIPE says what that saves",
             )
 
-    def _check_learning(self, epoch: int, train: float, loss: float, validation: float | None) -> None:
+    def _check_learning(
+        self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]]
+    ) -> None:
+        """Of each task, and of all at once: accuracy on training and on validation clips."""
         classes, clips = self.prepared.dataset.classes, self.prepared.clips
-        main = main_task(classes)
-        seen = majority(clips["train"], clips["train"], classes, main)
+        seen = majority(clips["train"], clips["train"], classes, main_task(classes))
         sampled = sampling_task(self.prepared.recipe.task.imbalance, classes)
         if sampled is not None:  # rare clips come more often: what is commonest is less common
             seen = max(_shares_seen(self.prepared, sampled))
         margin = _DEVIATIONS * math.sqrt(seen * (1 - seen) / len(clips["train"]))
         is_learning = train > seen + margin
-        if validation is not None:
-            baseline = majority(clips["train"], clips["validation"], classes, main)
+        below = []
+        for task, (of_train, validation) in of_tasks.items():
+            baseline = majority(clips["train"], clips["validation"], classes, task)
             if validation <= baseline:
-                self._warn(
-                    "baseline",
-                    f"epoch {epoch}: top-1 on validation clips, {percent(validation)}, is not better than always "
-                    f"answering the commonest training class ({percent(baseline)}); on training clips it is "
-                    f"{percent(train)}. {_BY_HEART if is_learning else _NOTHING_LEARNED}",
+                of_task = f" of {task}" if len(classes) > 1 else ""
+                below.append(
+                    f"top-1{of_task} on validation clips, {percent(validation)}, is not better than always answering "
+                    f"the commonest training class ({percent(baseline)}); on training clips it is {percent(of_train)}"
                 )
+        if below:
+            advice = _BY_HEART if is_learning else _NOTHING_LEARNED
+            self._warn("baseline", f"epoch {epoch}: {'; '.join(below)}. {advice}")
         blind = blind_loss(self.prepared)
         if not is_learning and blind is not None and loss >= _LEARNED * blind:
             self._warn(
