@@ -77,3 +77,19 @@ def test_without_them_nothing_is_said(tmp_path: Path) -> None:
     page = with_record(tmp_path / "run")
     assert "use time" not in page.text
     assert "Clips of nothing" not in page.text
+
+
+def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
+    findings = [
+        {"fault": "leakage", "message": "2 of 24 clips are of a video that was trained on"},
+        {"fault": "training", "message": "while it was trained: no gradient"},
+        {"fault": "selected", "message": "epoch 3 was kept"},
+    ]
+    run = make_run(tmp_path / "run")
+    for split in ("validation", "test"):
+        path = Run(run.folder).evaluations / split / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "findings": findings}))
+    text = Page(write_page(run.folder)).text
+    assert text.count("While it was trained: no gradient.") == 1
+    assert text.count("2 of 24 clips are of a video that was trained on.") == 2
+    assert "epoch 3 was kept." not in text

@@ -60,7 +60,7 @@ def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
 
 def verdicts(evaluations: Sequence[Evaluation]) -> list[str]:
     """What one has to know before believing the numbers, one sentence each."""
-    return [sentence for evaluation in evaluations for sentence in _verdicts(evaluation)]
+    return list(dict.fromkeys(sentence for evaluation in evaluations for sentence in _verdicts(evaluation)))
 
 
 def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
@@ -187,7 +187,10 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
     if gaps:
         yield f"{evaluation.name}: the gap to the training clips is large ({'; '.join(gaps)})."
     for finding in evaluation.record.get("findings", ()):
-        yield f"{evaluation.name}: {finding['message']}."
+        if finding["fault"] == "training":  # of the run, whatever was evaluated
+            yield f"{finding['message'][0].upper()}{finding['message'][1:]}."
+        elif finding["fault"] != "selected":  # which the head of the page says
+            yield f"{evaluation.name}: {finding['message']}."
     pairs = _finite(evaluation.record.get("pairs"))
     if pairs is not None and pairs <= PAIR_CHANCE + PAIR_MARGIN:
         yield (
