@@ -22,9 +22,9 @@ _LONGEST_S = 300.0
 
 def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "kinema.cli.main", "study", "run", str(path), "--out", str(out), "--jobs", "2"]
-    log = out.with_suffix(".log").open("ab")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
 def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
