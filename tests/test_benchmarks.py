@@ -49,7 +49,7 @@ def check(name: str, tmp_path: Path, data_root: Path) -> dict[str, Any]:
 
 
 # Each is a process or three that import torch: the first two of them say that the common parts work.
-@pytest.mark.parametrize("name", ["decoding", "stores"])
+@pytest.mark.parametrize("name", ["stores"])
 def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
     check(name, tmp_path, data_root)
 
@@ -57,7 +57,17 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["loading", "store_study", "features", "training_step", "sequence_length", "memory", "limits", "augmentation"],
+    [
+        "decoding",
+        "loading",
+        "store_study",
+        "features",
+        "training_step",
+        "sequence_length",
+        "memory",
+        "limits",
+        "augmentation",
+    ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
     found = check(name, tmp_path, data_root)

@@ -48,7 +48,7 @@ def test_json_alone_on_standard_output(kinema: Kinema, root: Path) -> None:
     done = kinema("data", "stats", "folder", root, "--json", "-", "--page", "my page.html")
     assert done.json["page"] == "my page.html"
     assert "page: my page.html" in done.err
-    assert [path.name for path in Path().iterdir()] == ["my page.html"]
+    assert sorted(path.name for path in Path().iterdir()) == ["my page.html", "my page_figures"]
 
 
 def test_settings_of_the_data_section(kinema: Kinema, root: Path) -> None:

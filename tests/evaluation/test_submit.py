@@ -99,6 +99,9 @@ def test_scores_stand_under_the_official_numbers_of_classes(kinema: Kinema, weig
     assert (
         kinema("submit", weights, "--out", tmp_path, *LEVELS).error() == f"--out: {tmp_path} is a folder; give a file"
     )
+    nowhere = path / "a.zip"  # in a file
+    said = kinema("submit", weights, "--out", nowhere, *LEVELS).error()
+    assert said == f"--out: {nowhere} cannot be written: File exists; give another place"
 
 
 def test_a_list_with_a_hole_is_not_answered(kinema: Kinema, weights: Path, kitchens: Path, tmp_path: Path) -> None:

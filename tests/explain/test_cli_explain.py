@@ -19,7 +19,7 @@ from kinema.models.build import build_model
 from kinema.models.weights import WeightsConfig, save
 from kinema.types import Preprocessing
 
-STYLE = Path(__file__).parents[2] / "src" / "kinema" / "report" / "style.css"
+STYLE = Path(__file__).parents[2] / "src" / "kinema" / "report" / "figures.css"
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ def test_crossval_holds_every_group_out(kinema: Kinema) -> None:
     assert all(facts["selected_by"] == "being the last epoch" for facts in training)
 
 
+@pytest.mark.slow
 def test_common_and_rare_classes_are_shown_apart(study_file: Any, tmp_path: Path, kinema: Kinema) -> None:
     runs = [{"name": "even"}, {"name": "skewed", "overrides": {"data.imbalance": 4}}]
     overrides = {"data.num_train_backgrounds": 4, "trainer.epochs": 1}

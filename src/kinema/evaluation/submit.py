@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,12 @@ def submit(
         raise ConfigError(f"{weights}: the challenge asks for {wanted}; this model has {sizes}")
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give a file")
+    try:  # known before hours of work, not behind them
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"--out: {out} cannot be written: {error.strerror or error}; give another place") from None
     data, clips_section = resolve_evaluation(read_training(weights).data, overrides, clips=defaults or {})
     if data.name != _DATASET:
         raise ConfigError(f"data.name: the challenge is of {_DATASET}, not of {data.name}")

@@ -66,7 +66,7 @@ def number(value: float | None, *, digits: int = 3) -> str:
     """A number with so many significant digits, or a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    return f"{value:,.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
 
 
 def counted(num: int, noun: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -101,13 +102,18 @@ class ClipBackbone(nn.Module):
 
 
 def _convolve(convolution: nn.Conv3d, clips: Tensor) -> Tensor:
-    """What the convolution does. On a CPU, clips that are short in time beside the kernel are padded before it and not
-    by it: there oneDNN leaves a part of the gradient of the weights unwritten, in bf16 for a kernel of 3 and 2 moments,
-    which most networks make of 16 frames, and in fp32 for a kernel of 7 with stride 2 and 5 to 7 moments, where it also
-    writes beside its memory. Seen with torch 2.15; `tests/models/layers/test_short_clips.py` has all that was tried."""
+    """What the convolution does. On a CPU always in fp32, and clips that are short in time beside the kernel are padded
+    before it and not by it. There oneDNN leaves a part of the gradient of the weights unwritten: in bf16 for a kernel
+    of 3 and 2 moments, which most networks make of 16 frames, and in fp32 for a kernel of 7 with stride 2 and 5 to 7
+    moments, where it also writes beside its memory. Seen with torch 2.15."""
+    if clips.device.type != "cpu":
+        return type(convolution).forward(convolution, clips)
+    if torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return _convolve(convolution, clips.float())
     kernel, padding = convolution.kernel_size[0], convolution.padding
     # Twice as long as the kernel none was wrong.
-    if clips.device.type != "cpu" or isinstance(padding, str) or not padding[0] or clips.shape[2] >= 2 * kernel:
+    if isinstance(padding, str) or not padding[0] or clips.shape[2] >= 2 * kernel:
         return type(convolution).forward(convolution, clips)
     padded = nn.functional.pad(clips, (0, 0, 0, 0, padding[0], padding[0]))
     return nn.functional.conv3d(
