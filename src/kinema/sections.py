@@ -47,8 +47,8 @@ class DataSection(Section):
     """New names of classes: {old: new}, a YAML file that holds that, or the name of a shipped one. Classes that get
     the same name become one."""
     background: str | None = None
-    """Name of a class that stands for nothing, to be told from all others: its clips are made of training and
-    validation clips, of each its first or last frame throughout or its first or last fifth."""
+    """Name of a class that stands for nothing, to be told from all others: its clips are made of training
+    clips, of each its first or last frame throughout or its first or last fifth."""
     quarantine: Path | None = None
     """File of videos that are not to be used, as `kinema data check` writes it; by default kinema-quarantine.csv in
     the root, if it is there."""

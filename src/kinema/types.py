@@ -100,7 +100,7 @@ class Dataset:
             download, is then left out and counted, where it would otherwise be an error.
         quarantine: Video -> why its clips are not to be used, although it is there.
         background: Class of every task that stands for nothing. Its clips are in no split: they are made of training
-            and validation clips where these are read (`kinema.data.background`).
+            clips where these are read to be trained on (`kinema.data.background`).
         root: Folder, or annotation file, that it was read from, where there is one: the index of its videos lies there.
         notes: Facts worth a line before training starts.
     """

@@ -151,6 +151,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_it_goes_on_where_it_was_stopped(weights: Path, asked: list[int], tmp_path: Path) -> None:
     settings: dict[str, Any] = {"views": Views(clips=3), "orders": FRAME_ORDERS}
     whole = evaluate(weights, ALONE, **settings)
+    whole.forget()  # where it took long
     assert asked[0] == 6  # 6 clips, 4 at once, 3 views
     asked[:] = [0, 4]
     with pytest.raises(Stopped):
@@ -160,6 +161,8 @@ def test_it_goes_on_where_it_was_stopped(weights: Path, asked: list[int], tmp_pa
     assert asked[0] == 3
     assert json.dumps(again.record) == json.dumps(whole.record)
     np.testing.assert_array_equal(again.predictions.logits["action"], whole.predictions.logits["action"])
+    assert len(list((tmp_path / "cache" / "evaluations").iterdir())) == 1  # until the result is saved
+    again.forget()
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
 
 
@@ -208,6 +211,18 @@ def test_clips_that_are_not_unknown_are_refused(weights: Path, videos: Path, pla
     (videos / "known.csv").write_text("path,label\nothers/0.mp4,open\nothers/1.mp4,none\n")
     with pytest.raises((ConfigError, DataError), match=message):
         evaluate(weights, ALONE, unknown=videos / place)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits", "vote"])
+def test_unknown_clips_are_looked_at_as_the_others(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch, average: Any
+) -> None:
+    """The same clips on both sides are not told apart, whatever the views."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    root, weights = videos / "data" / "test", make_weights(tmp_path / "weights", videos, contents=[])
+    found = evaluate(weights, ALONE, views=Views(clips=2, flip=True), average=average, unknown=root).record["rejection"]
+    assert {of["auroc"] for of in found["methods"].values()} == {0.5}
+    assert ("energy" in found["methods"]) == (average == "logits")
 
 
 def test_a_threshold_is_fitted_on_validation_clips_and_used(weights: Path, videos: Path) -> None:

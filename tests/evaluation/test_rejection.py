@@ -91,7 +91,18 @@ def test_a_record_says_what_a_threshold_comes_to() -> None:
     )
     assert sum(found["scores"]["known"]) == sum(found["scores"]["unknown"]) == 50
     assert len(found["scores"]["edges"]) == len(found["scores"]["known"]) + 1
+    assert "energy" not in rejection_record(known, unknown, kept=None, temperatures=None, has_logits=False)["methods"]
     made = rejection_record(known, unknown, kept=None, temperatures=None, background={"verb": 0})
     assert made["methods"].keys() == {"max_probability", "energy", "background"}
     assert "threshold" not in made
     assert "methods" not in rejection_record(known, None, kept=kept, temperatures=None)
+
+
+def test_clips_of_nothing_are_not_among_the_known() -> None:
+    labels = {"verb": np.arange(50) % 4}
+    logits = {"verb": LOGITS["verb"]}
+    known, unknown = predictions(logits, labels), predictions(logits, labels)
+    found = rejection_record(known, unknown, kept=None, temperatures=None, background={"verb": 2})
+    shown = scores({"verb": logits["verb"][labels["verb"] != 2]}, "energy")
+    assert found["methods"]["energy"] == separation(shown, scores(logits, "energy"))
+    assert sum(found["scores"]["known"]) == len(shown)

@@ -253,7 +253,7 @@ def _clips(
     wanted: list[Split] = [name for name in dataset.splits if split is None or name == split.value]
     if not wanted:
         raise UserError(f"--split: there is no {split} split; there are {', '.join(dataset.splits)}")
-    clips, videos, skipped = probe_splits(dataset, wanted, workers=workers, reporter=output.reporter)
+    clips, videos, skipped = probe_splits(dataset, wanted, workers=workers, background=True, reporter=output.reporter)
     check_decoder(decoder, videos.values())
     reasons = {clip_id: reason for found in skipped.values() for clip_id, reason in found.items()}
     return clips, videos, {"clips": {name: len(some) for name, some in clips.items()}, "skipped": reasons}

@@ -116,6 +116,7 @@ def run_evaluation(
         folder = run.new_evaluation(record["split"])
         save_evaluation(folder, record, evaluation.predictions)
         write_page(run.folder)
+        evaluation.forget()
         record |= {"folder": str(folder), "report": str(run.report)}
         output.say(f"kept in {folder}; report: {run.report}")
     return record

@@ -40,7 +40,12 @@ def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
         said = ", ".join(f"top-{k} {percent(found[f'top{k}'])}" for k in ks)
         output.say(f"joint, with the prior of classes that came together in training: {said}")
     for task, values in rows.items():
-        if values["above_majority"] is not None and values["above_majority"][0] <= 0:
+        if values["above_majority"] is None:
+            output.say(
+                f"{task}: the clips are of too few groups to say whether more than chance puts it above always "
+                "answering the commonest class"
+            )
+        elif values["above_majority"][0] <= 0:
             output.say(
                 f"{task}: these clips do not show that it is better than always answering the commonest class "
                 f"(the difference may be {percent_range(values['above_majority'])})"

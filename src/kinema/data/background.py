@@ -24,7 +24,7 @@ _NUMBERS = 2**31
 
 
 def with_background(dataset: Dataset, name: str) -> Dataset:
-    """A data set with one more class in every task, whose clips are made where training and validation clips are read.
+    """A data set with one more class in every task, whose clips are made where training clips are read.
 
     Raises:
         ConfigError: There is such a class already.

@@ -17,10 +17,17 @@ log = logging.getLogger(__name__)
 
 
 def probe_splits(
-    dataset: Dataset, splits: list[Split], *, workers: int, reporter: Reporter = SILENT
+    dataset: Dataset, splits: list[Split], *, workers: int, background: bool = False, reporter: Reporter = SILENT
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[Split, dict[str, str]]]:
     """Probe the videos of some splits and sort out the clips that cannot be used. Videos in quarantine are not opened.
-    Where the data set has a background, its clips are made, but for the test split, which stays what it is.
+
+    Args:
+        dataset: What is listed.
+        splits: Of it.
+        workers: Processes that probe.
+        background: Whether clips of the background are made, where the data set has one: of training clips, and for
+            training alone, so that every number is of clips that were filmed.
+        reporter: Where to show progress.
 
     Returns:
         Split -> usable clips, path -> video, split -> clip id -> reason.
@@ -38,7 +45,7 @@ def probe_splits(
     clips: dict[Split, list[Clip]] = {}
     videos: dict[Path, Video] = {}
     skipped: dict[Split, dict[str, str]] = {}
-    labels = background_labels(dataset)
+    labels = background_labels(dataset) if background else {}
     for split in splits:
         clips[split], found, skipped[split] = split_readable(dataset.splits[split], probed)
         videos |= found
@@ -63,7 +70,7 @@ def probe_splits(
             )
         if reasons and not clips[split]:
             raise DataError(f"none of the {len(reasons)} {split} clips can be read; the first: {reasons[0]}")
-        if labels and split != "test":
+        if labels and split == "train":
             clips[split] += background_clips(clips[split], found, labels)
     return clips, videos, skipped
 

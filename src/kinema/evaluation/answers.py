@@ -107,6 +107,8 @@ class Sums:
             for order, totals in self._totals.items()
         }
         reasons = {clips[index].clip_id: reason for index, reason in self._failures.items()}
+        for index in np.flatnonzero(self._seen != self._num_views).tolist():  # another process wrote in between
+            reasons.setdefault(clips[index].clip_id, "not answered as often as it was asked about; evaluate again")
         return Predictions(
             classes=self._classes,
             clips=rows,

@@ -60,17 +60,6 @@ def majority_answers(predictions: Predictions, common: Mapping[str, Any]) -> dic
     return hits
 
 
-def with_background(predictions: Predictions, common: Mapping[str, Any], background: Mapping[str, int]) -> bool:
-    """Whether always answering "nothing" is right more often than the commonest class: of clips of which many were made
-    to show nothing."""
-    if not background:
-        return False
-    return all(
-        (predictions.labels[task] == background[task]).sum() > (predictions.labels[task] == common[task]).sum()
-        for task in predictions.classes
-    )
-
-
 def baselines(
     predictions: Predictions, common: Mapping[str, Any], background: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, float]]:

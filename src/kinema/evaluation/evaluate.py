@@ -37,6 +37,13 @@ class Evaluation:
 
     record: Mapping[str, Any]
     predictions: Predictions
+    unknown: Predictions | None = None
+
+    def forget(self) -> None:
+        """Remove the answers that were written on the way, once the result is saved."""
+        self.predictions.forget()
+        if self.unknown is not None:
+            self.unknown.forget()
 
 
 def evaluate(
@@ -144,21 +151,34 @@ def evaluate(
     if views != ONE_VIEW:
         record["views"] = {**asdict(views), "average": average, "num": len(views)}
     kept = read_rejection(weights)
+    strangers = None
     if unknown is not None or kept is not None:
-        strangers = None
         if unknown is not None:
             strangers = predict_unknown(
-                model, config, weights, unknown, training=training, clips=clips_section, reporter=reporter
+                model,
+                config,
+                weights,
+                unknown,
+                training=training,
+                clips=clips_section,
+                views=views,
+                average=average,
+                reporter=reporter,
             )
             record["unknown"] = str(unknown)
         temperatures = None if calibrated is None else calibrated.temperatures
         record["rejection"] = rejection_record(
-            predictions, strangers, kept=kept, temperatures=temperatures, background=training.background
+            predictions,
+            strangers,
+            kept=kept,
+            temperatures=temperatures,
+            background=training.background,
+            has_logits=views == ONE_VIEW or average == "logits",
         )
     record["data"] = data.model_dump(mode="json")
     record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
-    return Evaluation(record=record, predictions=predictions)
+    return Evaluation(record=record, predictions=predictions, unknown=strangers)
 
 
 def _load(

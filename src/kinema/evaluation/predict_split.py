@@ -61,7 +61,8 @@ def predict_split(
         description: What the reporter shows.
         required: A store that is named has to be of use.
         reporter: Where to show progress.
-        weights: The model's folder: what was answered before an interruption is then found again.
+        weights: The model's folder: what was answered before an interruption is then found again. Whoever has saved the
+            result removes the folder that it names as `kept`.
         views: Looks at each clip.
         average: How several become one answer.
         orders: Orders of the frames to answer in as well.
@@ -105,9 +106,11 @@ def predict_split(
         description=description,
         reporter=reporter,
     )
-    if kept is not None:
-        kept.remove()
-    return replace(predictions, skipped={**skipped[split], **predictions.skipped})
+    return replace(
+        predictions,
+        skipped={**skipped[split], **predictions.skipped},
+        kept=None if kept is None else kept.folder,
+    )
 
 
 def _folder(weights: Path, clips: Sequence[Clip], settings: list[object]) -> Path:

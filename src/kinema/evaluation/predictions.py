@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class Predictions:
         skipped: Clip id -> why that clip could not be read. None of these has a row.
         reordered: Order of the frames -> task -> (B, K), where that was asked for.
         inputs: Stream, or "features" -> mean and deviation of the numbers that the model was given.
+        kept: Folder of the answers as they were written on the way, of no use once these are saved.
         single_view: Task (and "joint") -> mean accuracy of single views, where the logits are of several.
     """
 
@@ -39,6 +41,12 @@ class Predictions:
     reordered: Mapping[str, Mapping[str, Float32[np.ndarray, "B _K"]]] = field(default_factory=dict)
     single_view: Mapping[str, float] | None = None
     inputs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    kept: Path | None = None
+
+    def forget(self) -> None:
+        """Remove what was written on the way."""
+        if self.kept is not None:
+            shutil.rmtree(self.kept, ignore_errors=True)
 
     def probabilities(self, task: str) -> np.ndarray:
         """Softmax of a task's logits, (B, K), in float64."""

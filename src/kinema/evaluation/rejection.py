@@ -10,6 +10,7 @@ the most probable combination, or the sum of the tasks' energies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -125,6 +126,7 @@ def rejection_record(
     kept: Rejection | None,
     temperatures: Mapping[str, float] | None,
     background: Mapping[str, int] | None = None,
+    has_logits: bool = True,
 ) -> dict[str, Any]:
     """What rejecting comes to.
 
@@ -134,6 +136,7 @@ def rejection_record(
         kept: The threshold that is kept with the weights.
         temperatures: Of the weights.
         background: Task -> class that was made to stand for nothing, if there is one.
+        has_logits: Whether logits are a model's own, or their mean; of averaged probabilities there is no energy.
 
     Returns:
         `methods`: method -> `auroc` and `fpr95`, where there are unknown clips; `scores`: of the kept method, or the
@@ -150,6 +153,11 @@ def rejection_record(
         settings["background"] = background
     if "background" in settings:
         methods = METHODS
+    if "background" in settings:  # clips that are said to show nothing are not among those to be told from it
+        predictions = _without(predictions, settings["background"])
+    if not has_logits:
+        methods = tuple(method for method in methods if method != "energy")
+        kept = None if kept is not None and kept.method == "energy" else kept
     known_scores = {method: scores(predictions.logits, method, **settings) for method in methods}
     shown: Method = METHODS[-1] if "background" in settings else "max_probability"
     if kept is not None:
@@ -173,6 +181,16 @@ def rejection_record(
         if unknown is not None:
             found["unknown_accepted"] = float(accepted(unknown_scores[shown], kept.threshold).mean())
     return found
+
+
+def _without(predictions: Predictions, background: Mapping[str, int]) -> Predictions:
+    shown = ~is_background(predictions.labels, background)
+    return replace(
+        predictions,
+        clips=[clip for clip, is_shown in zip(predictions.clips, shown.tolist(), strict=True) if is_shown],
+        logits={task: values[shown] for task, values in predictions.logits.items()},
+        labels={task: values[shown] for task, values in predictions.labels.items()},
+    )
 
 
 def _histogram(known: np.ndarray, unknown: np.ndarray) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kinema.evaluation.baselines import baselines, majority_answers, with_background
+from kinema.evaluation.baselines import baselines, majority_answers
 from kinema.evaluation.calibration import calibration
 from kinema.evaluation.class_statistics import class_statistics, groups_of, intervals
 from kinema.evaluation.frequency import accuracy_by_frequency
@@ -64,11 +64,9 @@ def results(
     Raises:
         UserError: Numbers contradict each other.
     """
-    ks = sorted({1, *ks})
-    common = dict(training.commonest)
-    if with_background(predictions, common, training.background):
-        common = {**training.background, JOINT: list(training.background.values())}
-    base = baselines(predictions, common, training.background)
+    is_official = split == "validation" and len(predictions.clips) == NUM_EPIC_SEGMENTS
+    ks = sorted({1, *ks, *((5,) if is_official else ())})
+    base = baselines(predictions, training.commonest, training.background)
     tasks: dict[str, dict[str, Any]] = {}
     for task, names in predictions.classes.items():
         tasks[task] = {**task_metrics(predictions, task, ks), **base[task], "num_classes": len(names)}
@@ -82,7 +80,7 @@ def results(
         assert _equal(record[JOINT]["top1"], accuracy(predictions)[JOINT])
         if training.combinations and can_rank_joint(predictions):
             record[JOINT]["with_prior"] = dict(top_k(joint_ranks(predictions, training.combinations), ks))
-    groups, of_majority = groups_of(predictions), majority_answers(predictions, common)
+    groups, of_majority = groups_of(predictions), majority_answers(predictions, training.commonest)
     for task, right in right_answers(predictions).items():
         values = record[JOINT] if task == JOINT else tasks[task]
         values["interval"], _ = intervals(right, groups)
@@ -95,7 +93,6 @@ def results(
     subsets = subset_accuracy(predictions, tail=tail or {}, unseen_groups=unseen_groups)
     if subsets:
         record["subsets"] = subsets
-    is_official = split == "validation" and len(predictions.clips) == NUM_EPIC_SEGMENTS
     if is_official and subsets.keys() == {"tail", "unseen"} and subsets["tail"].keys() == {"verb", "noun", JOINT}:
         record["epic"] = epic_names(record)
     within = pair_accuracy(predictions, pairs)

@@ -109,4 +109,5 @@ def submit(
         segments=[clip.clip_id for clip in listed],
         levels=levels,
     )
+    predictions.forget()
     return len(listed)

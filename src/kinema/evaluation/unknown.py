@@ -12,6 +12,8 @@ from kinema.config import resolve_evaluation
 from kinema.data.hashing import content_hash
 from kinema.data.listing import list_files
 from kinema.data.load_dataset import load_dataset
+from kinema.data.views import ONE_VIEW, Views
+from kinema.evaluation.answers import Average
 from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
 from kinema.models.weights import TrainingFacts, WeightsConfig
@@ -30,6 +32,8 @@ def predict_unknown(
     *,
     training: TrainingFacts,
     clips: ClipsSection,
+    views: Views = ONE_VIEW,
+    average: Average = "probabilities",
     reporter: Reporter = SILENT,
 ) -> Predictions:
     """Logits for clips of no class. Labels of the result mean nothing.
@@ -41,6 +45,8 @@ def predict_unknown(
         place: A CSV file with a column `path`, as data.name=table reads it, or a folder of videos.
         training: What was trained on: such clips are refused.
         clips: How clips are read.
+        views: Looks at each clip, as at the others.
+        average: How several become one answer.
         reporter: Where to show progress.
 
     Raises:
@@ -48,7 +54,7 @@ def predict_unknown(
         DataError: There is no clip, none can be read, or one was trained on.
     """
     data, listed = _listed(place, reporter)
-    known = _of_known_classes(listed, config)
+    known = _of_known_classes(listed, config, training)
     if known is not None:
         raise DataError(f"{place}: it holds clips of {known!r}, which this model knows")
     blank = dict.fromkeys(config.heads, 0)
@@ -72,6 +78,8 @@ def predict_unknown(
         required=False,
         reporter=reporter,
         weights=weights,
+        views=views,
+        average=average,
     )
     if not predictions.clips:
         raise DataError(f"{place}: none of its {len(found):,} clips can be read")
@@ -95,12 +103,14 @@ def _listed(place: Path, reporter: Reporter) -> tuple[DataSection, Dataset]:
     return data, Dataset(classes={}, splits={"test": found}, root=place)
 
 
-def _of_known_classes(dataset: Dataset, config: WeightsConfig) -> str | None:
-    """A class of the model that some of the clips are said to be of."""
+def _of_known_classes(dataset: Dataset, config: WeightsConfig, training: TrainingFacts) -> str | None:
+    """A class of the model that some of the clips are said to be of, other than the one that stands for nothing."""
     for task in dataset.classes.keys() & config.heads.keys():
         names = dataset.classes[task]
         used = {names[clip.labels[task]] for some in dataset.splits.values() for clip in some if task in clip.labels}
-        both = sorted(used & set(config.heads[task]))
+        nothing = training.background.get(task)
+        known = {name for label, name in enumerate(config.heads[task]) if label != nothing}
+        both = sorted(used & known)
         if both and len(config.heads) == 1:
             return both[0]
     return None

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     recipe, classes = prepared.recipe, prepared.dataset.classes
     model = module.model.to(compute_device(recipe.trainer))  # Lightning has put it back on the CPU
     train_clips = _trained_clips(prepared, module)
+    background = background_labels(prepared.dataset)
+    shown = [clip for clip in train_clips if not background or clip.labels != background]
     settings: dict[str, Any] = {
         "classes": classes,
         "preprocessing": prepared.preprocessing,
@@ -65,7 +68,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     }
     on_training = predict_clips(
         model,
-        sample(train_clips, seed=recipe.trainer.seed),
+        sample(shown, seed=recipe.trainer.seed),
         prepared.videos,
         read=partial(_reader, prepared, model, "training"),
         description="measuring on training clips",
@@ -73,8 +76,6 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     )
     if not on_training.clips:
         raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
-    background = background_labels(prepared.dataset)
-    shown = [clip for clip in train_clips if not background or clip.labels != background]
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
         seed=recipe.trainer.seed,
@@ -152,6 +153,7 @@ def _evaluate(
     if not predictions.clips:
         reason = next(iter(predictions.skipped.values()))
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
+    predictions = replace(predictions, skipped={**prepared.skipped["validation"], **predictions.skipped})
     found = fit_calibration(predictions, split="validation")
     dataset = prepared.dataset
     record = results(
@@ -164,11 +166,10 @@ def _evaluate(
         calibrated=found,
         fitted_here=found is not None,
     )
-    record["num_skipped"] += len(prepared.skipped["validation"])
     record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     for finding in record["findings"]:
-        if finding["fault"] not in ("training", "selected"):  # said before, and said where the result is
+        if finding["fault"] not in ("training", "selected", "skipped"):  # said before, or where the result is
             log.warning("validation clips: %s", finding["message"])
     # Without weights there can be none but that of an attempt that was interrupted at this place.
     shutil.rmtree(run.evaluations / "validation", ignore_errors=True)

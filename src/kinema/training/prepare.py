@@ -100,7 +100,9 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     parameter_groups(model, recipe.optim, later=[] if thaw is None else thaw.parameters)
     preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
-    clips, videos, skipped = probe_splits(dataset, used, workers=recipe.clips.workers, reporter=reporter)
+    clips, videos, skipped = probe_splits(
+        dataset, used, workers=recipe.clips.workers, background=True, reporter=reporter
+    )
     if recipe.clips.decoder != "pyav":
         listed = [clip for split in used for clip in clips[split]]
         check_decoder(recipe.clips.decoder, videos_read(recipe.clips, listed, videos, root=recipe.data.root))
