@@ -44,8 +44,10 @@ SHORTEST = {"video_transformer": 2, "s3d": 5}
 """Frames, where one is too few."""
 
 
-LARGER = {"mvit": 64}
-"""Pixels, where of frames of 32 a single place is left: relative positions in one place reach no answer."""
+_LAST = "backbone.body.blocks.15.attn"
+UNREACHED = {"mvit": (f"{_LAST}.rel_pos", f"{_LAST}.pool_q.pool.weight")}
+"""What reaches no answer in the network as published: the answer is the class token's, and of the last block these are
+for the queries of the others."""
 
 
 def frames(name: str) -> int:
@@ -107,8 +109,7 @@ def test_a_new_model_is_ready_to_be_trained(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @TASKS
 def test_gradient_reaches_every_parameter(name: str, heads: Heads) -> None:
-    size_px = LARGER.get(name, 32)
-    contract.check_gradient(build(name, heads=heads, size_px=size_px), clips(4, frames(name), size_px))
+    contract.check_gradient(build(name, heads=heads), clips(4, frames(name)), but=UNREACHED.get(name, ()))
 
 
 @pytest.mark.parametrize("name", NAMES)
