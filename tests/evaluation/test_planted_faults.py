@@ -28,6 +28,7 @@ from kinema.evaluation.results import results
 from kinema.evaluation.sanity import check_record, findings
 from kinema.files import write_json
 from kinema.models.weights import TrainingFacts, WeightsConfig, save
+from kinema.report.record import _evaluations
 from kinema.types import DataError, Preprocessing, UserError
 
 CLASSES = ("dark", "grey", "light", "white")
@@ -268,7 +269,7 @@ def facts_of(made: Any, **more: Any) -> TrainingFacts:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_actions_above_their_nouns(seed: int) -> None:
+def test_actions_above_their_nouns(seed: int, tmp_path: Path) -> None:
     """Project G's: verbs and nouns counted over other clips than the pairs of both."""
     rng = np.random.default_rng(seed)
     labels = {"verb": rng.integers(0, 3, 40), "noun": rng.integers(0, 4, 40)}
@@ -279,6 +280,10 @@ def test_actions_above_their_nouns(seed: int) -> None:
     record["joint"]["top1"] = min(of["top1"] for of in record["tasks"].values()) + 0.01
     with pytest.raises(UserError, match=r"metrics.json: right in all tasks at once .* (verb|noun) .*that cannot be"):
         check_record(record, where="metrics.json")
+    (tmp_path / "evaluations" / "test").mkdir(parents=True)
+    write_json(tmp_path / "evaluations" / "test" / "metrics.json", record)
+    with pytest.raises(DataError, match=r"that cannot be.*; remove test and evaluate again"):
+        _evaluations(tmp_path / "evaluations")
     record["joint"]["top1"] = 1.2
     with pytest.raises(UserError, match=r"joint: top1 is 1\.2, which is no share of clips"):
         check_record(record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,10 +183,6 @@ class Kept:
                 log.info("answers are not kept, and would be computed again: %s: %s", self.folder, error.strerror)
                 self._can_write = False
             self._num_files += 1
-
-    def remove(self) -> None:
-        """What they were computed for is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self) -> Path:
         return self.folder / f"{self._num_files:06d}.safetensors"

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.config import parse_yaml
+from kinema.evaluation.sanity import check_record
 from kinema.files import read_json_object
 from kinema.training.run_folder import Run
-from kinema.types import SPLITS, DataError
+from kinema.types import SPLITS, DataError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,10 @@ def _evaluations(folder: Path) -> list[Evaluation]:
         record = _json(path)
         if record is None or not {"split", "tasks"} <= record.keys():
             raise DataError(f"{path}: not the numbers of an evaluation; remove {path.parent.name} and evaluate again")
+        try:
+            check_record(record, where=str(path))
+        except UserError as error:
+            raise DataError(f"{error}; remove {path.parent.name} and evaluate again") from None
         found.append(Evaluation(folder=path.parent, record=record))
     return sorted(found, key=lambda evaluation: evaluation.order)
 
