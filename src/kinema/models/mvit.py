@@ -98,9 +98,11 @@ def _network(variant: str, shape: InputShape) -> nn.Module:
             )
         )
         num_in = num_out
+    # The first convolution (stride 2, 4, 4) starts a token at every begun stride, torchvision counts whole ones: told
+    # of a clip that ends with a stride, it places as many positions as there are tokens.
     return MViT(
-        spatial_size=(shape.height_px, shape.width_px),
-        temporal_size=shape.num_frames,
+        spatial_size=(_up(shape.height_px, 4), _up(shape.width_px, 4)),
+        temporal_size=_up(shape.num_frames, 2),
         block_setting=settings,
         residual_pool=not is_first,
         residual_with_cls_embed=False,
@@ -108,3 +110,7 @@ def _network(variant: str, shape: InputShape) -> nn.Module:
         proj_after_attn=not is_first,
         stochastic_depth_prob=0.2,
     )
+
+
+def _up(size: int, stride: int) -> int:
+    return -(-size // stride) * stride
