@@ -71,11 +71,26 @@ FRAMES: dict[str, dict[str, Any]] = {
 MAPS_EPOCHS = 10
 """Of models that take maps: with them an epoch takes 10 s, not half a second."""
 
+_SMALL_TRANSFORMER = {"hidden_size": 192, "num_layers": 4, "num_heads": 3}
 CLIPS: dict[str, dict[str, Any]] = {
     "tsm": {"backbone": "resnet18"},
-    "video_transformer": {"hidden_size": 192, "num_layers": 4, "num_heads": 3},
+    "video_transformer": _SMALL_TRANSFORMER,
 }
 """Arguments of other models, to make them small; of those that are not named the defaults."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mvit, v1_b": ("mvit", {"variant": "v1_b"}),
+    "r2plus1d_18, 7 blocks, Perceiver": ("r2plus1d_18", {"num_blocks": 7, "pool": "perceiver"}),
+    "r2plus1d_18, BERT": ("r2plus1d_18", {"pool": "bert"}),
+    **{
+        f"video_transformer, {architecture}": (
+            "video_transformer",
+            {**_SMALL_TRANSFORMER, "architecture": architecture},
+        )
+        for architecture in ("timesformer", "vivit", "vjepa2")
+    },
+}
+"""Other networks that a model can be: row -> model and arguments. They are models of clips."""
 
 TRANSFORMERS = ("mvit", "swin3d", "video_transformer")
 """Take a smaller learning rate."""
@@ -104,11 +119,14 @@ class Plan:
         return ["train", self.recipe, *given, *self.settings]
 
 
-def plan(name: str) -> Plan:
-    """How a registered model is trained."""
+def plan(row: str) -> Plan:
+    """How a registered model, or a variant of one, is trained."""
+    if row in VARIANTS:
+        return _of_clips(*VARIANTS[row])
+    name = row
     parameters = {parameter.name for parameter in registry.entry("model", name, key="model").parameters}
     if "feature_norm" not in parameters:
-        return _of_clips(name)
+        return _of_clips(name, CLIPS.get(name, {}))
     takes_maps = name in ("cnn_conv_lstm", "cnn_lsta", "frame_class_conv")
     epochs = (f"trainer.epochs={MAPS_EPOCHS}",) if takes_maps else ()
     if f"ut_interaction/{name}" in recipes.names():
@@ -117,12 +135,12 @@ def plan(name: str) -> Plan:
     return Plan(recipe="ut_interaction/cnn_conv1d", settings=(model, *epochs), start=FROZEN)
 
 
-def _of_clips(name: str) -> Plan:
+def _of_clips(name: str, arguments: Mapping[str, Any]) -> Plan:
     """The recipe's clips, few and small frames, each epoch the same."""
     return Plan(
         recipe="ut_interaction/cnn_conv1d",
         settings=(
-            _override("model", {"name": name, **CLIPS.get(name, {})}),
+            _override("model", {"name": name, **arguments}),
             "init={}",
             "clips.num_frames=8",
             "clips.size_px=64",
@@ -140,7 +158,7 @@ def _override(key: str, value: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    names = [name for name in registry.entries("model") if name not in LEFT_OUT]
+    names = sorted([*(name for name in registry.entries("model") if name not in LEFT_OUT), *VARIANTS])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder with clips.csv")
     parser.add_argument("weights", type=Path, help="ImageNet weights of MobileNetV2")
