@@ -10,9 +10,9 @@ import torch
 from kinema import recipes
 from kinema.config import resolve
 from kinema.models.freezing import freeze
+from kinema.preprocessing import shapes, streams_of
 from kinema.registry import entry
 from kinema.training.optimisers import parameter_groups
-from kinema.training.prepare import make_preprocessing
 from kinema.types import ConfigError
 
 CLASSES = {"verb": ("push", "pull"), "noun": ("box", "jar", "lid")}
@@ -32,13 +32,16 @@ def test_the_model_of_a_shipped_recipe_takes_its_clips(name: str) -> None:
     recipe = resolve(recipes.read(name))
     tasks = recipe.data.arguments().get("tasks", ())
     heads = CLASSES if len(tasks) > 1 else {"action": CLASSES["verb"]}
-    inputs = {"rgb": make_preprocessing(recipe.clips, mean=(0.5,) * 3, std=(0.5,) * 3).shape}
+    inputs = shapes(streams_of(recipe, mean=(0.5,) * 3, std=(0.5,) * 3))
     with torch.device("meta"):
         model = entry("model", recipe.model.name, key="model.name").load()(heads, inputs, **recipe.model.arguments())
         freeze(model, recipe.init.freeze, train_last=recipe.init.train_last)
-        shape = inputs["rgb"]
-        clips = torch.empty(2, shape.num_frames, 3, shape.height_px, shape.width_px)
-        logits = model({"rgb": clips})
+        logits = model(
+            {
+                stream: torch.empty(2, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
+                for stream, shape in inputs.items()
+            }
+        )
     assert {task: tuple(values.shape) for task, values in logits.items()} == {t: (2, len(heads[t])) for t in heads}
     assert parameter_groups(model, recipe.optim)
 

@@ -11,7 +11,7 @@ from kinema.augmentation import Augmentation
 from kinema.files import to_yaml
 from kinema.section import PositiveInt, Section, Share
 from kinema.training_sections import OptimSection, SanitySection, TaskSection
-from kinema.types import Fit, Pixels
+from kinema.types import Fit, Modality, Pixels
 
 
 class FoldSection(Section):
@@ -36,6 +36,9 @@ class DataSection(Section):
     """A data set: see `kinema datasets`."""
     root: Path | None = None
     """Folder (or annotation file) of the data set."""
+    modality: Modality = "rgb"
+    """What of a video the model sees: frames; optical `flow`, or its magnitude alone; or differences of frames. How
+    motion is taken says `clips.motion`."""
     validation: Share = 0.0
     """Share of the training clips, whole groups at a time, that becomes the validation split where there is none."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -63,6 +66,40 @@ class DataSection(Section):
         return None if path is None else _absolute(path)
 
 
+class MotionSection(Section):
+    """How fields of motion are taken, where `data.modality` is not `rgb`. In place of each frame there are `stack` of
+    them, as channels, the first of them of that frame and the next."""
+
+    stack: PositiveInt = 1
+    """Fields one behind the other."""
+    interval_s: Annotated[float, Field(gt=0)] = 1 / 30
+    """Seconds from a picture to the next; at least a frame."""
+    method: Literal["dis", "farneback", "tvl1", "raft"] = "dis"
+    """Of optical flow."""
+    bound_px: Annotated[float, Field(gt=0)] = 20.0
+    """The longest movement that is told from longer ones, in pixels of the model's input: flow has 8 bits."""
+    magnitude: bool = False
+    """Of `flow`: give the length of each movement beside u and v, as a third channel."""
+    weights: str | None = None
+    """Of `raft`: a file, or `published`."""
+
+    @model_validator(mode="after")
+    def _weights_of_raft(self) -> MotionSection:
+        if (self.method == "raft") != (self.weights is not None):
+            raise ValueError(
+                "method raft needs weights: a file, or published"
+                if self.weights is None
+                else f"weights are of method raft, and the method is {self.method}"
+            )
+        return self
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, weights: str | None) -> str | None:
+        """A run can be continued and evaluated from any folder."""
+        return None if weights is None else _source(weights)
+
+
 class ClipsSection(Section):
     """How frames are taken from a clip, and how clips are read."""
 
@@ -78,7 +115,10 @@ class ClipsSection(Section):
     """Random changes of training clips: keys, or the name of a preset."""
     pixels: Pixels | None = None
     """What frames are kept as until they are on the device: `i420` (one plane of brightness and two of colour at half
-    the size, as videos hold them) or `rgb`. By default `i420` where `size_px` is even."""
+    the size, as videos hold them) or `rgb`. By default `i420` where `size_px` is even. Fields of motion have a form of
+    their own."""
+    motion: MotionSection = MotionSection()
+    """Of what moves, where that is what the model sees."""
     decoder: Literal["pyav", "torchcodec", "torchcodec_cuda", "opencv"] = "pyav"
     """What decodes videos. A decoder that is not exact to the frame on a container is refused for it.
     `torchcodec_cuda` decodes on the GPU, with `workers: 0`."""
@@ -248,6 +288,23 @@ class Recipe(Section):
     trainer: TrainerSection = TrainerSection()
     output: Path | None = None
     """Folder of the run. By default a fresh one under `runs/`."""
+
+    @model_validator(mode="after")
+    def _motion_of_modality(self) -> Recipe:
+        modality, clips = self.data.modality, self.clips
+        if modality == "rgb" and clips.motion != MotionSection():
+            raise ValueError("clips.motion is of what moves; set data.modality, flow for example, or leave it out")
+        if modality == "rgb_difference" and clips.motion != MotionSection(
+            stack=clips.motion.stack, interval_s=clips.motion.interval_s
+        ):
+            raise ValueError("clips.motion: differences of frames have stack and interval_s alone; the rest is of flow")
+        if modality == "flow_magnitude" and clips.motion.magnitude:
+            raise ValueError("clips.motion.magnitude: is of data.modality=flow; flow_magnitude has nothing else")
+        of_pictures = ("rotation_deg", "hue", "grey", "blur", "rand_augment")
+        given = [key for key in of_pictures if modality != "rgb" and getattr(clips.augmentation, key)]
+        if given:
+            raise ValueError(f"clips.augmentation.{given[0]}: changes pictures, and data.modality is {modality}")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Builtin types only, as it is written to YAML and JSON."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -148,10 +148,50 @@ class InputShape:
 
 
 Inputs = Mapping[str, InputShape]
-"""Stream -> shape. Most models have the one stream `rgb`."""
+"""Stream -> shape. Most models have one stream, called as what it holds: `rgb`, `flow`, ..."""
 
 Fit = Literal["crop", "squash"]
 Pixels = Literal["rgb", "i420"]
+Modality = Literal["rgb", "flow", "flow_magnitude", "rgb_difference"]
+
+T = TypeVar("T")
+
+
+def only(streams: Mapping[str, T]) -> T:
+    """What there is of the one stream that a model sees.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    if len(streams) != 1:
+        raise ConfigError(
+            f"data.modality: this model sees one stream, not {len(streams)} ({', '.join(streams)}); name one of them, "
+            "or take model.name=two_stream"
+        )
+    return next(iter(streams.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Motion:
+    """What stands for a frame in a stream of motion: fields, each of two pictures of the video one behind the other,
+    stacked as channels (Simonyan and Zisserman, "Two-Stream Convolutional Networks", NeurIPS 2014).
+
+    Attributes:
+        stack: Fields, L; they are of L + 1 pictures, the first of which is the frame.
+        interval_s: From a picture to the next; at least one frame of the video, and a whole number of them.
+        method: Of optical flow. None for differences.
+        bound_px: The longest movement that 8 bits hold, in pixels of the model's input; what is longer is cut off. None
+            for differences.
+        magnitude: Of flow: each field has its length as a third channel behind u and v.
+        weights: Of a method that has any: their file, or `published`.
+    """
+
+    stack: int
+    interval_s: float
+    method: str | None = None
+    bound_px: float | None = None
+    magnitude: bool = False
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +206,8 @@ class Preprocessing:
         fit: `crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square.
         pixels: How frames are kept until they are on the device: `rgb` is (3, S, S); `i420` is one row of
             `S * S * 3 // 2` bytes, brightness Y (S, S) and behind it U and V (S / 2, S / 2).
-        modality: What the stream holds.
+        modality: What the stream holds: frames, or fields of motion (`kinema.data.modalities`).
+        motion: Which fields.
         mean: Per channel, of pixels in 0..1. Belongs to the weights and comes with them.
         std: Like `mean`.
     """
@@ -176,18 +217,34 @@ class Preprocessing:
     resize_px: int
     fit: Fit
     pixels: Pixels = "rgb"
-    modality: Literal["rgb"] = "rgb"
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    modality: Modality = "rgb"
+    motion: Motion | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Of what a model receives, and of uint8 frames that are not I420."""
+        return 3 if self.motion is None else self.motion.stack * self.field_channels
+
+    @property
+    def field_channels(self) -> int:
+        """Of one field of motion."""
+        assert self.motion is not None
+        return {"flow": 2 + self.motion.magnitude, "flow_magnitude": 1, "rgb_difference": 3}[self.modality]
 
     @property
     def shape(self) -> InputShape:
-        return InputShape(num_frames=self.num_frames, channels=3, height_px=self.size_px, width_px=self.size_px)
+        return InputShape(
+            num_frames=self.num_frames, channels=self.channels, height_px=self.size_px, width_px=self.size_px
+        )
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one uint8 frame before it is on the device."""
-        return (3, self.size_px, self.size_px) if self.pixels == "rgb" else (self.size_px * self.size_px * 3 // 2,)
+        if self.pixels == "i420":
+            return (self.size_px * self.size_px * 3 // 2,)
+        return (self.channels, self.size_px, self.size_px)
 
     @property
     def fingerprint(self) -> str:
@@ -202,7 +259,13 @@ class Preprocessing:
             DataError: A key is missing or unknown.
         """
         try:
-            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+            motion = values.get("motion")
+            changed = {
+                "mean": tuple(values["mean"]),
+                "std": tuple(values["std"]),
+                "motion": None if motion is None else Motion(**motion),
+            }
+            return cls(**{**values, **changed})
         except (KeyError, TypeError) as error:
             raise DataError(f"preprocessing is not what this version of kinema writes: {error}") from None
 

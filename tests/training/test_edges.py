@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from tests.training.conftest import write_clip
 from tests.training.runs import result
 
+from kinema.preprocessing import make_preprocessing
 from kinema.sections import ClipsSection, Recipe
 from kinema.training import prepare as prepare_module
-from kinema.training.prepare import make_preprocessing, prepare
+from kinema.training.prepare import prepare
 from kinema.training.run_folder import Run, create_run
 from kinema.training.train import Trained, train
 from kinema.types import ConfigError

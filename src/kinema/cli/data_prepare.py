@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kinema.data.video import Video
     from kinema.preparation.frames import FrameSettings
     from kinema.preparation.storing import Stored
-    from kinema.sections import ClipsSection, DataSection, Recipe
+    from kinema.sections import DataSection, Recipe
     from kinema.types import Clip, Split
 
 _QUALITY = 90
@@ -50,6 +51,14 @@ class FitName(StrEnum):
     squash = "squash"
 
 
+class FlowName(StrEnum):
+    """Methods of optical flow that need no weights."""
+
+    dis = "dis"
+    farneback = "farneback"
+    tvl1 = "tvl1"
+
+
 class TypeName(StrEnum):
     """Numbers of stored features."""
 
@@ -71,6 +80,9 @@ def prepare(
             "--features", metavar="RECIPE|BACKBONE", help="Store features of a recipe's, or a named, frozen backbone."
         ),
     ] = None,
+    flow: Annotated[
+        FlowName | None, typer.Option("--flow", help="Store optical flow, u and v in 8 bits; of RAFT by --recipe.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|published", help="--features BACKBONE: its weights.")
     ] = None,
@@ -83,6 +95,15 @@ def prepare(
     ] = False,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="RECIPE", help="--frames: what this recipe reads, exactly.")
+    ] = None,
+    bound: Annotated[
+        float | None, typer.Option(min=0.1, metavar="PX", help="--flow: the longest movement; by default 20.")
+    ] = None,
+    stack: Annotated[
+        int | None, typer.Option(min=1, metavar="L", help="--flow: fields one behind the other; by default 1.")
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option(min=0.0001, metavar="S", help="--flow: from frame to frame; by default 1/30.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=8, metavar="PX", help="--frames: side of square frames.")] = None,
     fit: Annotated[FitName | None, typer.Option(help="--size: how frames become square.")] = None,
@@ -114,8 +135,8 @@ def prepare(
 ) -> None:
     """Store what reading clips takes time for. Stopped at any moment, the same command goes on; several shards can be
     made at once. clips.store=STORE reads from it; where it gives the same numbers, it is taken without being asked."""
-    if [frames, transcode, features is not None].count(True) != 1:
-        raise UserError("give one of --frames, --transcode and --features; see kinema data prepare --help")
+    if [frames, transcode, features is not None, flow is not None].count(True) != 1:
+        raise UserError("give one of --frames, --flow, --transcode and --features; see kinema data prepare --help")
     if out is None:
         raise UserError("--out: say where the store is to be, as in --out stores/frames")
     part = _shard(shard)
@@ -124,6 +145,10 @@ def prepare(
     folder = out.expanduser().absolute()
     if not transcode:
         _only_with("--transcode", key_every=key_every, crf=crf)
+    if flow is None:
+        _only_with("--flow", bound=bound, stack=stack, interval=interval)
+    else:
+        _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
     if features is None:
         _only_with("--features", weights=weights, dtype=dtype, maps=maps or None)
     if transcode:
@@ -174,6 +199,10 @@ def prepare(
     section = data_section(name, root, overrides, annotations) if taken is None else taken.data
     if taken is None:
         settings = _settings(size, fit, resize, short_side, num_frames, rate, pixels, quality, views)
+        if flow is not None:
+            settings = _of_flow(
+                settings, {"method": flow.value, "bound_px": bound, "stack": stack, "interval_s": interval}
+            )
     else:
         cut = {"size": size, "fit": fit, "resize": resize, "short_side": short_side}
         settings = _settings_of(taken, pixels, quality, views, **cut, num_frames=num_frames, rate=rate)
@@ -345,18 +374,37 @@ def _settings(
     return FrameSettings(form=form, num_frames=None if rate is not None else num_frames or _NUM_FRAMES, rate_fps=rate)
 
 
+def _of_flow(settings: FrameSettings, given: Mapping[str, Any]) -> FrameSettings:
+    """The same with flow in place of frames."""
+    from kinema.data.frame_store import FrameFormat
+    from kinema.preprocessing import make_preprocessing
+    from kinema.sections import ClipsSection
+
+    form = settings.form
+    motion = {key: value for key, value in given.items() if value is not None}
+    clips = {"size_px": form.size_px, "resize_px": None if form.fit == "squash" else form.resize_px, "fit": form.fit}
+    section = ClipsSection.model_validate({**clips, "motion": motion})
+    wanted = make_preprocessing(section, "flow", mean=(0.5,) * 3, std=(0.5,) * 3)
+    return replace(settings, form=FrameFormat.of(wanted))
+
+
 def _settings_of(
     recipe: Recipe, pixels: PixelsName | None, quality: int | None, views: int | None, **given: object
 ) -> FrameSettings:
     """What a recipe's training and evaluation read."""
     from kinema.data.frame_store import FrameFormat
     from kinema.preparation.frames import FrameSettings
+    from kinema.preprocessing import streams_of
+    from kinema.types import only
 
     for option, value in given.items():
         if value is not None:
             raise UserError(f"--{option.replace('_', '-')}: the recipe says that; leave it out, or leave out --recipe")
     clips = recipe.clips
-    kept = pixels.value if pixels is not None else _pixels(clips)
+    wanted = only(streams_of(recipe, mean=(0.5,) * 3, std=(0.5,) * 3))
+    if wanted.motion is not None:
+        _only_with("frames, and not fields of motion,", pixels=pixels, quality=quality)
+    kept = pixels.value if pixels is not None else wanted.pixels
     augmentation = clips.augmentation
     if views is not None:
         augmentation = augmentation.model_copy(update={"views": views})
@@ -366,6 +414,7 @@ def _settings_of(
         resize_px=clips.resize_px or clips.size_px,
         fit=clips.fit,
         quality=_quality(PixelsName(kept), quality),
+        motion=FrameFormat.of(wanted).motion,
     )
     return FrameSettings(
         form=form,
@@ -374,10 +423,6 @@ def _settings_of(
         seed=recipe.trainer.seed,
         decoder=clips.decoder,
     )
-
-
-def _pixels(clips: ClipsSection) -> str:
-    return clips.pixels or ("rgb" if clips.size_px % 2 else "i420")
 
 
 def _quality(pixels: PixelsName, quality: int | None) -> int | None:

@@ -146,16 +146,14 @@ def _frozen(recipe: Recipe) -> tuple[FrameModel, dict[str, Preprocessing]]:
     from kinema.models.build import build_model, initialise
     from kinema.models.frame_model import FrameModel
     from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-    from kinema.training.prepare import make_preprocessing
+    from kinema.preprocessing import shapes, streams_of
 
     if recipe.init.freeze not in ("backbone", "all"):
         raise ConfigError("init.freeze: features are stored of a frozen backbone; this recipe trains its own")
-    shape = make_preprocessing(recipe.clips, mean=IMAGENET_MEAN, std=IMAGENET_STD).shape
+    inputs = shapes(streams_of(recipe, mean=IMAGENET_MEAN, std=IMAGENET_STD))
     torch.manual_seed(recipe.trainer.seed)
-    model = build_model(
-        recipe.model.name, recipe.model.arguments(), heads={"action": ("any", "other")}, inputs={"rgb": shape}
-    )
+    model = build_model(recipe.model.name, recipe.model.arguments(), heads={"action": ("any", "other")}, inputs=inputs)
     if not isinstance(model, FrameModel):
         raise ConfigError(f"model.name: {recipe.model.name} has no frame backbone whose features could be stored")
     found = initialise(model, recipe.init)
-    return model, {"rgb": make_preprocessing(recipe.clips, mean=found.mean, std=found.std)}
+    return model, streams_of(recipe, mean=found.mean, std=found.std)

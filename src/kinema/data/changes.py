@@ -82,6 +82,11 @@ class Changes:
     erased: tuple[float, float, float, float] | None = None
 
     @property
+    def of_motion(self) -> Changes | None:
+        """What of it is done to fields of motion."""
+        return None if self.erased is None else Changes(erased=self.erased)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Of JSON types."""
         return asdict(self)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from kinema.data.changes import Changes, after_colour, before_colour, erase
+from kinema.data.modalities import NO_MOTION
 from kinema.types import Preprocessing
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -56,7 +57,10 @@ def to_model_input(
 
 
 def to_rgb(frames: UInt8[Tensor, "*rest"], preprocessing: Preprocessing) -> UInt8[Tensor, "*others 3 S S"]:
-    """Frames as stored, to RGB for people to look at: (..., *frame_shape) -> (..., 3, S, S)."""
+    """Frames as stored, to RGB for people to look at: (..., *frame_shape) -> (..., 3, S, S). Of a stack of fields of
+    motion the first is shown: u as red, v as green."""
+    if preprocessing.motion is not None:
+        return _fields_to_rgb(frames, preprocessing)
     if preprocessing.pixels == "rgb":
         return frames
     lead = frames.shape[:-1]
@@ -64,6 +68,17 @@ def to_rgb(frames: UInt8[Tensor, "*rest"], preprocessing: Preprocessing) -> UInt
     values = rows.new_empty((*rows.shape[:2], *_square(preprocessing)), dtype=torch.float32)
     _convert(rows, values, mean=(0.0,) * 3, std=(1.0,) * 3)
     return values.mul_(255).round_().to(torch.uint8).reshape(*lead, *_square(preprocessing))
+
+
+def _fields_to_rgb(
+    frames: UInt8[Tensor, "*others C S S"], preprocessing: Preprocessing
+) -> UInt8[Tensor, "*others 3 S S"]:
+    first = frames[..., : preprocessing.field_channels, :, :]
+    if preprocessing.modality == "flow_magnitude":
+        return first.expand(*first.shape[:-3], 3, *first.shape[-2:])
+    if preprocessing.modality == "flow":
+        first = torch.cat([first[..., :2, :, :], torch.full_like(first[..., :1, :, :], NO_MOTION)], dim=-3)
+    return first
 
 
 def _normalised(
@@ -117,7 +132,7 @@ def _parts(frames: Tensor, preprocessing: Preprocessing) -> Iterator[slice]:
 
 
 def _square(preprocessing: Preprocessing) -> tuple[int, int, int]:
-    return 3, preprocessing.size_px, preprocessing.size_px
+    return preprocessing.channels, preprocessing.size_px, preprocessing.size_px
 
 
 def _flipped(frames: Tensor, flip: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -125,7 +140,10 @@ def _flipped(frames: Tensor, flip: Tensor, preprocessing: Preprocessing) -> Tens
     if frames.device.type == "cpu" and not flip.any():
         return frames
     if preprocessing.pixels == "rgb":
-        return torch.where(flip.view(-1, 1, 1, 1, 1), frames.flip(-1), frames)
+        mirrored = frames.flip(-1)
+        if preprocessing.modality == "flow":
+            mirrored[:, :, :: preprocessing.field_channels].neg_()  # what moved to the right; 128 is 0, modulo 256
+        return torch.where(flip.view(-1, 1, 1, 1, 1), mirrored, frames)
     planes = [plane.flip(-1).flatten(2) for plane in _planes(frames)]
     return torch.where(flip.view(-1, 1, 1), torch.cat(planes, dim=2), frames)
 
@@ -143,8 +161,8 @@ def _convert(
     frames: UInt8[Tensor, "B T N"],
     out: Float[Tensor, "B T 3 S S"],
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> None:
     """(RGB in 0..1 - mean) / std of I420 frames."""
     y, u, v = _planes(frames)

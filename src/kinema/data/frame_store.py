@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from kinema.data.read_ahead import Drawn
 from kinema.data.reading import ClipPlan
 from kinema.data.shard_index import KEY_BYTES
 from kinema.data.shards import Store, entry_key, file_state
-from kinema.types import DataError, Preprocessing
+from kinema.types import DataError, Preprocessing, only
 
 KIND: Final = "frames"
 
@@ -42,6 +42,7 @@ class FrameFormat:
         fit: Likewise.
         short_side_px: Of whole frames, the longest that their short side may be.
         quality: Of JPEG.
+        motion: Fields of motion in place of frames: `Preprocessing.motion`, and under `modality` which.
     """
 
     pixels: str
@@ -50,6 +51,7 @@ class FrameFormat:
     fit: str | None = None
     short_side_px: int | None = None
     quality: int | None = None
+    motion: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> FrameFormat:
@@ -59,6 +61,7 @@ class FrameFormat:
             size_px=preprocessing.size_px,
             resize_px=preprocessing.resize_px,
             fit=preprocessing.fit,
+            motion=_motion_facts(preprocessing),
         )
 
     @property
@@ -109,8 +112,14 @@ def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> b
             "short_side_px": form.short_side_px,
             "pixels": form.pixels,
             "quality": form.quality,
+            **({} if plan.stacks is None else {"motion": form.motion, "stacks": plan.stacks}),
         }
     )
+
+
+def _motion_facts(preprocessing: Preprocessing) -> dict[str, Any] | None:
+    motion = preprocessing.motion
+    return None if motion is None else {"modality": preprocessing.modality, **asdict(motion)}
 
 
 class FrameStore:
@@ -132,16 +141,16 @@ class FrameStore:
         self._flip = np.zeros((self._num_views, len(reader)), dtype=np.bool_)
         self._colour = np.full((self._num_views, len(reader), 3), np.nan)
         self._repeated: dict[tuple[int, int], NDArray[np.intp]] = {}
-        self._frame_shape = reader.preprocessing["rgb"].frame_shape
+        self._frame_shape = only(reader.preprocessing).frame_shape
         keys = np.zeros((self._num_views, len(reader), KEY_BYTES), dtype=np.uint8)
-        form = FrameFormat.of(reader.preprocessing["rgb"])
+        form = FrameFormat.of(only(reader.preprocessing))
         for view, index in np.ndindex(self._num_views, len(reader)):
             # Where there is no plan, or no file, reading the video will say so.
             with suppress(DataError):
                 plans, drawn = reader.plan(index, view)
                 state = files.state(reader.clips[index].video)
-                keys[view, index] = np.frombuffer(frames_key(state, plans["rgb"], form), dtype=np.uint8)
-                self._remember(view, index, plans["rgb"], drawn)
+                keys[view, index] = np.frombuffer(frames_key(state, only(plans), form), dtype=np.uint8)
+                self._remember(view, index, only(plans), drawn)
         self._places = Places(stores, keys)
 
     def _remember(self, view: int, index: int, plan: ClipPlan, drawn: Drawn) -> None:

@@ -39,7 +39,7 @@ from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.shared_batches import Layout, Lease, Slots
 from kinema.data.views import Views
 from kinema.sections import Augmentation
-from kinema.types import Clip, Preprocessing
+from kinema.types import Clip, Preprocessing, only
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class ClipReader:
         Raises:
             DataError: It cannot be read.
         """
-        if self.store is not None and (ready := self.store.read(index, epoch, out["rgb"])) is not None:
+        if self.store is not None and (ready := self.store.read(index, epoch, only(out))) is not None:
             return ready
         video = self.videos[self.clips[index].video]
         plans, drawn = self.plan(index, epoch)
@@ -287,8 +287,11 @@ class ClipReader:
             if self.augmentation is None:
                 drawn = Drawn(plans[stream].flip)
             else:
+                colour = draw_colour(self.augmentation, rng)
                 changes = draw_changes(self.augmentation, seed=self.seed, view=view, index=index)
-                drawn = Drawn(plans[stream].flip, draw_colour(self.augmentation, rng), changes)
+                if preprocessing.motion is not None:  # it has no colours
+                    colour, changes = None, changes and changes.of_motion
+                drawn = Drawn(plans[stream].flip, colour, changes)
         return plans, drawn
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
+from kinema.data.modalities import fields, is_difference, stacks_of
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames
 from kinema.data.views import View
 from kinema.sections import Augmentation
-from kinema.types import Clip, Preprocessing
+from kinema.types import Clip, Pixels, Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +30,21 @@ class ClipPlan:
         indices: Frames of the video, ascending, with repetitions; T of them.
         box: What is cut out of each, in pixels of the video as displayed.
         flip: Whether it is to be mirrored, which is done on the device.
+        stacks: Of a stream of motion, for each frame the pictures that its fields are of, L + 1; a function of the
+            frame within a clip.
     """
 
     indices: tuple[int, ...]
     box: Box
     flip: bool = False
+    stacks: tuple[tuple[int, ...], ...] | None = None
+
+    def some(self, indices: Sequence[int]) -> ClipPlan:
+        """Only these of its frames, each once or more often."""
+        if self.stacks is None:
+            return replace(self, indices=tuple(indices))
+        by_index = dict(zip(self.indices, self.stacks, strict=True))
+        return replace(self, indices=tuple(indices), stacks=tuple(by_index[index] for index in indices))
 
 
 def plan_clip(
@@ -60,12 +71,13 @@ def plan_clip(
     """
     look = look or View()
     indices = tuple(_frames_of(clip, video, preprocessing.num_frames, augmentation, rng, look.moment).tolist())
+    stacks = None if preprocessing.motion is None else stacks_of(indices, clip, video, preprocessing.motion)
     if augmentation is None:
         box = centre_box(video.height_px, video.width_px, preprocessing, along=look.crop)
-        return ClipPlan(indices=indices, box=box, flip=look.flip)
+        return ClipPlan(indices=indices, box=box, flip=look.flip, stacks=stacks)
     assert rng is not None
     box = _random_box(video, preprocessing, augmentation, rng)
-    return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip))
+    return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip), stacks=stacks)
 
 
 def _frames_of(
@@ -157,13 +169,32 @@ def read_plan(
     """
     if out is None:
         out = np.empty((len(plan.indices), *preprocessing.frame_shape), dtype=np.uint8)
-    if preprocessing.pixels == "i420":
+    if plan.stacks is not None:
+        _read_motion(video, plan, plan.stacks, preprocessing, decoder, out)
+    elif preprocessing.pixels == "i420":
         planes = take_frames(video, plan.indices, take_planes(video, plan.box), decoder=decoder)
         resize_i420(planes, preprocessing.size_px, out)
     else:
         images = take_frames(video, plan.indices, take_rgb(video, plan.box), decoder=decoder)
         out[...] = to_size(images, None, preprocessing.size_px).numpy()
     return out
+
+
+def _read_motion(
+    video: Video,
+    plan: ClipPlan,
+    stacks: Sequence[Sequence[int]],
+    preprocessing: Preprocessing,
+    decoder: str,
+    out: NDArray[np.uint8],
+) -> None:
+    """Each picture is decoded, cut and scaled once, however many fields it is in."""
+    wanted = sorted({index for stack in stacks for index in stack})
+    pixels: Pixels = "rgb" if is_difference(preprocessing) else "i420"
+    still = replace(preprocessing, modality="rgb", motion=None, pixels=pixels)
+    pictures = read_plan(video, ClipPlan(indices=tuple(wanted), box=plan.box), still, decoder=decoder)
+    place = {index: row for row, index in enumerate(wanted)}
+    fields(pictures, [[place[index] for index in stack] for stack in stacks], preprocessing, out)
 
 
 def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
@@ -178,6 +209,7 @@ def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[T
 def from_rgb(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
     """RGB frames of one size, cut and scaled as evaluation does it: (T, *preprocessing.frame_shape)."""
     box = centre_box(frames[0].shape[0], frames[0].shape[1], preprocessing)
+    assert preprocessing.motion is None
     if preprocessing.pixels == "rgb":
         return to_size(frames, box, preprocessing.size_px)
     out = np.empty((len(frames), *preprocessing.frame_shape), dtype=np.uint8)

@@ -23,7 +23,7 @@ from kinema.data.video import Video
 from kinema.data.views import Views
 from kinema.files import write_atomically
 from kinema.sections import Augmentation, ClipsSection
-from kinema.types import Clip, DataError, Preprocessing
+from kinema.types import Clip, DataError, Preprocessing, only
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +77,13 @@ def clip_reader(
             return _transcoded(named, reader, files)
     # A store of features says nothing about frames.
     stores = [named] if named is not None and named.kind == frame_store.KIND else known_stores(root, frame_store.KIND)
-    fitting = [store for store in stores if _fits(store, section, preprocessing["rgb"])]
+    fitting = [store for store in stores if _fits(store, section, only(preprocessing))]
     if fitting and views is None and not _is_endless(augmentation):
         ready = FrameStore(reader, fitting, files)
         if ready.num_held:
             return _ready(ready, reader)
     if named is not None and named.kind == frame_store.KIND:
-        _check_geometry(named, preprocessing["rgb"])
+        _check_geometry(named, only(preprocessing))
         return _cut_again(named, reader, root, name)
     return reader
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kinema.data.loading import ClipReader
 from kinema.data.read_ahead import Drawn
 from kinema.data.shared_batches import Layout
-from kinema.types import Clip
+from kinema.types import Clip, only
 
 
 class StreamsReader:
@@ -19,7 +19,7 @@ class StreamsReader:
     For evaluation: nothing is drawn at random for a clip.
 
     Args:
-        readers: Stream -> what reads it, under the name of `rgb`; all of the same clips.
+        readers: Stream -> what reads it; all of the same clips.
     """
 
     def __init__(self, readers: Mapping[str, ClipReader]) -> None:
@@ -40,7 +40,7 @@ class StreamsReader:
 
     def layout(self) -> Layout:
         """Stream -> shape and type of one clip."""
-        return {stream: reader.layout()["rgb"] for stream, reader in self.readers.items()}
+        return {stream: only(reader.layout()) for stream, reader in self.readers.items()}
 
     def read(self, index: int, epoch: int, out: Mapping[str, NDArray[Any]]) -> Drawn:
         """Write the frames of a clip.
@@ -48,5 +48,5 @@ class StreamsReader:
         Raises:
             DataError: It cannot be read.
         """
-        drawn = [reader.read(index, epoch, {"rgb": out[stream]}) for stream, reader in self.readers.items()]
+        drawn = [reader.read(index, epoch, {stream: out[stream]}) for stream, reader in self.readers.items()]
         return drawn[0]  # the same look in each

@@ -101,6 +101,6 @@ def evaluation_reader(
     readers = {}
     for stream, settings in preprocessing.items():
         called = f"{name}, {stream}"
-        readers[stream] = clip_reader(section, clips, videos, {"rgb": settings}, root=root, name=called, views=views)
+        readers[stream] = clip_reader(section, clips, videos, {stream: settings}, root=root, name=called, views=views)
         say_frames(readers[stream], called)
     return StreamsReader(readers)

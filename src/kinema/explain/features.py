@@ -48,8 +48,8 @@ class Subject:
     module: nn.Module
     run: Callable[[Tensor], object]
     shape: tuple[int, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def given(self, pictures: Float[Tensor, "N 3 *shape"]) -> Tensor:
         """Colours in 0..1 as the network takes them."""

@@ -49,8 +49,8 @@ def of_backbone(
     name: str,
     weights: Path | None,
     *,
-    mean: tuple[float, float, float] | None,
-    std: tuple[float, float, float] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     size_px: int | None,
     random: bool = False,
 ) -> Subject:

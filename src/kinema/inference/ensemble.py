@@ -22,7 +22,7 @@ from kinema.types import DataError, Heads, Preprocessing, UserError
 
 log = logging.getLogger(__name__)
 
-Numbers: TypeAlias = tuple[float, float, float]
+Numbers: TypeAlias = tuple[float, ...]
 
 _PIXELS_AS_THEY_ARE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

@@ -131,7 +131,7 @@ class Recogniser:
         Raises:
             UserError: Streams are missing.
         """
-        streams = {"rgb": frames} if isinstance(frames, Tensor) else frames
+        streams = dict.fromkeys(self.config.preprocessing, frames) if isinstance(frames, Tensor) else frames
         if streams.keys() != self.config.preprocessing.keys():
             wanted = ", ".join(self.config.preprocessing)
             raise UserError(f"this model sees the streams {wanted}; got frames of {', '.join(streams)}")

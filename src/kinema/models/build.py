@@ -16,14 +16,16 @@ from kinema import registry
 from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.models.layers.channels import RGB, set_channels
 from kinema.models.matching import Loaded, load_matching, some_of
 from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
+from kinema.preprocessing import rgb_normalisation
 from kinema.sections import InitSection
-from kinema.types import ConfigError, DataError, Heads, Inputs, UserError
+from kinema.types import ConfigError, DataError, Heads, Inputs, UserError, only
 
 log = logging.getLogger(__name__)
 
-Normalisation: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
+Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation."""
 
 _RUN_BEFORE: set[object] = set()
@@ -40,8 +42,8 @@ class Initialisation:
         summary: One line for a person.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     summary: str
 
 
@@ -60,6 +62,10 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
     function = registry.entry("model", name, key="model.name").load()
     try:
         module: nn.Module = function(heads, inputs, **arguments)
+        if len(inputs) == 1 and only(inputs).channels != RGB:
+            parts = backbones(module)
+            for part in parts.values() if parts else (module,):
+                set_channels(part, only(inputs).channels, name=name)
         _check_centred(module, inputs)
         sizes = tuple((task, len(names)) for task, names in heads.items())
         case = (function, repr(sorted(arguments.items())), sizes, tuple(inputs.items()))
@@ -101,8 +107,7 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         why = f"{folder} brings its own" if is_folder else "this model normalises pixels itself (model.means)"
         raise ConfigError(f"init.mean: {why}; leave init.mean and init.std out")
     if folder is not None and is_folder:
-        preprocessing = read_config(folder).preprocessing["rgb"]
-        mean, std = preprocessing.mean, preprocessing.std
+        mean, std = rgb_normalisation(only(read_config(folder).preprocessing))
         state = read_state_dict(folder / "model.safetensors")
         loaded = load_matching(model, state, source=str(folder), inflate=init.inflate)
     elif isinstance(weights, str):

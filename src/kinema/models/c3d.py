@@ -16,7 +16,7 @@ from kinema.models.configurations import Configuration
 from kinema.models.layers.checks import at_least, share
 from kinema.models.layers.video import ClipBackbone
 from kinema.registry import register_model
-from kinema.types import ConfigError, Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs, only
 
 # Name, channels, and whether the clip is pooled behind it.
 _LAYERS = (
@@ -116,6 +116,6 @@ def c3d(
     """
     at_least(1, num_hidden=num_hidden)
     share(dropout=dropout)
-    shape = inputs["rgb"]
+    shape = only(inputs)
     body = C3D(shape.num_frames, shape.height_px, shape.width_px, padded=padded, num_hidden=num_hidden, dropout=dropout)
     return ClipModel(ClipBackbone(body, num_hidden, name="c3d", classifier="fc8"), None, heads, dropout=dropout)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.video import ClipBackbone
-from kinema.types import Heads
+from kinema.types import Heads, only
 
 
 class ClipModel(nn.Module):
@@ -41,4 +41,4 @@ class ClipModel(nn.Module):
         self.heads = LinearHeads(num_features, heads, dropout=dropout, hidden=hidden, hidden_dropout=hidden_dropout)
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        return self.heads(self.pool(self.backbone(streams["rgb"].transpose(1, 2))))
+        return self.heads(self.pool(self.backbone(only(streams).transpose(1, 2))))

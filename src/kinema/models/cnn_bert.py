@@ -19,7 +19,7 @@ from kinema.models.layers.checks import share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.temporal import Projected
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -76,7 +76,7 @@ def cnn_bert(
     frames = FrameBackbone(backbone, cut=backbone_cut)
     pool = BertPool(
         width or frames.num_features,
-        num_tokens=inputs["rgb"].num_frames,
+        num_tokens=only(inputs).num_frames,
         num_layers=num_layers,
         num_heads=num_heads,
         dropout=layer_dropout,

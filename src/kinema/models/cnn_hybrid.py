@@ -20,7 +20,7 @@ from kinema.models.layers.recurrent import RecurrentPool
 from kinema.models.layers.temporal import HybridPool
 from kinema.models.layers.transformer import TransformerPool
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -93,7 +93,7 @@ def cnn_hybrid(
     )
     transformer = TransformerPool(
         width,
-        num_frames=inputs["rgb"].num_frames,
+        num_frames=only(inputs).num_frames,
         width=None,
         num_layers=num_layers,
         num_heads=num_heads,

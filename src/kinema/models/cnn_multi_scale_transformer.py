@@ -19,7 +19,7 @@ from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.transformer import MultiScalePool
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -83,7 +83,7 @@ def cnn_multi_scale_transformer(
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = MultiScalePool(
         frames.num_features,
-        num_frames=inputs["rgb"].num_frames,
+        num_frames=only(inputs).num_frames,
         windows=windows,
         shared=shared,
         width=width,

@@ -19,7 +19,7 @@ from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.transformer import TransformerPool
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -194,7 +194,7 @@ def cnn_transformer(
     frames = FrameBackbone(backbone, cut=backbone_cut)
     temporal = TransformerPool(
         frames.num_features,
-        num_frames=inputs["rgb"].num_frames,
+        num_frames=only(inputs).num_frames,
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,

@@ -16,7 +16,7 @@ from kinema.models.configurations import Configuration
 from kinema.models.layers.checks import share
 from kinema.models.layers.video import ClipBackbone
 from kinema.registry import register_model
-from kinema.types import ConfigError, Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs, only
 
 _CHANNELS = (32, 64, 128, 256)
 
@@ -98,6 +98,6 @@ def conv3d(
         ConfigError: The clips are too short or too small.
     """
     share(dropout=dropout)
-    shape = inputs["rgb"]
+    shape = only(inputs)
     body = Conv3D(shape.num_frames, shape.height_px, shape.width_px, padding=padding, dropout=dropout)
     return ClipModel(ClipBackbone(body, 256, name="conv3d"), None, heads, dropout=dropout)

@@ -20,7 +20,7 @@ from kinema.models.layers.checks import unused
 from kinema.models.layers.cross_task import CrossTaskHeads
 from kinema.models.layers.transformer import MultiScalePool, TransformerPool, window_starts
 from kinema.registry import register_model
-from kinema.types import ConfigError, Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -104,7 +104,7 @@ def cross_task_attention(
         ConfigError: An argument is impossible.
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
-    num_frames = inputs["rgb"].num_frames
+    num_frames = only(inputs).num_frames
     if tokens == "frames":
         unused("with model.tokens=frames", windows=(tuple(windows), (4, 8, 16)), shared=(shared, False))
     if len(heads) < 3:  # a task attends to the tokens of one other, or its own

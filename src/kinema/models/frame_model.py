@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.types import only
 
 
 class FrameModel(nn.Module):
@@ -58,4 +59,4 @@ class FrameModel(nn.Module):
         return self.heads(self.temporal(normed))
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        return self.classify(self.features(streams["rgb"]))
+        return self.classify(self.features(only(streams)))

@@ -22,7 +22,7 @@ from kinema.models.layers.checks import at_least, unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.plain import PlainCNN
 from kinema.registry import register_model
-from kinema.types import ConfigError, Heads, Inputs
+from kinema.types import ConfigError, Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -68,7 +68,7 @@ class JointEnsemble(nn.Module):
         self.heads = heads
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        frames = streams["rgb"]
+        frames = only(streams)
         networks = [*self.backbones, *([] if self.plain is None else [self.plain])]
         said = []
         for network, projection in zip(networks, self.projections, strict=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kinema.models.freezing import backbones
+from kinema.models.layers.channels import RGB, adapted
 from kinema.models.layers.heads import LinearHeads
 from kinema.types import DataError
 
@@ -208,8 +209,11 @@ def _summary(
     """One line: what fitted, and what in the file nothing was done with."""
     what = "backbone" if best.prefix else "model"
     said = f"{len(best.found)} of the {what}'s {best.num_wanted} tensors from {source}"
-    num_inflated = sum(tensor.shape != state[best.names[name]].shape for name, tensor in best.found.items())
+    changed = [(tensor, state[best.names[name]]) for name, tensor in best.found.items()]
+    num_inflated = sum(tensor.ndim != before.ndim for tensor, before in changed)
     said += f", {num_inflated} of them inflated" if num_inflated else ""
+    wide = [tensor for tensor, before in changed if tensor.ndim == before.ndim and tensor.shape != before.shape]
+    said += f", the first layer's from RGB to {wide[0].shape[1]} channels" if wide else ""
     said += f", and its classifier {classifier[0].rpartition('.')[0]} as the head" if has_head else ""
     used = {best.names[name] for name in best.found} | set(classifier)
     left = [*(() if has_head else classifier), *(name for name in state if name not in used)]
@@ -246,6 +250,13 @@ def some_of(names: list[str]) -> str:
 def _fit(tensor: Tensor, own: Tensor | None, *, inflate: bool) -> Tensor | None:
     if own is None or own.shape == tensor.shape:
         return None if own is None else tensor
+    if own.ndim == tensor.ndim > 3 and tensor.shape[1] == RGB != own.shape[1]:
+        # Of a first layer, for a stream of something else.
+        return (
+            adapted(tensor, own.shape[1])
+            if own.shape[0] == tensor.shape[0] and own.shape[2:] == tensor.shape[2:]
+            else None
+        )
     is_flat = own.ndim == 5 and tensor.ndim == 4
     if not inflate or not is_flat or tensor.shape != (*own.shape[:2], *own.shape[3:]):
         return None

@@ -17,7 +17,7 @@ from kinema.models.clip_model import ClipModel
 from kinema.models.configurations import Configuration
 from kinema.models.layers.video import ClipBackbone, torchvision_fetch
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs, InputShape
+from kinema.types import Heads, Inputs, InputShape, only
 
 _MEAN, _STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
@@ -56,7 +56,7 @@ def mvit(
         head_dropout: Behind these; null: `dropout`.
         dropout: Before the classifier.
     """
-    shape = inputs["rgb"]
+    shape = only(inputs)
     name = f"mvit_{variant}"
     body: Any = _network(variant, shape)
     num_features: int = body.head[1].in_features

@@ -25,7 +25,7 @@ from kinema.models.layers.perceiver import PerceiverPool
 from kinema.models.layers.video import MeanMaps, MomentPool, TokenPool
 from kinema.models.layers.video_resnet import video_resnet
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 _BLOCKS_PER_HALVING = 2
 
@@ -153,7 +153,7 @@ def r2plus1d_18(
         )
         pooling = TokenPool(perceiver)
     if pool == "bert":
-        num_moments = inputs["rgb"].num_frames
+        num_moments = only(inputs).num_frames
         for _ in range((num_blocks - 1) // _BLOCKS_PER_HALVING):  # every layer but the first halves the clip
             num_moments = (num_moments + 1) // 2
         bert = BertPool(clips.num_features, num_tokens=num_moments, num_layers=num_layers, dropout=attention_dropout)

@@ -19,7 +19,7 @@ from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.shift import insert_shifts
 from kinema.registry import register_model
-from kinema.types import Heads, Inputs
+from kinema.types import Heads, Inputs, only
 
 CONFIGURATIONS = (
     Configuration(
@@ -60,7 +60,7 @@ class ShiftModel(nn.Module):
         self.num_frames = num_frames
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        clips = streams["rgb"]
+        clips = only(streams)
         if clips.shape[1] != self.num_frames:
             raise ValueError(f"the shifts are made for clips of {self.num_frames} frames, got {clips.shape[1]}")
         frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -96,4 +96,4 @@ def tsm(
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
     classifiers = LinearHeads(frames.num_features, heads, dropout=dropout, hidden=head_hidden)
-    return ShiftModel(frames, classifiers, num_frames=inputs["rgb"].num_frames, share=shift_share)
+    return ShiftModel(frames, classifiers, num_frames=only(inputs).num_frames, share=shift_share)

@@ -22,7 +22,7 @@ from kinema.models.layers.checks import at_least
 from kinema.models.layers.video import ClipBackbone
 from kinema.models.weights import reason
 from kinema.registry import register_model
-from kinema.types import ConfigError, DataError, Heads, Inputs, InputShape, UserError
+from kinema.types import ConfigError, DataError, Heads, Inputs, InputShape, UserError, only
 
 _HALF = (0.5, 0.5, 0.5)
 _CLASSES = {
@@ -103,7 +103,7 @@ def video_transformer(
         raise ConfigError(f"model.num_heads: {hidden_size} features are not shared by {num_heads} heads")
     network = _network(
         architecture,
-        inputs["rgb"],
+        only(inputs),
         hidden_size=hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,

@@ -18,7 +18,7 @@ from kinema.models.layers.backbone import Arithmetic, FrameBackbone
 from kinema.models.runtime import AGREEMENT, arithmetic, predictions_agree
 from kinema.progress import SILENT, Reporter
 from kinema.sections import RuntimeSection
-from kinema.types import ConfigError
+from kinema.types import ConfigError, only
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Look:
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             for batch in loader:
                 if len(batch):
-                    frames = to_model_input(batch.to(device).streams, sample.preprocessing)["rgb"]
+                    frames = only(to_model_input(batch.to(device).streams, sample.preprocessing))
                     yield frames, next(iter(batch.labels.values()))
                 task.advance(len(batch) + len(batch.failures))
 

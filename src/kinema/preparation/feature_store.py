@@ -26,7 +26,7 @@ from kinema.data.places import Places
 from kinema.data.shard_index import KEY_BYTES
 from kinema.data.shards import entry_key
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.types import Clip, DataError, fingerprint
+from kinema.types import Clip, DataError, fingerprint, only
 
 KIND: Final = "features"
 
@@ -72,7 +72,7 @@ class FeatureFormat:
         Raises:
             ConfigError: Maps are asked for, and the backbone has none.
         """
-        preprocessing = reader.preprocessing["rgb"]
+        preprocessing = only(reader.preprocessing)
         shape = backbone.map_shape(preprocessing.size_px) if maps else (backbone.num_features,)
         return cls(
             backbone=backbone.name,
@@ -160,9 +160,11 @@ def clip_keys(reader: ClipReader, files: Files) -> tuple[NDArray[np.uint8], dict
             state = files.state(clip.video)
             for view in range(reader.num_views):
                 plans, drawn = reader.plan(index, view)
-                plan = plans["rgb"]
+                plan = only(plans)
                 box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
                 facts = [state, [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
+                if plan.stacks is not None:
+                    facts.append(plan.stacks)
                 if drawn.changes is not None:  # without them keys are what they were before there were any
                     facts.append(drawn.changes.facts)
                 keys[view, index] = np.frombuffer(entry_key(facts), dtype=np.uint8)

@@ -30,7 +30,7 @@ from kinema.models.layers.backbone import FrameBackbone
 from kinema.preparation.feature_store import KIND, FeatureFormat, FeatureReader, StoredAs, clip_keys
 from kinema.preparation.storing import Entry, Stored, Storing, storing
 from kinema.progress import SILENT, Reporter, Task
-from kinema.types import DataError, Preprocessing
+from kinema.types import DataError, Preprocessing, only
 from kinema.wording import byte_size
 
 log = logging.getLogger(__name__)
@@ -349,7 +349,7 @@ class _Computing:
             DataError: A number is too large for fp16.
         """
         batch = batch.to(next(self.backbone.parameters()).device)
-        at_once = 1 if batch.streams["rgb"].device.type == "cpu" else len(batch)
+        at_once = 1 if only(batch.streams).device.type == "cpu" else len(batch)
         found: list[Tensor] = []
         for start in range(0, len(batch), at_once):
             rows = slice(start, start + at_once)
@@ -357,7 +357,7 @@ class _Computing:
             flip = None if batch.flip is None else batch.flip[rows]
             streams = {stream: frames[rows] for stream, frames in batch.streams.items()}
             changes = None if batch.changes is None else batch.changes[rows]
-            frames = to_model_input(streams, preprocessing, colour=colour, flip=flip, changes=changes)["rgb"]
+            frames = only(to_model_input(streams, preprocessing, colour=colour, flip=flip, changes=changes))
             run = self.backbone.maps if self.form.is_maps else self.backbone
             found.append(run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float().cpu())
         exact = torch.cat(found).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
 from kinema.data.machine import reason_of
 from kinema.data.processes import Died, results
-from kinema.data.reading import ClipPlan, plan_of_view
+from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import entry_key
 from kinema.data.sources import register
@@ -30,7 +30,7 @@ from kinema.preparation.pictures import even_size, scaler, squares
 from kinema.preparation.storing import Entry, Made, Stored, storing
 from kinema.progress import SILENT, Reporter
 from kinema.sections import Augmentation
-from kinema.types import Clip, DataError, Preprocessing, Split
+from kinema.types import Clip, DataError, Modality, Motion, Preprocessing, Split
 
 _SAMPLES = 8
 """Clips from which the size of JPEG files is estimated."""
@@ -190,11 +190,11 @@ def _items(
 def _blocks(plan: ClipPlan, form: FrameFormat, video: Video) -> list[ClipPlan]:
     """A plan in parts, each of so few frames that a process can hold them."""
     height_px, width_px = _frame_size(form, video)
-    num = max(_FEWEST_FRAMES, _BLOCK_BYTES // (3 * height_px * width_px))
+    num = max(_FEWEST_FRAMES, _BLOCK_BYTES // (_channels(form) * height_px * width_px))
     if len(set(plan.indices)) <= num:
         return [plan]
     indices = sorted(set(plan.indices))
-    return [replace(plan, indices=tuple(indices[start : start + num])) for start in range(0, len(indices), num)]
+    return [plan.some(indices[start : start + num]) for start in range(0, len(indices), num)]
 
 
 def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: int | None) -> ClipPlan:
@@ -219,15 +219,23 @@ def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: i
 
 def _preprocessing(form: FrameFormat, num_frames: int) -> Preprocessing:
     """As far as it is of any consequence for what is stored. Whole frames are cut and scaled by nobody yet."""
+    motion = dict(form.motion or {})
+    modality: Modality = motion.pop("modality", "rgb")
     return Preprocessing(
         num_frames=num_frames,
         size_px=form.size_px or 8,
         resize_px=form.resize_px or form.size_px or 8,
         fit="crop" if form.fit != "squash" else "squash",
         pixels="i420" if form.pixels == "i420" else "rgb",
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
+        modality=modality,
+        motion=Motion(**motion) if motion else None,
+        mean=(0.0,),  # of no consequence either
+        std=(1.0,),
     )
+
+
+def _channels(form: FrameFormat) -> int:
+    return _preprocessing(form, 1).channels
 
 
 def _frame_size(form: FrameFormat, video: Video) -> tuple[int, int]:
@@ -244,7 +252,7 @@ def _read(work: _Work, place: int) -> Made:
     try:
         start_s, stop_s = clip_interval_s(item.clip, video)
         indices = sorted(set(item.plan.indices))
-        frames = _frames(video, replace(item.plan, indices=tuple(indices)), form, work.decoder)
+        frames = _frames(video, item.plan.some(indices), form, work.decoder)
     except DataError as error:
         return reason_of(error)
     except (av.FFmpegError, ValueError) as error:
@@ -273,6 +281,8 @@ def _read(work: _Work, place: int) -> Made:
 
 def _frames(video: Video, plan: ClipPlan, form: FrameFormat, decoder: str) -> NDArray[np.uint8]:
     """(T, 3, H, W), or (T, bytes) of I420. Frames are never held as large as they come out of the decoder."""
+    if form.motion is not None:
+        return read_plan(video, plan, _preprocessing(form, len(plan.indices)), decoder=decoder)
     if form.size_px is not None:
         make = squares(video, plan.box, form.size_px, is_i420=form.pixels == "i420")
     else:
@@ -294,7 +304,7 @@ def _estimate(work: _Work, workers: int, places: Sequence[int]) -> int:
         height_px, width_px = _frame_size(work.form, work.videos[work.items[place].path])
         num_pixels += len(set(work.items[place].plan.indices)) * height_px * width_px
     if work.form.pixels != "jpeg":
-        return num_pixels * 3 // 2 if work.form.pixels == "i420" else num_pixels * 3
+        return num_pixels * 3 // 2 if work.form.pixels == "i420" else num_pixels * _channels(work.form)
     num_bytes = num_seen = 0
     some = places[:: -(-len(places) // _SAMPLES)]
     for _, result in results(partial(_read, work), some, workers=workers, apart=True):

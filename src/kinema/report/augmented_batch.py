@@ -17,7 +17,7 @@ from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
 from kinema.data.sources import clip_reader
 from kinema.sections import Augmentation
 from kinema.training.prepare import Prepared
-from kinema.types import DataError, Preprocessing
+from kinema.types import DataError, Preprocessing, only
 
 NUM_CLIPS = 8
 NUM_FRAMES = 4
@@ -61,7 +61,7 @@ def shown_clips(prepared: Prepared) -> list[Shown]:
     Raises:
         DataError: None of them can be read.
     """
-    recipe, preprocessing = prepared.recipe, prepared.preprocessing["rgb"]
+    recipe, preprocessing = prepared.recipe, only(prepared.preprocessing)
     before = _batch(prepared, None)
     after = _batch(prepared, recipe.clips.augmentation)
     places = {index: row for row, index in enumerate(before.indices.tolist())}
@@ -100,13 +100,15 @@ def _batch(prepared: Prepared, augmentation: Augmentation | None) -> Batch:
 def _visible(batch: Batch, row: int, preprocessing: Preprocessing) -> UInt8[Tensor, "N 3 S S"]:
     """Some frames of a clip, as the model is given them, but for the normalisation."""
     rows = slice(row, row + 1)
-    values = to_model_input(
-        {"rgb": batch.streams["rgb"][rows]},
-        {"rgb": preprocessing},
-        colour=None if batch.colour is None else batch.colour[rows],
-        flip=None if batch.flip is None else batch.flip[rows],
-        changes=None if batch.changes is None else batch.changes[rows],
-    )["rgb"][0]
+    values = only(
+        to_model_input(
+            {"rgb": only(batch.streams)[rows]},
+            {"rgb": preprocessing},
+            colour=None if batch.colour is None else batch.colour[rows],
+            flip=None if batch.flip is None else batch.flip[rows],
+            changes=None if batch.changes is None else batch.changes[rows],
+        )
+    )[0]
     chosen = np.linspace(0, len(values) - 1, min(NUM_FRAMES, len(values))).round().astype(int)
     values = values[torch.from_numpy(chosen)]
     mean, std = (values.new_tensor(of).view(-1, 1, 1) for of in (preprocessing.mean, preprocessing.std))

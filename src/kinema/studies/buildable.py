@@ -8,8 +8,8 @@ from torch import nn
 from kinema.models.build import build_model
 from kinema.models.freezing import freeze
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.preprocessing import shapes, streams_of
 from kinema.sections import Recipe
-from kinema.training.prepare import make_preprocessing
 from kinema.types import Heads
 
 
@@ -27,9 +27,9 @@ def check_buildable(recipe: Recipe, classes: Heads) -> nn.Module:
     Raises:
         ConfigError: It cannot be built, or has no such part.
     """
-    preprocessing = make_preprocessing(recipe.clips, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    inputs = shapes(streams_of(recipe, mean=IMAGENET_MEAN, std=IMAGENET_STD))
     arguments = recipe.model.arguments()
     with torch.device("meta"):
-        model = build_model(recipe.model.name, arguments, heads=classes, inputs={"rgb": preprocessing.shape})
+        model = build_model(recipe.model.name, arguments, heads=classes, inputs=inputs)
     freeze(model, recipe.init.freeze, train_last=recipe.init.train_last)
     return model

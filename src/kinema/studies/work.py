@@ -31,7 +31,7 @@ from kinema.studies.jobs import Job, Place
 from kinema.training.prepare import Prepared, compute_device, prepare
 from kinema.training.run_folder import Run, create_run
 from kinema.training.train import train
-from kinema.types import JOINT, DataError, Split, UserError
+from kinema.types import JOINT, DataError, Split, UserError, only
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _write_facts(path: Path, prepared: Prepared) -> None:
     """What only those know who have the model and the data at hand."""
     total, trainable = prepared.num_parameters
     recipe = prepared.recipe
-    shape = prepared.preprocessing["rgb"].shape
+    shape = only(prepared.preprocessing).shape
     configuration = Configuration(
         name=recipe.model.name,
         arguments=recipe.model.arguments(),

@@ -24,7 +24,7 @@ from kinema.preparation.features import LARGEST_BYTES
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, compute_device
-from kinema.types import DataError
+from kinema.types import DataError, only
 
 _READ_BYTES = 2**20
 _COPIED_BYTES = 64 * 2**20
@@ -62,7 +62,7 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
         optimiser.step()
 
     def model_input(num: int) -> dict[str, torch.Tensor]:
-        return to_model_input({"rgb": clips[:num]}, prepared.preprocessing)
+        return to_model_input(dict.fromkeys(prepared.preprocessing, clips[:num]), prepared.preprocessing)
 
     def predict(num: int) -> None:
         with torch.inference_mode():
@@ -72,13 +72,13 @@ def measure(prepared: Prepared, *, seconds: float, store: Path) -> Measured:
     trained = _rate(lambda num: step(lambda n: model(model_input(n)), num), len(clips), share_s, device)
     backbone = trained_on_features = None
     if isinstance(model, FrameModel) and frozen:
-        preprocessing = prepared.preprocessing["rgb"]
+        preprocessing = only(prepared.preprocessing)
         shape = model.feature_shape(preprocessing.size_px)
         features = torch.randn(len(clips), preprocessing.num_frames, *shape, device=device)
         trained_on_features = _rate(
             lambda num: step(lambda n: model.classify(features[:n]), num), len(clips), share_s, device
         )
-        backbone = _rate(lambda num: _without_gradient(model, model_input(num)["rgb"]), len(clips), share_s, device)
+        backbone = _rate(lambda num: _without_gradient(model, only(model_input(num))), len(clips), share_s, device)
     model.eval()
     return Measured(
         disk_bytes=disk_rate(prepared.videos, seconds=_DISK_SHARE * seconds),
@@ -169,7 +169,7 @@ def memory_free() -> int:
 def job_of(prepared: Prepared) -> Job:
     """What of a recipe and its clips matters for time and room."""
     recipe, model = prepared.recipe, prepared.model
-    preprocessing = prepared.preprocessing["rgb"]
+    preprocessing = only(prepared.preprocessing)
     clips = [clip for of_split in prepared.clips.values() for clip in of_split]
     videos = list(prepared.videos.values())
     frames = model if isinstance(model, FrameModel) else None
@@ -228,7 +228,7 @@ def _rate(run: Callable[[int], None], most: int, seconds: float, device: torch.d
 
 
 def _random_clips(prepared: Prepared, device: torch.device) -> torch.Tensor:
-    preprocessing = prepared.preprocessing["rgb"]
+    preprocessing = only(prepared.preprocessing)
     shape = (prepared.recipe.clips.batch_size, preprocessing.num_frames, *preprocessing.frame_shape)
     return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
 

@@ -21,7 +21,7 @@ from kinema.sections import TaskSection
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, compute_device
-from kinema.types import Clip, DataError, UserError
+from kinema.types import Clip, DataError, UserError, only
 from kinema.wording import percent
 
 MOST_STEPS = 500
@@ -78,7 +78,7 @@ def overfit(
     inputs = to_model_input({s: f.to(device) for s, f in frames.items()}, prepared.preprocessing)
     if isinstance(model, FrameModel) and model.backbone.frozen:
         with torch.no_grad():
-            inputs = {"features": model.features(inputs["rgb"])}
+            inputs = {"features": model.features(only(inputs))}
     on_device = {task: values.to(device) for task, values in labels.items()}
     torch.manual_seed(recipe.trainer.seed)
     optim = recipe.optim.model_copy(update={"weight_decay": 0.0})

@@ -20,15 +20,16 @@ from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
+from kinema.preprocessing import shapes, streams_of
 from kinema.progress import SILENT, Reporter
-from kinema.sections import ClipsSection, Recipe, TrainerSection
+from kinema.sections import Recipe, TrainerSection
 from kinema.training.imbalance import sampling_task
 from kinema.training.losses import check_tasks
 from kinema.training.optimisers import parameter_groups
 from kinema.training.sides import warn_of_sides
 from kinema.training.unfreezing import Thaw, thaw_of
 from kinema.training_sections import Plateau
-from kinema.types import SPLITS, Clip, ConfigError, Dataset, Preprocessing, Split
+from kinema.types import SPLITS, Clip, ConfigError, Dataset, Inputs, Preprocessing, Split
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +88,18 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     select = _selection(recipe, dataset)
     # A small clip of the right shape is enough to find out that the model cannot be built: before probing, which can
     # take long.
-    preprocessing = make_preprocessing(recipe.clips, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    inputs = shapes(streams_of(recipe, mean=IMAGENET_MEAN, std=IMAGENET_STD))
     torch.manual_seed(recipe.trainer.seed)
     model = build_model(
         recipe.model.name,
         recipe.model.arguments(),
         heads=dataset.classes,
-        inputs={"rgb": preprocessing.shape},
+        inputs=inputs,
     )
     initialisation = initialise(model, recipe.init)
     thaw = thaw_of(model, recipe.init, recipe.optim, recipe.trainer)
     parameter_groups(model, recipe.optim, later=[] if thaw is None else thaw.parameters)
-    preprocessing = make_preprocessing(recipe.clips, mean=initialisation.mean, std=initialisation.std)
+    preprocessing = streams_of(recipe, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(
         dataset, used, workers=recipe.clips.workers, background=True, reporter=reporter
@@ -106,7 +107,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     if recipe.clips.decoder != "pyav":
         listed = [clip for split in used for clip in clips[split]]
         check_decoder(recipe.clips.decoder, videos_read(recipe.clips, listed, videos, root=recipe.data.root))
-    _check_smallest_batch(model, recipe, preprocessing, len(clips["train"]))
+    _check_smallest_batch(model, recipe, inputs, len(clips["train"]))
     return Prepared(
         recipe=recipe,
         dataset=dataset,
@@ -115,13 +116,13 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         skipped=skipped,
         model=model,
         initialisation=initialisation,
-        preprocessing={"rgb": preprocessing},
+        preprocessing=preprocessing,
         select=select,
         thaw=thaw,
     )
 
 
-def _check_smallest_batch(model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, num_clips: int) -> None:
+def _check_smallest_batch(model: nn.Module, recipe: Recipe, inputs: Inputs, num_clips: int) -> None:
     """Batch norm cannot be trained on a single value per channel, which the last batch of an epoch may come to.
 
     Raises:
@@ -130,11 +131,13 @@ def _check_smallest_batch(model: nn.Module, recipe: Recipe, preprocessing: Prepr
     size = recipe.clips.batch_size
     if (num_clips % size or size) > 1:
         return
-    shape = preprocessing.shape
-    clip = torch.empty(1, shape.num_frames, shape.channels, shape.height_px, shape.width_px, device="meta")
+    clip = {
+        stream: torch.empty(1, shape.num_frames, shape.channels, shape.height_px, shape.width_px, device="meta")
+        for stream, shape in inputs.items()
+    }
     try:
         with torch.no_grad():
-            copy.deepcopy(model).to("meta").train()({"rgb": clip})
+            copy.deepcopy(model).to("meta").train()(clip)
     except ValueError as error:
         raise ConfigError(
             f"clips.batch_size: with {size} and {num_clips} training clips, an epoch has a batch of one clip, on which "
@@ -155,31 +158,6 @@ def compute_device(trainer: TrainerSection) -> torch.device:
     if trainer.precision == "fp16" and not on_gpu:
         raise ConfigError("trainer.precision: fp16 needs a GPU; use bf16 or fp32")
     return torch.device("cuda" if on_gpu else "cpu")
-
-
-def make_preprocessing(
-    clips: ClipsSection, *, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Preprocessing:
-    """What a recipe's `clips:` section and the normalisation of its weights amount to.
-
-    Raises:
-        ConfigError: Frames of odd size are to be kept as I420.
-    """
-    is_even = clips.size_px % 2 == 0
-    if clips.pixels == "i420" and not is_even:
-        raise ConfigError(
-            f"clips.pixels: i420 has colour at half the size, and clips.size_px is odd ({clips.size_px}); "
-            "use clips.pixels=rgb, or an even size"
-        )
-    return Preprocessing(
-        num_frames=clips.num_frames,
-        size_px=clips.size_px,
-        resize_px=clips.resize_px or clips.size_px,
-        fit=clips.fit,
-        pixels=clips.pixels or ("i420" if is_even else "rgb"),
-        mean=mean,
-        std=std,
-    )
 
 
 def _selection(recipe: Recipe, dataset: Dataset) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from kinema.models.layers.channels import input_channels
 from kinema.models.layers.fold import NOT_TRACEABLE
 from kinema.types import ConfigError
 
@@ -72,7 +73,9 @@ def shape_of(network: nn.Module, size_px: int = _SIZE_PX) -> torch.Size:
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
     with torch.no_grad(), torch.device("meta"):
-        answer: Tensor = functional_call(network, dict(tensors), torch.empty(2, 3, size_px, size_px))
+        answer: Tensor = functional_call(
+            network, dict(tensors), torch.empty(2, input_channels(network), size_px, size_px)
+        )
     return answer.shape
 
 

@@ -1,0 +1,67 @@
+"""First layers that take something else than red, green and blue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from kinema.types import ConfigError
+
+RGB = 3
+
+
+def input_channels(network: nn.Module) -> int:
+    """Channels that a network's first convolution takes; 3 where it has none."""
+    return next((layer.in_channels for layer in _convolutions(network)), RGB)
+
+
+def set_channels(network: nn.Module, channels: int, *, name: str) -> None:
+    """Let the first convolution of a network on RGB take another number of channels, in place. Its weights are drawn
+    anew, with the deviation that they had.
+
+    Args:
+        network: An image or video network, or a whole model of one.
+        channels: Of its input.
+        name: Of the network, for the message.
+
+    Raises:
+        ConfigError: It has no first convolution on three channels.
+    """
+    first = next(_convolutions(network), None)
+    if first is None or first.in_channels != RGB or first.groups != 1:
+        raise ConfigError(f"data.modality: {name} takes red, green and blue, and not {channels} channels")
+    old = first.weight
+    deviation = 0.0 if old.is_meta else float(old.detach().std())
+    drawn = torch.empty((old.shape[0], channels, *old.shape[2:]), dtype=old.dtype, device=old.device)
+    first.in_channels = channels
+    first.weight = nn.Parameter(nn.init.normal_(drawn, std=deviation), requires_grad=old.requires_grad)
+    for part in network.modules():
+        if getattr(part, "num_channels", None) == RGB:  # transformers' embeddings check it
+            part.num_channels = channels  # type: ignore[assignment]
+        if getattr(part, "transform_input", False):  # torchvision's inception networks
+            part.transform_input = False  # type: ignore[assignment]
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A first layer's weights on RGB, for another number of channels. Stacked differences of RGB each have them as they
+    are, other channels their mean (Wang et al., "Temporal Segment Networks", ECCV 2016), both divided by how much more
+    channels there are, so that what the layer gives stays as large, as in timm.
+
+    Args:
+        weight: (D, 3, ...).
+        channels: C; a multiple of three is taken for stacked RGB.
+
+    Returns:
+        (D, C, ...).
+    """
+    if channels % RGB == 0:
+        return torch.cat([weight] * (channels // RGB), dim=1) * (RGB / channels)
+    mean = weight.mean(dim=1, keepdim=True) * (RGB / channels)
+    return mean.expand(weight.shape[0], channels, *weight.shape[2:]).contiguous()
+
+
+def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d | nn.Conv3d]:
+    """In the order in which they were put in, which begins with the first."""
+    return (layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d))
