@@ -78,7 +78,7 @@ def resolve_evaluation(
     overrides = list(overrides)
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key.startswith("clips.") and key.removeprefix("clips.") not in _READING:
+        if key == "data.modality" or (key.startswith("clips.") and key.removeprefix("clips.") not in _READING):
             raise ConfigError(f"{key}: belongs to the weights; a model is only ever run as it was trained")
         if not key.startswith(("data.", "clips.")):
             known = ", ".join(f"clips.{name}" for name in _READING)

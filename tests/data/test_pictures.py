@@ -169,7 +169,7 @@ def test_rotated_frames_are_those_of_their_planes_upright(tmp_path: Path) -> Non
 
 def test_rgb_frames_and_images_of_one_pixel(tmp_path: Path) -> None:
     one = np.full((1, 9, 3), (200, 30, 60), dtype=np.uint8)
-    found = to_rgb(from_rgb([one], replace(SMALL, fit="squash")), SMALL)
+    found = to_rgb(from_rgb(one[None], [0], replace(SMALL, fit="squash")), SMALL)
     assert (found - torch.tensor([200, 30, 60]).view(1, 3, 1, 1)).abs().max() <= 3
 
 

@@ -128,8 +128,10 @@ def test_frames_that_were_taken_are_given_stream_by_stream(member: Member, tmp_p
     frames = torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8)
     (found,) = recogniser.predict_frames({"rgb": frames[:, :4], "rgb_2": frames})
     assert sum(found.probabilities["action"].values()) == pytest.approx(1)
-    with pytest.raises(UserError, match="sees the streams rgb, rgb_2; got frames of rgb"):
+    with pytest.raises(UserError, match="sees the streams rgb, rgb_2; give frames of each, by its name"):
         recogniser.predict_frames(frames)
+    with pytest.raises(UserError, match=r"sees the streams rgb, rgb_2; got frames of rgb$"):
+        recogniser.predict_frames({"rgb": frames})
 
 
 def test_a_folder_like_any_other(member: Member, tmp_path: Path) -> None:

@@ -57,10 +57,24 @@ def stacks_of(indices: Sequence[int], clip: Clip, video: Video, motion: Motion) 
             "take data.modality=rgb"
         )
     step = max(1, round(motion.interval_s * video.fps))
-    latest = max(first, last - motion.stack * step)
+    return stacks_between(indices, first, last, motion.stack, step=step)
+
+
+def stacks_between(
+    indices: Sequence[int], first: int, last: int, stack: int, *, step: int = 1
+) -> tuple[tuple[int, ...], ...]:
+    """The same of a clip that goes from one frame to another, where pictures lie so many frames apart."""
+    latest = max(first, last - stack * step)
     return tuple(
-        tuple(min(min(index, latest) + number * step, last) for number in range(motion.stack + 1)) for index in indices
+        tuple(min(min(index, latest) + number * step, last) for number in range(stack + 1)) for index in indices
     )
+
+
+def distinct(stacks: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], list[list[int]]]:
+    """The pictures of some stacks, each once and ascending, and the stacks as places among these."""
+    wanted = tuple(sorted({index for stack in stacks for index in stack}))
+    place = {index: row for row, index in enumerate(wanted)}
+    return wanted, [[place[index] for index in stack] for stack in stacks]
 
 
 def fields(

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
-from kinema.data.modalities import fields, is_difference, stacks_of
+from kinema.data.modalities import distinct, fields, is_difference, stacks_between, stacks_of
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames
 from kinema.data.views import View
 from kinema.sections import Augmentation
-from kinema.types import Clip, Pixels, Preprocessing
+from kinema.types import Clip, DataError, Pixels, Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +189,9 @@ def _read_motion(
     out: NDArray[np.uint8],
 ) -> None:
     """Each picture is decoded, cut and scaled once, however many fields it is in."""
-    wanted = sorted({index for stack in stacks for index in stack})
-    pixels: Pixels = "rgb" if is_difference(preprocessing) else "i420"
-    still = replace(preprocessing, modality="rgb", motion=None, pixels=pixels)
-    pictures = read_plan(video, ClipPlan(indices=tuple(wanted), box=plan.box), still, decoder=decoder)
-    place = {index: row for row, index in enumerate(wanted)}
-    fields(pictures, [[place[index] for index in stack] for stack in stacks], preprocessing, out)
+    wanted, places = distinct(stacks)
+    pictures = read_plan(video, ClipPlan(indices=wanted, box=plan.box), _still(preprocessing), decoder=decoder)
+    fields(pictures, places, preprocessing, out)
 
 
 def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
@@ -206,15 +203,41 @@ def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[T
     return torch.from_numpy(read_plan(video, plan_clip(clip, video, preprocessing), preprocessing))
 
 
-def from_rgb(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
-    """RGB frames of one size, cut and scaled as evaluation does it: (T, *preprocessing.frame_shape)."""
-    box = centre_box(frames[0].shape[0], frames[0].shape[1], preprocessing)
-    assert preprocessing.motion is None
+def from_rgb(
+    frames: UInt8[np.ndarray, "_N H W 3"], indices: Sequence[int], preprocessing: Preprocessing
+) -> UInt8[Tensor, "T ..."]:
+    """Some of a clip's RGB frames as evaluation takes them: (T, *preprocessing.frame_shape).
+
+    Args:
+        frames: All of the clip.
+        indices: T of them.
+        preprocessing: How they are cut and scaled; or of which fields of motion, of neighbouring frames.
+
+    Raises:
+        DataError: Nothing can move in a single frame.
+    """
+    if preprocessing.motion is not None:
+        if len(frames) < 2:
+            raise DataError("a single frame was given, in which nothing moves; give all of the clip")
+        stacks = stacks_between(indices, 0, len(frames) - 1, preprocessing.motion.stack)
+        wanted, places = distinct(stacks)
+        still = _still(preprocessing)
+        out = np.empty((len(indices), *preprocessing.frame_shape), dtype=np.uint8)
+        fields(from_rgb(frames, wanted, still).numpy(), places, preprocessing, out)
+        return torch.from_numpy(out)
+    box = centre_box(frames.shape[1], frames.shape[2], preprocessing)
+    chosen = [frames[index] for index in indices]
     if preprocessing.pixels == "rgb":
-        return to_size(frames, box, preprocessing.size_px)
-    out = np.empty((len(frames), *preprocessing.frame_shape), dtype=np.uint8)
-    rgb_to_i420(frames, box, preprocessing.size_px, out)
+        return to_size(chosen, box, preprocessing.size_px)
+    out = np.empty((len(chosen), *preprocessing.frame_shape), dtype=np.uint8)
+    rgb_to_i420(chosen, box, preprocessing.size_px, out)
     return torch.from_numpy(out)
+
+
+def _still(preprocessing: Preprocessing) -> Preprocessing:
+    """Of the pictures that fields of motion are made of."""
+    pixels: Pixels = "rgb" if is_difference(preprocessing) else "i420"
+    return replace(preprocessing, modality="rgb", motion=None, pixels=pixels)
 
 
 def to_size(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]], box: Box | None, size_px: int) -> UInt8[Tensor, "T 3 S S"]:

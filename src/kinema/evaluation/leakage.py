@@ -63,8 +63,10 @@ _ENOUGH = 300
 
 _CUTS = frozenset(
     {"validation", "fraction", "quarantine", "class_map", "download", "holdout", "where", "fold", "folds", "background"}
+    | {"modality"}
 )
-"""Keys that change which clips are in which split, and not what they or their groups are called."""
+"""Keys that change which clips are in which split, or what is seen of them, and not what they or their groups are
+called."""
 
 
 def is_same_source(trained: Mapping[str, Any], data: Mapping[str, Any]) -> bool:

@@ -96,7 +96,8 @@ class Recogniser:
         """Recognise the action in a clip.
 
         Args:
-            video: A video file, a still image, a folder of frames, or all frames of a clip, RGB, evenly spaced in time.
+            video: A video file, a still image, a folder of frames, or all frames of a clip, RGB, evenly spaced in time;
+                fields of motion are then of neighbours.
             start_s: Where the clip begins in the file, in seconds.
             stop_s: Where it ends; None is the end of the file.
             fps: Frames per second of a folder of frames.
@@ -131,10 +132,12 @@ class Recogniser:
         Raises:
             UserError: Streams are missing.
         """
-        streams = dict.fromkeys(self.config.preprocessing, frames) if isinstance(frames, Tensor) else frames
-        if streams.keys() != self.config.preprocessing.keys():
-            wanted = ", ".join(self.config.preprocessing)
-            raise UserError(f"this model sees the streams {wanted}; got frames of {', '.join(streams)}")
+        wanted = tuple(self.config.preprocessing)
+        if isinstance(frames, Tensor) and len(wanted) > 1:
+            raise UserError(f"this model sees the streams {', '.join(wanted)}; give frames of each, by its name")
+        streams = dict.fromkeys(wanted, frames) if isinstance(frames, Tensor) else frames
+        if streams.keys() != set(wanted):
+            raise UserError(f"this model sees the streams {', '.join(wanted)}; got frames of {', '.join(streams)}")
         with torch.inference_mode():
             on_device = {stream: values.to(self.device) for stream, values in streams.items()}
             inputs = to_model_input(on_device, self.config.preprocessing)
@@ -201,7 +204,7 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
 def _chosen(video: UInt8[Tensor, "_T H W 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
     """Frames of a clip that is given as all of its frames."""
     times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
-    return from_rgb([frame.numpy() for frame in video.cpu()[times.astype(int).tolist()]], preprocessing)
+    return from_rgb(video.cpu().numpy(), times.astype(int).tolist(), preprocessing)
 
 
 def _named(names: Sequence[str], values: Tensor) -> dict[str, float]:
