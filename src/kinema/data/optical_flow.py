@@ -51,6 +51,9 @@ _FARNEBACK: Final = {
 }
 """As in OpenCV's documentation: 5 x 5 pixels for a polynomial, and the sigma that it names for them."""
 
+_FARNEBACK_LEAST_PX: Final = 32
+"""Of the coarsest level that OpenCV makes. In smaller pictures (8 x 8) noise that stands still seems to move."""
+
 _DIS_LEAST_PX: Final = 32
 """OpenCV's DIS refuses pictures below 12 pixels, and crashes (5.0) where one side is below 16 and the other is not.
 From 16 on, up to 3000 pixels long, none was seen to; this is twice as much."""
@@ -60,10 +63,9 @@ def flow_of(method: str, *, weights: Path | None = None) -> Estimator:
     """A function that finds the flow between two pictures.
 
     The same pictures give the same flow, whatever was asked before. Pictures that are too small for a method are
-    continued with their edge pixels, and the flow is cut again. What it returns holds objects of OpenCV or a network,
-    which do not go from process to process: each process is to make its own, which takes milliseconds (a network:
-    as long as reading its weights). OpenCV has one thread from then on in this process, as whoever computes many pairs
-    has a process for each core.
+    continued with their edge pixels, and the flow is cut again. What is returned does not go from process to process:
+    each is to make its own, which takes no time (a network: as long as reading its weights). OpenCV has one thread from
+    then on in this process, as whoever computes many pairs has a process for each core.
 
     Args:
         method: One of `METHODS`.
@@ -87,13 +89,18 @@ def flow_of(method: str, *, weights: Path | None = None) -> Estimator:
     if weights is not None:
         raise ConfigError(f"weights: {method} has none, only raft is a network; leave them out")
     cv2 = _opencv(method)
-    if method == "farneback":
-        return _any_size(lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **_FARNEBACK))
+    # OpenCV's TV-L1 begins with what is left of the last pair where that was of another size, so none is used twice.
+    if method == "tvl1":
+        return _any_size(lambda first, second: cv2.optflow.DualTVL1OpticalFlow.create().calc(first, second, None))
     if method == "dis":
-        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        return _any_size(lambda first, second: dis.calc(first, second, None), least_px=_DIS_LEAST_PX)
-    tvl1 = cv2.optflow.DualTVL1OpticalFlow.create()
-    return _any_size(lambda first, second: tvl1.calc(first, second, None))
+        preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+        return _any_size(
+            lambda first, second: cv2.DISOpticalFlow.create(preset).calc(first, second, None), least_px=_DIS_LEAST_PX
+        )
+    return _any_size(
+        lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **_FARNEBACK),
+        least_px=_FARNEBACK_LEAST_PX,
+    )
 
 
 def quantise(flow: Float32[np.ndarray, "*shape"], bound_px: float) -> UInt8[np.ndarray, "*shape"]:
