@@ -21,8 +21,9 @@ from torchvision.models import get_model, get_model_weights
 from kinema.models.build import build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.matching import load_matching
-from kinema.models.weights import WeightsConfig, read_state_dict, save
+from kinema.models.weights import WeightsConfig, save
 from kinema.sections import InitSection
+from kinema.state_dict import read_state_dict
 from kinema.types import ConfigError, DataError, Inputs, InputShape, Preprocessing
 
 HEADS = {"action": ("open", "close", "push")}

@@ -23,6 +23,7 @@ from kinema.models.weights import (
     save,
     weights_folder,
 )
+from kinema.state_dict import read_state_dict
 from kinema.types import ConfigError, DataError, Preprocessing
 
 RGB = Preprocessing(num_frames=2, size_px=32, resize_px=36, fit="crop", mean=MEAN, std=STD)
@@ -243,8 +244,6 @@ def test_a_full_disk_leaves_the_folder_as_it_was(folder: Path, monkeypatch: pyte
 def test_tensors_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
     base = torch.arange(6.0).view(2, 3)
     save(tmp_path / "w", {"a": base, "b": base.T, "c": base[:1]}, CONFIG, TRAINING, card="")
-    from kinema.models.weights import read_state_dict
-
     found = read_state_dict(tmp_path / "w" / "model.safetensors")
     assert torch.equal(found["a"], base)
     assert torch.equal(found["b"], base.T)

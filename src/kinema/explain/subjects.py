@@ -15,7 +15,7 @@ from kinema.explain.opened import Opened
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.shift import Shift
 from kinema.models.matching import load_matching
-from kinema.models.weights import read_state_dict
+from kinema.state_dict import read_state_dict
 from kinema.types import ConfigError, DataError, Preprocessing, fingerprint
 
 SIZE_PX = 128

@@ -184,7 +184,7 @@ def _facts(facts: Sequence[TrainingFacts], folders: Sequence[Path], said: str) -
         groups=sorted({group for each in of_same_source for group in each.groups}),
         contents=sorted({content for each in facts for content in each.contents}),
         preprocessing={},  # each member's streams are called otherwise here
-        inputs={},
+        inputs={},  # and may be normalised in other ways
         warnings=[
             f"{folder}: {warning}" for folder, each in zip(folders, facts, strict=True) for warning in each.warnings
         ],

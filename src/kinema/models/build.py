@@ -18,9 +18,10 @@ from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.layers.channels import RGB, set_channels
 from kinema.models.matching import Loaded, load_matching, some_of
-from kinema.models.weights import read_config, read_state_dict, reason, weights_folder
+from kinema.models.weights import read_config, weights_folder
 from kinema.preprocessing import rgb_normalisation
 from kinema.sections import InitSection
+from kinema.state_dict import read_state_dict, reason
 from kinema.types import ConfigError, DataError, Heads, Inputs, UserError, only
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from kinema.models.build import build_model
-from kinema.models.weights import WeightsConfig, read_config, read_state_dict
+from kinema.models.weights import WeightsConfig, read_config
+from kinema.state_dict import read_state_dict
 from kinema.types import DataError
 
 

@@ -20,8 +20,8 @@ from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
 from kinema.models.layers.checks import at_least
 from kinema.models.layers.video import ClipBackbone
-from kinema.models.weights import reason
 from kinema.registry import register_model
+from kinema.state_dict import reason
 from kinema.types import ConfigError, DataError, Heads, Inputs, InputShape, UserError, only
 
 _HALF = (0.5, 0.5, 0.5)

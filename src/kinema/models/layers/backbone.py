@@ -17,8 +17,8 @@ from kinema.models.layers.fold import NOT_TRACEABLE, channels_last, fold, same
 from kinema.models.layers.int8 import Ranges, observe, quantise
 from kinema.models.layers.plain import PlainCNN
 from kinema.models.layers.tiny import Tiny
-from kinema.models.weights import UNREADABLE, reason
 from kinema.registry import suggest
+from kinema.state_dict import UNREADABLE, reason
 from kinema.types import ConfigError, DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-from kinema.models.weights import UNREADABLE, reason
+from kinema.state_dict import UNREADABLE, reason
 from kinema.types import ConfigError, DataError, UserError
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
