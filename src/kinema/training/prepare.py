@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import nn
 from kinema.data.decoders import check_decoder
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
+from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import Store
 from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
@@ -107,6 +108,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         listed = [clip for split in used for clip in clips[split]]
         check_decoder(recipe.clips.decoder, videos_read(recipe.clips, listed, videos, root=recipe.data.root))
     _check_smallest_batch(model, recipe, preprocessing, len(clips["train"]))
+    _say_whole(preprocessing, clips["train"], videos)
     return Prepared(
         recipe=recipe,
         dataset=dataset,
@@ -119,6 +121,22 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         select=select,
         thaw=thaw,
     )
+
+
+def _say_whole(preprocessing: Preprocessing, clips: Sequence[Clip], videos: Mapping[Path, Video]) -> None:
+    """Say how many clips a window is too long for."""
+    window_s = preprocessing.window_s
+    if window_s is None:
+        return
+    lengths = (clip_interval_s(clip, videos[clip.video]) for clip in clips)
+    num_whole = sum(stop_s - start_s <= window_s for start_s, stop_s in lengths)
+    if num_whole:
+        log.info(
+            "clips.window_s: %d of %d training clips are no longer than %g s, and are taken whole",
+            num_whole,
+            len(clips),
+            window_s,
+        )
 
 
 def _check_smallest_batch(model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, num_clips: int) -> None:
@@ -173,6 +191,7 @@ def make_preprocessing(
         )
     return Preprocessing(
         num_frames=clips.num_frames,
+        window_s=clips.window_s,
         size_px=clips.size_px,
         resize_px=clips.resize_px or clips.size_px,
         fit=clips.fit,
