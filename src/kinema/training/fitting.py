@@ -135,8 +135,8 @@ def fit(
     ):
         progress = Progress(task)
         callbacks: list[Callback] = [history, progress]
-        callbacks += _watching(work, module, progress, team)
-        callbacks += [*_selection_callbacks(prepared, run), *extra.callbacks]
+        # What stops early comes before who asks whether an epoch is the last.
+        callbacks += [*_selection_callbacks(prepared, run), *_watching(work, module, progress, team), *extra.callbacks]
         callbacks.append(
             LastCheckpoint(
                 run.last_checkpoint,

@@ -57,6 +57,8 @@ _DEVIATIONS = 2.0
 _LEARNED = 0.98
 """A loss above this share of what an answer without looking has is no better than that."""
 
+_END = ", the last"
+
 _LEAST_WAIT_S = 20.0
 """Of training, before the share of waiting is believed."""
 
@@ -132,7 +134,8 @@ class Sanity(Callback):
         train, loss = metrics[f"train/{main}_top1"], metrics["train/loss"]
         of_validation = trainer.callback_metrics.get(f"validation/{main}_top1")
         validation = None if of_validation is None else float(of_validation)
-        if epoch == section.baseline_epochs:
+        is_last = trainer.should_stop or epoch == trainer.max_epochs
+        if section.baseline_epochs is not None and (epoch == section.baseline_epochs or is_last):
             names = [metric.removeprefix("train/").removesuffix("_top1") for metric in metrics if "_top1" in metric]
             known = {name: trainer.callback_metrics.get(f"validation/{name}_top1") for name in names}
             of_tasks = {
@@ -140,7 +143,7 @@ class Sanity(Callback):
                 for name, value in known.items()
                 if value is not None
             }
-            self._check_learning(epoch, train, loss, of_tasks)
+            self._check_learning(epoch, train, loss, of_tasks, when=_END if is_last else "")
         if validation is not None and section.gap is not None and train - validation > section.gap:
             self._warn(
                 "gap",
@@ -157,9 +160,10 @@ class Sanity(Callback):
             )
 
     def _check_learning(
-        self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]]
+        self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]], *, when: str = ""
     ) -> None:
-        """Of each task, and of all at once: accuracy on training and on validation clips."""
+        """Of each task, and of all at once: accuracy on training and on validation clips. Looked at twice, and said
+        once each time: early, so that nobody waits in vain, and of what came out of it."""
         classes, clips = self.prepared.dataset.classes, self.prepared.clips
         seen = majority(clips["train"], clips["train"], classes, main_task(classes))
         sampled = sampling_task(self.prepared.recipe.task.imbalance, classes)
@@ -178,13 +182,13 @@ class Sanity(Callback):
                 )
         if below:
             advice = _BY_HEART if is_learning else _NOTHING_LEARNED
-            self._warn("baseline", f"epoch {epoch}: {'; '.join(below)}. {advice}")
+            self._warn(f"baseline{when}", f"epoch {epoch}{when}: {'; '.join(below)}. {advice}")
         blind = blind_loss(self.prepared)
         if not is_learning and blind is not None and loss >= _LEARNED * blind:
             self._warn(
-                "labels",
-                f"epoch {epoch}: the training loss, {loss:.3f}, is that of an answer that does not look at the clip "
-                f"({blind:.3f}): labels look shuffled, or nothing is learned. {_NOTHING_LEARNED}",
+                f"labels{when}",
+                f"epoch {epoch}{when}: the training loss, {loss:.3f}, is that of an answer that does not look at the "
+                f"clip ({blind:.3f}): labels look shuffled, or nothing is learned. {_NOTHING_LEARNED}",
             )
 
 
