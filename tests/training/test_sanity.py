@@ -64,7 +64,7 @@ def test_what_learns_nothing_is_said(recipe: Callable[..., Recipe], said: Callab
     train(prepared, run)
     lines = said()
     (baseline,) = [line for line in lines if "not better than always answering" in line]
-    assert baseline.startswith("epoch 2, the last: top-1 on validation clips, 50.0 %,")
+    assert baseline.startswith("epoch 2: top-1 on validation clips, 50.0 %,")
     assert "kinema train RECIPE --overfit 8" in baseline
     (labels,) = [line for line in lines if "labels look shuffled" in line]
     assert "0.693, is that of an answer that does not look at the clip (0.693)" in labels
@@ -75,7 +75,7 @@ def test_what_learns_nothing_is_said(recipe: Callable[..., Recipe], said: Callab
     [
         ("epochs: 3, sanity: {baseline_epochs: 2}", ["2", "3, the last"]),
         ("epochs: 2, sanity: {baseline_epochs: 5}", ["2, the last"]),
-        ("epochs: 2, sanity: {baseline_epochs: 2}", ["2, the last"]),
+        ("epochs: 2, sanity: {baseline_epochs: 2}", ["2"]),
         ("epochs: 9, patience: 2, sanity: {baseline_epochs: 5}", ["3, the last"]),
         ("epochs: 2, sanity: {baseline_epochs: null}", []),
     ],
@@ -84,7 +84,7 @@ def test_what_learns_nothing_is_said_of_the_last_epoch_too(
     recipe: Callable[..., Recipe], said: Callable[[], list[str]], trainer: str, epochs: list[str]
 ) -> None:
     """After `baseline_epochs` and after the last, whether it is the last that was asked for or patience ended it."""
-    prepared = prepare(recipe(*PLAIN, "optim.lr=1e-12", "trainer={accelerator: cpu, " + trainer + "}"))
+    prepared = prepare(recipe(*PLAIN, "optim.lr=1e-60", "trainer={accelerator: cpu, " + trainer + "}"))
     assert isinstance(prepared.model, FrameModel)
     for parameter in prepared.model.heads.parameters():
         nn.init.zeros_(parameter)

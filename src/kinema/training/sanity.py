@@ -57,8 +57,6 @@ _DEVIATIONS = 2.0
 _LEARNED = 0.98
 """A loss above this share of what an answer without looking has is no better than that."""
 
-_END = ", the last"
-
 _LEAST_WAIT_S = 20.0
 """Of training, before the share of waiting is believed."""
 
@@ -80,13 +78,15 @@ class Sanity(Callback):
         self.said: dict[str, str] = {}  # the module's, once there is one
         self.num_steps = 0
         self.reached: set[str] = set()  # parameters that had a gradient
+        self.learned: dict[str, Any] | None = None  # what the last epoch came to
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_steps": self.num_steps, "reached": sorted(self.reached)}
+        return {"num_steps": self.num_steps, "reached": sorted(self.reached), "learned": self.learned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reached = set(state_dict["reached"])
         self.num_steps = state_dict["num_steps"]
+        self.learned = state_dict["learned"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RecogniserTraining)
@@ -134,8 +134,7 @@ class Sanity(Callback):
         train, loss = metrics[f"train/{main}_top1"], metrics["train/loss"]
         of_validation = trainer.callback_metrics.get(f"validation/{main}_top1")
         validation = None if of_validation is None else float(of_validation)
-        is_last = trainer.should_stop or epoch == trainer.max_epochs
-        if section.baseline_epochs is not None and (epoch == section.baseline_epochs or is_last):
+        if section.baseline_epochs is not None:
             names = [metric.removeprefix("train/").removesuffix("_top1") for metric in metrics if "_top1" in metric]
             known = {name: trainer.callback_metrics.get(f"validation/{name}_top1") for name in names}
             of_tasks = {
@@ -143,7 +142,9 @@ class Sanity(Callback):
                 for name, value in known.items()
                 if value is not None
             }
-            self._check_learning(epoch, train, loss, of_tasks, when=_END if is_last else "")
+            self.learned = {"epoch": epoch, "train": train, "loss": loss, "of_tasks": of_tasks}
+            if epoch == section.baseline_epochs:
+                self._check_learning(**self.learned)
         if validation is not None and section.gap is not None and train - validation > section.gap:
             self._warn(
                 "gap",
@@ -158,6 +159,12 @@ class Sanity(Callback):
                 f"{self.prepared.recipe.clips.workers}, of {available_cores()} cores), or have clips decoded once; "
                 "kinema data advise RECIPE says what that saves",
             )
+
+    def look_at_end(self, module: RecogniserTraining) -> None:
+        """After the last epoch, of which nobody knows that it is the last before training has ended."""
+        self.said = module.warned
+        if self.learned is not None and self.learned["epoch"] != self.section.baseline_epochs:
+            self._check_learning(**self.learned, when=", the last")
 
     def _check_learning(
         self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]], *, when: str = ""
