@@ -70,6 +70,8 @@ def test_frames_are_stored_once(kinema: Kinema, root: Path) -> None:
     }
     again = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-").json
     assert (again["before"], again["new"]) == (6, 0)
+    window = kinema(*command, "--num-frames", 4, "--window", 0.5, "--workers", 0)
+    assert "was made with window_s = None, not 0.5" in window.error()
     other = kinema(*command, "--num-frames", 5, "--workers", 0)
     assert "was made with num_frames = 4, not 5" in other.error()
 
@@ -129,7 +131,7 @@ def test_a_recipe_says_what_is_stored(kinema: Kinema, root: Path, recipe: Path) 
     assert record["data"]["root"] == str(root)
     assert record["new"] == 6 + 2 * record["clips"]["train"]
     assert kinema(*command, split, "--views", 3, "--json", "-").json["new"] == record["clips"]["train"]
-    for option, value in (("--size", 32), ("--num-frames", 7), ("--rate", 5)):
+    for option, value in (("--size", 32), ("--num-frames", 7), ("--rate", 5), ("--window", 2)):
         assert f"{option}: the recipe says that" in kinema(*command, option, value).error()
 
 
@@ -181,6 +183,8 @@ def test_transcoding(kinema: Kinema, root: Path) -> None:
         (["--out", "s", "--frames", "--shard", "3/2"], "--shard: '3/2': expected I/N"),
         (["--out", "s", "--frames", "--size", "64", "--short-side", "64"], "--short-side keeps them whole"),
         (["--out", "s", "--frames", "--num-frames", "4", "--rate", "2"], "--num-frames and --rate: give one"),
+        (["--out", "s", "--frames", "--window", "2", "--rate", "2"], "--window and --rate: all frames of a clip"),
+        (["--out", "s", "--transcode", "--window", "2"], "--window: has a meaning with --frames only"),
         (["--out", "s", "--frames", "--views", "4"], "--views: has a meaning with --recipe only"),
         (["--out", "s", "--frames", "--quality", "80"], "--quality: has a meaning with --pixels jpeg only"),
         (["--out", "s", "--frames", "--size", "33", "--pixels", "i420"], "--size: 33 is odd"),

@@ -61,6 +61,12 @@ IMPOSSIBLE = {
     "init={mean: [0, 0, 0], std: [1, 1, 0]}": "init: std has to be above 0",
     "clips={size_px: 64, resize_px: 32}": "clips: resize_px (32) is smaller than size_px (64)",
     "clips={fit: squash, resize_px: 256}": "clips: resize_px has no meaning with fit: squash; leave it out",
+    "clips.window_s=0": "clips.window_s: input should be greater than 0, got 0",
+    "clips.window_s=.inf": "clips.window_s: input should be a finite number, got inf",
+    "clips={window_s: 2, augmentation: {frame_stride: [1, 5]}}": (
+        "clips: window_s (2) and augmentation.frame_stride are two ways to say how much of a clip is seen; give one of "
+        "them"
+    ),
     "trainer={patience: 3, select: last}": (
         "trainer: patience needs a validation result; it cannot be used with select: last"
     ),

@@ -46,7 +46,8 @@ class Augmentation(Section):
     backbone, a number lets the features of all versions be computed once."""
     jitter: bool = True
     """Draw each frame's time at random inside its own share of the clip, instead of its middle; with `frame_stride`,
-    where the frames begin, instead of having them in the middle."""
+    where the frames begin, instead of having them in the middle; with `clips.window_s`, where the window lies, and
+    each frame inside its own share of that."""
     frame_stride: tuple[PositiveInt, PositiveInt] | None = None
     """Random frame rate: instead of spreading them over the clip, take frames of the video that lie so many frames
     apart, drawn from a range ([1, 5]). Of a clip that is too short the frames lie closer."""

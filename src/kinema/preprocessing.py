@@ -48,6 +48,7 @@ def make_preprocessing(
         )
     rgb = Preprocessing(
         num_frames=clips.num_frames,
+        window_s=clips.window_s,
         size_px=clips.size_px,
         resize_px=clips.resize_px or clips.size_px,
         fit=clips.fit,

@@ -105,6 +105,10 @@ class ClipsSection(Section):
 
     num_frames: PositiveInt = 20
     """Frames per clip, uniform in time."""
+    window_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    """Take them from so many seconds of each clip: in training from anywhere in it (with `augmentation.jitter`), in
+    evaluation from its middle, or from evenly spaced places with `--views`. A clip that is no longer is taken whole.
+    null: all clips are."""
     size_px: Annotated[int, Field(ge=8)] = 224
     """Height and width of the frames that the model receives."""
     resize_px: Annotated[int, Field(ge=8)] | None = None
@@ -143,6 +147,15 @@ class ClipsSection(Section):
             raise ValueError(f"resize_px ({self.resize_px}) is smaller than size_px ({self.size_px})")
         if self.resize_px is not None and self.fit == "squash":
             raise ValueError("resize_px has no meaning with fit: squash; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_stretch(self) -> ClipsSection:
+        if self.window_s is not None and self.augmentation.frame_stride is not None:
+            raise ValueError(
+                f"window_s ({self.window_s:g}) and augmentation.frame_stride are two ways to say how much of a clip is "
+                "seen; give one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -228,8 +228,8 @@ class SanitySection(Section):
     """What is looked at while a run trains. Each warning comes once, and changes nothing."""
 
     baseline_epochs: PositiveInt | None = 5
-    """After so many epochs validation has to be better than always answering the commonest training class, and the
-    training loss than that of an answer that does not look at the clip. null: not looked at."""
+    """After so many epochs, and at the end of training, validation has to be better than always answering the commonest
+    training class, and the training loss than that of an answer that does not look at the clip. null: not looked at."""
     gap: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.3
     """Accuracy on training clips less that on validation clips, above which there is a warning. null: none."""
     waiting: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.5

@@ -193,6 +193,10 @@ class Motion:
     magnitude: bool = False
     weights: str | None = None
 
+    def step(self, fps: float) -> int:
+        """Frames from a picture to the next in a video of a rate."""
+        return max(1, round(self.interval_s * fps))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
@@ -200,7 +204,9 @@ class Preprocessing:
     prediction and everything else that runs a model reads.
 
     Attributes:
-        num_frames: Frames per clip, uniform in time over the clip.
+        num_frames: Frames per clip, uniform in time over the clip, or over a window of it.
+        window_s: Length of that window in seconds: the middle of the clip, or other places with several views. A clip
+            that is no longer is taken whole, as all clips are where it is None.
         size_px: Height and width of a frame given to the model.
         resize_px: `fit="crop"`: length of the frame's short side before the centre crop of `size_px`.
         fit: `crop` keeps the aspect ratio and cuts the centre; `squash` scales the whole frame to a square.
@@ -213,6 +219,7 @@ class Preprocessing:
     """
 
     num_frames: int
+    window_s: float | None = None
     size_px: int
     resize_px: int
     fit: Fit

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.geometry import Box, random_box
-from kinema.data.reading import clip_interval_s, plan_clip, read_clip, read_plan, to_size
+from kinema.data.reading import clip_interval_s, plan_clip, plan_of_view, read_clip, read_plan, to_size
 from kinema.data.sampling import sample_times_s
 from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Preprocessing
@@ -185,3 +185,53 @@ def test_multi_scale_and_stretched_crops_are_read(video: Video) -> None:
         ]
         assert len({plan.box for plan in plans}) > 5
         assert len({plan.indices for plan in plans}) == 1
+
+
+@pytest.mark.parametrize("fps", [15, 60])
+def test_a_window_is_the_same_stretch_at_every_rate(tmp_path: Path, fps: int) -> None:
+    """One second in the middle of three, and of a clip that lies in a longer video."""
+    small = probe(write_video(tmp_path / "a.mp4", numbered_frames(3 * fps), fps=fps))
+    second = replace(SQUASH, window_s=1.0)
+    times_s = small.times_s[list(plan_clip(clip_of(small), small, second).indices)]
+    assert np.abs(times_s - (1.1, 1.3, 1.5, 1.7, 1.9)).max() <= 1 / fps
+    times_s = small.times_s[list(plan_clip(clip_of(small, 1.5), small, second).indices)]
+    assert np.abs(times_s - (1.85, 2.05, 2.25, 2.45, 2.65)).max() <= 1 / fps
+
+
+def test_a_window_of_variable_frame_rate_is_sampled_in_time(tmp_path: Path) -> None:
+    times_s = [0.0, 0.1, 0.2, 0.3, 2.0, 3.9]
+    uneven = probe(write_video(tmp_path / "variable.mp4", numbered_frames(6), fps=10, times_s=times_s))
+    # The second from 1.5 s on: the fourth frame until 2 s, then the fifth.
+    assert numbers(read_clip(clip_of(uneven, 0.0, 4.0), uneven, replace(SQUASH, window_s=1.0))) == [3, 3, 4, 4, 4]
+    assert numbers(read_clip(clip_of(uneven, 0.0, 4.0), uneven, replace(SQUASH, window_s=0.4))) == [3, 3, 4, 4, 4]
+
+
+@pytest.mark.parametrize("window_s", [4.0, 5.0])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(jitter=True, flip=0, min_scale=1)])
+def test_a_clip_that_is_no_longer_than_the_window_is_taken_whole(
+    video: Video, window_s: float, augmentation: Augmentation | None
+) -> None:
+    plans = [
+        plan_clip(clip_of(video), video, form, augmentation=augmentation, rng=np.random.default_rng(5))
+        for form in (SQUASH, replace(SQUASH, window_s=window_s))
+    ]
+    assert plans[0] == plans[1]
+
+
+def test_in_training_the_window_lies_anywhere(video: Video) -> None:
+    """Each second of the clip's two in the middle is seen, nothing outside, and each version is drawn by its number."""
+    second = replace(SQUASH, window_s=1.0)
+    jitter = Augmentation(jitter=True, flip=0, min_scale=1)
+    clip, starts = clip_of(video, 1.0, 3.0), set()
+    for view in range(40):
+        plans = [plan_of_view(clip, video, second, index=3, view=view, augmentation=jitter, seed=1)[0] for _ in "ab"]
+        assert plans[0] == plans[1]
+        first, last = plans[0].indices[0], plans[0].indices[-1]
+        assert 10 <= first <= last < 30
+        assert 6 <= last - first <= 10  # a second, of which frames are drawn in its first and its last fifth
+        starts.add(first)
+    assert len(starts) > 8
+    still = jitter.model_copy(update={"jitter": False})
+    found = plan_clip(clip, video, second, augmentation=still, rng=np.random.default_rng(0))
+    assert found == plan_clip(clip, video, second)
+    assert found.indices == (16, 18, 20, 22, 24)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinema.data.sampling import sample_times_s, strided_frames
+from kinema.data.sampling import sample_times_s, strided_frames, window_of_s
 
 STARTS_S = st.floats(0, 1e5)
 LENGTHS_S = st.floats(1e-3, 1e5)
@@ -108,3 +108,38 @@ def test_every_stride_and_every_start_is_drawn() -> None:
     assert (abs(counts / 2000 - 0.2) < 0.04).all()
     assert {start for stride, start in drawn if stride == 5} == set(range(10, 15))
     assert {start for stride, start in drawn if stride == 1} == set(range(10, 43))
+
+
+@pytest.mark.parametrize(
+    ("window_s", "place", "expected"),
+    [
+        (2.0, 0.5, (2.0, 4.0)),
+        (2.0, 0.0, (1.0, 3.0)),
+        (2.0, 1.0, (3.0, 5.0)),
+        (4.0, 0.0, (1.0, 5.0)),
+        (9.0, 1.0, (1.0, 5.0)),
+    ],
+)
+def test_a_window_lies_in_its_clip(window_s: float, place: float, expected: tuple[float, float]) -> None:
+    assert window_of_s(1.0, 5.0, window_s, place=place) == expected
+    assert window_of_s(1.0, 5.0, None, place=place) == (1.0, 5.0)
+
+
+@given(STARTS_S, LENGTHS_S, st.floats(1e-3, 1e5), st.floats(0, 1), SEEDS)
+def test_a_window_is_inside_and_as_long_as_it_can_be(
+    start_s: float, length_s: float, window_s: float, place: float, seed: int | None
+) -> None:
+    stop_s = start_s + length_s
+    first_s, last_s = window_of_s(start_s, stop_s, window_s, rng=generator(seed), place=place)
+    assert start_s <= first_s < last_s <= stop_s
+    assert last_s - first_s == pytest.approx(min(window_s, stop_s - start_s), rel=1e-6, abs=1e-9)
+
+
+def test_random_windows_lie_everywhere_and_none_is_drawn_for_a_short_clip() -> None:
+    rng = np.random.default_rng(0)
+    starts_s = np.array([window_of_s(10.0, 20.0, 2.0, rng=rng)[0] for _ in range(400)])
+    assert np.histogram(starts_s, bins=8, range=(10, 18))[0].min() > 20
+    assert 10 <= starts_s.min() < starts_s.max() <= 18
+    drawn = np.random.default_rng(1)
+    assert window_of_s(10.0, 12.0, 2.0, rng=drawn) == (10.0, 12.0)
+    assert drawn.random() == np.random.default_rng(1).random()  # versions of it are those without a window

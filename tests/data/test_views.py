@@ -75,3 +75,22 @@ def test_a_reader_gives_a_view_in_each_epoch(video: Video) -> None:
     assert flips == [False, False, True, True]
     assert numbers[0] == numbers[2] == (1, 6, 11, 16)
     assert numbers[1] == numbers[3] == (3, 8, 13, 18)
+
+
+def test_views_in_time_of_a_model_with_a_window_are_windows(video: Video) -> None:
+    """From the clip's start to its end: 2 s are twenty frames, and half a second is five of them."""
+    half = replace(RGB, num_frames=5, window_s=0.5)
+    clip = Clip(clip_id="a", video=video.path)
+    found = [plan_clip(clip, video, half, look=view).indices for view in Views(clips=4)]
+    assert found == [tuple(range(start, start + 5)) for start in (0, 5, 10, 15)]
+    (middle,) = (plan_clip(clip, video, half, look=view) for view in ONE_VIEW)
+    assert middle == plan_clip(clip, video, half)
+    assert middle.indices == (8, 9, 10, 11, 12)
+    assert [plan_clip(clip, video, half, look=view).indices[0] for view in Views(clips=3)] == [0, 8, 15]
+
+
+def test_views_of_a_clip_that_is_shorter_than_the_window_are_other_frames_of_it(video: Video) -> None:
+    clip = Clip(clip_id="a", video=video.path)
+    long = replace(RGB, window_s=2.0)
+    for view in Views(clips=5):
+        assert plan_clip(clip, video, long, look=view) == plan_clip(clip, video, RGB, look=view)

@@ -77,6 +77,27 @@ def test_all_frames_of_a_clip_say_what_its_file_says(recogniser: Recogniser, vid
     assert_close(recogniser.predict(frames), {t: dict(v) for t, v in recogniser.predict(video).probabilities.items()})
 
 
+def test_a_model_that_sees_a_window(recogniser: Recogniser, video: Path) -> None:
+    """The middle half second of two, from a file and from frames whose rate is given."""
+    half = replace(RGB, window_s=0.5)
+    of_window = Recogniser(recogniser.model, replace(recogniser.config, preprocessing={"rgb": half}))
+    probed = probe(video)
+    frames = torch.from_numpy(np.stack(read_frames(probed, range(16))))
+    wanted = {t: dict(v) for t, v in recogniser.predict(frames[6:10]).probabilities.items()}
+    assert_close(of_window.predict(video), wanted)
+    assert_close(of_window.predict(video, start_s=0.25, stop_s=1.75), wanted)
+    assert_close(of_window.predict(frames, fps=8), wanted)
+    assert_close(of_window.predict(frames[6:10], fps=8), wanted)
+    assert_close(
+        recogniser.predict(frames, fps=8), {t: dict(v) for t, v in recogniser.predict(frames).probabilities.items()}
+    )
+    with pytest.raises(UserError, match=r"this model sees 0.5 s of a clip; give the frames' rate, as in fps=25"):
+        of_window.predict(frames)
+    for wrong in (0.0, -8.0, float("nan")):
+        with pytest.raises(UserError, match=r"fps: .* is no number of frames per second above 0"):
+            of_window.predict(frames, fps=wrong)
+
+
 def test_planes_are_made_of_rgb_where_the_model_takes_planes(recogniser: Recogniser, video: Path) -> None:
     i420 = replace(RGB, pixels="i420")
     of_planes = Recogniser(recogniser.model, replace(recogniser.config, preprocessing={"rgb": i420}))
@@ -145,7 +166,7 @@ def test_other_things_are_refused(recogniser: Recogniser, given: object, monkeyp
 
 
 def test_times_of_frames_are_refused(recogniser: Recogniser) -> None:
-    with pytest.raises(UserError, match="start_s, stop_s and fps are for files"):
+    with pytest.raises(UserError, match="start_s and stop_s are for files"):
         recogniser.predict(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), start_s=1.0)
 
 

@@ -171,7 +171,9 @@ def test_whatever_changes_features_is_computed_again(
     other = reader(videos, None)
     other.preprocessing = {"rgb": replace(SMALL, mean=(0.4,) * 3)}
     assert computed(frozen_model(), other) == [0, 1, 2, 3]
-    assert len(list(cache.iterdir())) == 3  # weights and normalisation have stores of their own
+    other.preprocessing = {"rgb": replace(SMALL, window_s=0.3)}
+    assert computed(frozen_model(), other) == [0, 1, 2, 3]
+    assert len(list(cache.iterdir())) == 4  # weights, normalisation and windows have stores of their own
 
 
 def test_a_new_or_changed_clip_costs_only_itself(

@@ -17,7 +17,7 @@ from tests.videos import numbered_frame, numbered_frames, read_number, write_vid
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.frame_store import FrameFormat
 from kinema.data.loading import ClipReader
-from kinema.data.reading import plan_clip, read_plan
+from kinema.data.reading import plan_clip, plan_of_view, read_plan
 from kinema.data.shards import Store
 from kinema.data.sources import FOLDER, clip_reader, register, registered, say_frames
 from kinema.data.stored_video import stored_videos
@@ -69,11 +69,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
 
 
 def settings_of(form: Preprocessing, **more: Any) -> FrameSettings:
-    return FrameSettings(form=FrameFormat.of(form), num_frames=form.num_frames, **more)
+    return FrameSettings(form=FrameFormat.of(form), num_frames=form.num_frames, window_s=form.window_s, **more)
 
 
 def section(form: Preprocessing, store: Any = "auto") -> ClipsSection:
-    names = ("num_frames", "size_px", "fit", "pixels")
+    names = ("num_frames", "window_s", "size_px", "fit", "pixels")
     given = {name: getattr(form, name) for name in names}
     if form.fit == "crop":
         given["resize_px"] = form.resize_px
@@ -105,6 +105,7 @@ def decoded(data: Data, clip: Clip, form: Preprocessing) -> np.ndarray:
         {"pixels": "i420", "fit": "squash", "resize_px": 32},
         {"num_frames": 1},
         {"num_frames": 7},
+        {"window_s": 0.5},
     ],
 )
 def test_stored_frames_are_those_that_would_be_decoded(data: Data, tmp_path: Path, changes: Mapping[str, Any]) -> None:
@@ -310,6 +311,51 @@ def test_squares_of_another_cut_are_refused(data: Data, tmp_path: Path) -> None:
     form = preprocessing()
     with pytest.raises(DataError, match=r"clips.store: .* holds squares of another cut \(fit squash"):
         data.source(section(form, tmp_path / "s"), form)
+
+
+def test_frames_of_a_window_are_of_that_window_alone(data: Data, tmp_path: Path) -> None:
+    """What is stored for one window, or for none, is found for another where the frames are the same, and refused where
+    it would have to stand for frames that it does not hold."""
+    half, tenth, whole = preprocessing(window_s=0.5), preprocessing(window_s=0.1), preprocessing()
+    data.store(tmp_path / "half", settings_of(half))
+    data.store(tmp_path / "whole", settings_of(whole))
+    with pytest.raises(DataError, match="window_s"):
+        data.store(tmp_path / "half", settings_of(tenth))
+    found = data.source(section(half, tmp_path / "whole"), half)
+    short = next(index for index, clip in enumerate(data.clips) if clip.clip_id == "short")
+    assert found.store is not None
+    assert not found.store.whole
+    assert np.array_equal(read(found, short), decoded(data, data.clips[short], half))  # it is 0.2 s long
+    form = found.preprocessing["rgb"]
+    out = np.zeros((form.num_frames, *form.frame_shape), dtype=np.uint8)
+    assert found.store.read(0, 0, out) is None
+    assert data.source(section(half), half).store is not None
+    data.clips = [clip for clip in data.clips if clip.clip_id != "short"]
+    for name, form, seen in (
+        ("whole", half, "0.5 s of them"),
+        ("half", whole, "whole clips"),
+        ("half", tenth, "0.1 s"),
+    ):
+        with pytest.raises(DataError, match=rf"clips.store: .* holds 4 frames of .*, and this model sees {seen}"):
+            data.source(section(form, tmp_path / name), form)
+    anywhere = Augmentation(flip=0, colour=0)
+    with pytest.raises(
+        DataError, match=r"4 frames of the middle 0.5 s of clips, and .* 0.5 s of them, anywhere in them"
+    ):
+        data.source(section(half, tmp_path / "half"), half, augmentation=anywhere)
+
+
+def test_windows_are_cut_out_of_frames_at_a_rate(data: Data, tmp_path: Path) -> None:
+    data.store(tmp_path / "s", FrameSettings(form=FrameFormat(pixels="rgb", short_side_px=48), rate_fps=1000.0))
+    form = preprocessing(window_s=0.5)
+    for augmentation in (None, Augmentation(flip=0, colour=0, min_scale=1)):
+        source = data.source(section(form, tmp_path / "s"), form, augmentation=augmentation)
+        for place, (before, clip) in enumerate(zip(data.clips, source.clips, strict=True)):
+            both = [
+                read_frames(video, plan_of_view(one, video, form, index=place, augmentation=augmentation)[0].indices)
+                for one, video in ((clip, source.videos[clip.video]), (before, data.videos[before.video]))
+            ]
+            assert all(map(np.array_equal, *both))
 
 
 def test_a_store_that_is_gone_is_forgotten(tmp_path: Path) -> None:

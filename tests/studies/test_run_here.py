@@ -11,7 +11,7 @@ from tests.commands import Kinema
 
 from kinema.report.figure_files import FigureFiles
 from kinema.studies.beside_source import below_majority, beside_source
-from kinema.studies.jobs import Place, jobs_of, write_plan
+from kinema.studies.jobs import Place, jobs_of, write_study
 from kinema.studies.outcomes import outcomes_of
 from kinema.studies.page import study_page
 from kinema.studies.running import open_jobs, run_here
@@ -185,7 +185,7 @@ def test_spread_between_seeds_and_between_folds_and_every_task_s_baseline(
     assert (facts["train_runs_std"], facts["loss"]) == (0, pytest.approx(3.5))
     assert facts["train_loss"] == pytest.approx(0.05)
     assert facts["tasks"]["noun"]["top3"] == pytest.approx(0.75)
-    write_plan(tmp_path / "out", study, [], jobs)
+    write_study(tmp_path / "out", study, [])
     answer = kinema("study", "show", str(path), "--out", str(tmp_path / "out"))
     assert max(map(len, answer.out.splitlines())) > 140  # no cell is broken where nobody's terminal is too narrow
     assert "31.0 % ± 1.4 between seeds, ± 20.0 between folds" in answer.out

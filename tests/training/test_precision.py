@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
+from kinema.data.loading import ClipReader
 from kinema.models import runtime
 from kinema.models.runtime import precision
 from kinema.sections import Recipe
-from kinema.training import losses
+from kinema.training import fitting, losses
+from kinema.training import train as train_module
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
 from kinema.training.train import train
+from kinema.types import DataError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -80,6 +87,69 @@ def test_precision_is_chosen_with_a_reason(
     found, why = precision(name, torch.device(device))
     assert found == expected
     assert reason in why
+
+
+def _train_in_fp16(made: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With scaled gradients on a CPU, which recipes are refused and Lightning would do in bf16."""
+
+    def trainer(**settings: Any) -> Trainer:
+        plugins = [*settings.pop("plugins"), MixedPrecision("16-mixed", "cpu")]
+        return Trainer(**{**settings, "precision": None}, plugins=plugins)
+
+    monkeypatch.setattr(fitting, "Trainer", trainer)
+    monkeypatch.setattr(train_module, "precision", lambda _name, _device: ("fp16", "to be tested"))
+    train(prepare(made), create_run(made))
+
+
+def _steps(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
+    """Gets the gradients of each step that the optimiser does."""
+    found: list[list[torch.Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: Any, closure: Any = None) -> Any:
+        answer = None if closure is None else closure()
+        held = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        found.append([grad.flatten().clone() for grad in held])
+        step(self)
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    return found
+
+
+@pytest.mark.parametrize(("broken", "num_steps"), [((), 2), ((3,), 2), ((2,), 2), ((2, 3), 1)])
+def test_a_batch_that_cannot_be_read_takes_no_others_with_it_in_fp16(
+    recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    broken: tuple[int, ...],
+    num_steps: int,
+) -> None:
+    """Two steps of two batches of four clips: what could be read is learned from, as in fp32. Of a step without a clip
+    nothing is."""
+    order = np.arange(16)
+    np.random.default_rng([0, 0]).shuffle(order)
+    lost = {int(index) for batch in broken for index in order[4 * batch : 4 * batch + 4]}
+    read = ClipReader.read
+
+    def reads(self: ClipReader, index: int, epoch: int, out: Any) -> Any:
+        if self.augmentation is not None and index in lost:
+            raise DataError("it broke")
+        return read(self, index, epoch, out)
+
+    monkeypatch.setattr(ClipReader, "read", reads)
+    settings = ("trainer.epochs=1", "clips.batch_size=4", "optim.accumulate=2", "optim.clip_norm=null")
+    made = recipe(*settings, "model.dropout=0")
+    steps = _steps(monkeypatch)
+    train(prepare(made), create_run(made))
+    of_fp32 = [torch.cat(gradients) for gradients in steps if gradients]
+    steps.clear()
+    _train_in_fp16(made.model_copy(update={"output": tmp_path / "fp16"}), monkeypatch)
+    of_fp16 = [torch.cat(gradients) for gradients in steps if gradients]
+    assert len(of_fp32) == len(of_fp16) == num_steps
+    for ours, theirs in zip(of_fp16, of_fp32, strict=True):
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.95
+        assert float(ours.norm() / theirs.norm()) == pytest.approx(1, rel=0.1)
 
 
 def test_the_choice_is_said(recipe: Callable[..., Recipe], caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:

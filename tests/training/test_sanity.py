@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -69,6 +70,33 @@ def test_what_learns_nothing_is_said(recipe: Callable[..., Recipe], said: Callab
     assert "0.693, is that of an answer that does not look at the clip (0.693)" in labels
 
 
+@pytest.mark.parametrize(
+    ("trainer", "epochs"),
+    [
+        ("epochs: 3, sanity: {baseline_epochs: 2}", ["2", "3, the last"]),
+        ("epochs: 2, sanity: {baseline_epochs: 5}", ["2, the last"]),
+        ("epochs: 2, sanity: {baseline_epochs: 2}", ["2"]),
+        ("epochs: 9, patience: 2, sanity: {baseline_epochs: 5}", ["3, the last"]),
+        ("epochs: 2, sanity: {baseline_epochs: null}", []),
+    ],
+)
+def test_what_learns_nothing_is_said_of_the_last_epoch_too(
+    recipe: Callable[..., Recipe], said: Callable[[], list[str]], trainer: str, epochs: list[str]
+) -> None:
+    """After `baseline_epochs` and after the last, whether it is the last that was asked for or patience ended it."""
+    prepared = prepare(recipe(*PLAIN, "optim.lr=1e-60", "trainer={accelerator: cpu, " + trainer + "}"))
+    assert isinstance(prepared.model, FrameModel)
+    for parameter in prepared.model.heads.parameters():
+        nn.init.zeros_(parameter)
+    run = create_run(prepared.recipe)
+    train(prepared, run)
+    for what in ("not better than always answering", "labels look shuffled"):
+        lines = [line for line in said() if what in line]
+        assert [line.partition(":")[0] for line in lines] == [f"epoch {epoch}" for epoch in epochs]
+    kept = json.loads((run.weights / "training.json").read_text())["warnings"]
+    assert sum("not better than always answering" in line for line in kept) == len(epochs)
+
+
 def test_each_task_is_held_against_its_own_baseline(
     recipe: Callable[..., Recipe], said: Callable[[], list[str]]
 ) -> None:
@@ -105,7 +133,8 @@ def test_a_gap_and_waiting_are_said_once(recipe: Callable[..., Recipe], said: Ca
     module.sums = {"loss": 1.0, "clips": 10.0, "right_action": 9.0}
     progress = SimpleNamespace(waiting=(0.3, 60.0))
     sanity = Sanity(prepared, progress)  # type: ignore[arg-type]
-    trainer: Any = SimpleNamespace(current_epoch=0, callback_metrics={"validation/action_top1": torch.tensor(0.75)})
+    metrics = {"validation/action_top1": torch.tensor(0.75)}
+    trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=2, should_stop=False, callback_metrics=metrics)
     sanity.on_train_start(trainer, module)
     sanity.on_train_epoch_end(trainer, module)
     assert said() == []

@@ -33,7 +33,7 @@ def crossval(
     """Train a recipe once for every group of clips, and measure it on the group that was held out. Nothing is selected
     on it. What was interrupted goes on where it was; what is done is not done again."""
     from kinema.studies.crossval import crossval_study, summary
-    from kinema.studies.jobs import Place, jobs_of, write_plan
+    from kinema.studies.jobs import Place, jobs_of, write_study
     from kinema.studies.outcomes import outcomes_of
     from kinema.studies.page import write_study_page
     from kinema.studies.running import open_jobs, run_here, run_in_processes
@@ -43,7 +43,7 @@ def crossval(
     every = jobs_of(study, build=[setting.name for setting in study.settings], reporter=output.reporter)
     todo = open_jobs(every, Place(study.folder))
     output.say(f"cross-validation: {study.folder}; {len(every)} runs, {len(todo)} of them to be done")
-    write_plan(study.folder, study, arguments or [], every)
+    write_study(study.folder, study, arguments or [])
     if todo and jobs == 1:
         output.only_warnings()
         try:

@@ -114,6 +114,10 @@ def prepare(
     num_frames: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="--frames: that many, uniform in time; by default 20.")
     ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="SECONDS", help="--num-frames: of so many seconds in the middle of a clip."),
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0.01, metavar="FPS", help="--frames: all at this rate.")] = None,
     views: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="--recipe: random versions of training clips too.")
@@ -153,7 +157,7 @@ def prepare(
         _only_with("--features", weights=weights, dtype=dtype, maps=maps or None)
     if transcode:
         _only_with("--frames", recipe=recipe, size=size, fit=fit, resize=resize, rate=rate, views=views)
-        _only_with("--frames", num_frames=num_frames, pixels=pixels, quality=quality)
+        _only_with("--frames", num_frames=num_frames, window=window, pixels=pixels, quality=quality)
         section = data_section(name, root, overrides, annotations)
         clips, videos, record = _clips(section, 0, split, workers, output)
         from kinema.preparation.transcode import TranscodeSettings, transcode_videos
@@ -173,7 +177,8 @@ def prepare(
         return
     if features is not None:
         _only_with("--frames", recipe=recipe, short_side=short_side, rate=rate, pixels=pixels, quality=quality)
-        given = {"size_px": size, "fit": fit and fit.value, "resize_px": resize, "num_frames": num_frames}
+        cut = {"size_px": size, "fit": fit and fit.value, "resize_px": resize}
+        given = {**cut, "num_frames": num_frames, "window_s": window}
         of_frozen = _features(features, weights, given, name, root, overrides, annotations, maps=maps)
         clips, videos, record = _clips(
             of_frozen.data, of_frozen.trainer.seed, split, workers, output, decoder=of_frozen.clips.decoder
@@ -198,14 +203,14 @@ def prepare(
     taken = _recipe(recipe, name, root, overrides, annotations)
     section = data_section(name, root, overrides, annotations) if taken is None else taken.data
     if taken is None:
-        settings = _settings(size, fit, resize, short_side, num_frames, rate, pixels, quality, views)
+        settings = _settings(size, fit, resize, short_side, num_frames, window, rate, pixels, quality, views)
         if flow is not None:
             settings = _of_flow(
                 settings, {"method": flow.value, "bound_px": bound, "stack": stack, "interval_s": interval}
             )
     else:
         cut = {"size": size, "fit": fit, "resize": resize, "short_side": short_side}
-        settings = _settings_of(taken, pixels, quality, views, **cut, num_frames=num_frames, rate=rate)
+        settings = _settings_of(taken, pixels, quality, views, **cut, num_frames=num_frames, window=window, rate=rate)
     seed = 0 if taken is None else taken.trainer.seed
     clips, videos, record = _clips(section, seed, split, workers, output, decoder=settings.decoder)
     from kinema.preparation.frames import prepare_frames
@@ -322,7 +327,7 @@ def _features(
     from kinema.cli.data_prepare_features import features_recipe
 
     if what in recipes.names() or what.endswith((".yaml", ".yml")):
-        _only_with("--features BACKBONE", weights=weights, **{key.removesuffix("_px"): v for key, v in given.items()})
+        _only_with("--features BACKBONE", weights=weights, **_options(given))
         recipe = _recipe(what, name, root, overrides, annotations)
         assert recipe is not None
         return recipe
@@ -341,6 +346,7 @@ def _settings(
     resize: int | None,
     short_side: int | None,
     num_frames: int | None,
+    window: float | None,
     rate: float | None,
     pixels: PixelsName | None,
     quality: int | None,
@@ -354,6 +360,8 @@ def _settings(
         raise UserError("--size makes square frames and --short-side keeps them whole; give one of them")
     if num_frames is not None and rate is not None:
         raise UserError("--num-frames and --rate: give one of them")
+    if window is not None and rate is not None:
+        raise UserError("--window and --rate: all frames of a clip are stored at a rate; give one of them")
     if short_side is not None:
         _only_with("--size", fit=fit, resize=resize)
     fit = fit or FitName.crop
@@ -371,7 +379,8 @@ def _settings(
         short_side_px=short_side,
         quality=_quality(kept, quality),
     )
-    return FrameSettings(form=form, num_frames=None if rate is not None else num_frames or _NUM_FRAMES, rate_fps=rate)
+    num = None if rate is not None else num_frames or _NUM_FRAMES
+    return FrameSettings(form=form, num_frames=num, window_s=window, rate_fps=rate)
 
 
 def _of_flow(settings: FrameSettings, given: Mapping[str, Any]) -> FrameSettings:
@@ -419,6 +428,7 @@ def _settings_of(
     return FrameSettings(
         form=form,
         num_frames=clips.num_frames,
+        window_s=clips.window_s,
         augmentation=augmentation if augmentation.num_views is not None else None,
         seed=recipe.trainer.seed,
         decoder=clips.decoder,
@@ -430,6 +440,11 @@ def _quality(pixels: PixelsName, quality: int | None) -> int | None:
         return quality or _QUALITY
     _only_with("--pixels jpeg", quality=quality)
     return None
+
+
+def _options(given: Mapping[str, object]) -> dict[str, object]:
+    """Values of keys of `clips:` by the name of their option, without `--`."""
+    return {key.removesuffix("_px").removesuffix("_s"): value for key, value in given.items()}
 
 
 def _only_with(option: str, **given: object) -> None:

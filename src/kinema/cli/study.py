@@ -61,7 +61,7 @@ def run_study(
     study: Study, output: Output, overrides: list[str], wanted: list[str], *, num: int, again: str
 ) -> dict[str, Any]:
     """Do the runs of those settings of a study, print its table, and write its page; the facts that `--json` gives."""
-    from kinema.studies.jobs import Place, jobs_of, write_plan
+    from kinema.studies.jobs import Place, jobs_of, write_study
     from kinema.studies.running import open_jobs, run_in_processes
 
     every = jobs_of(study, build=wanted, reporter=output.reporter)
@@ -70,7 +70,7 @@ def run_study(
     todo = open_jobs(chosen, place)
     some = "" if len(chosen) == len(every) else f", {len(chosen)} of them wanted"
     output.say(f"study: {study.folder}; {len(every)} runs{some}, {len(todo)} of them to be done")
-    write_plan(study.folder, study, overrides, chosen)
+    write_study(study.folder, study, overrides)
     if todo:
         try:
             run_in_processes(chosen, place, num=num, reporter=output.reporter, say=output.say)
@@ -103,10 +103,9 @@ def report(file: File, overrides: Overrides = None, out: Out = None, json_file: 
 
 
 @app.command("work", hidden=True)
-def work(folder: Path, trials: Annotated[int | None, typer.Option("--trials")] = None) -> None:
-    """Do runs of the study in a folder; started by `kinema study run` and `kinema sweep`."""
-    from kinema.studies.jobs import read_plan
-    from kinema.studies.running import end_with_input
+def work(folder: Path, own: Path, trials: Annotated[int | None, typer.Option("--trials")] = None) -> None:
+    """Do runs of the study in a folder, by the plan in another; started by `kinema study run` and `kinema sweep`."""
+    from kinema.studies.running import end_with_input, read_plan
     from kinema.studies.running import work as do_work
     from kinema.studies.study import read_study
     from kinema.studies.sweep import search_on
@@ -114,10 +113,10 @@ def work(folder: Path, trials: Annotated[int | None, typer.Option("--trials")] =
     Output(None)
     end_with_input()
     try:
+        plan = read_plan(own)
         if trials is None:
-            do_work(folder)
+            do_work(folder, plan)
         else:
-            plan = read_plan(folder)
             search_on(read_study(plan["file"], plan["overrides"], output=folder), num_trials=trials)
     except StoppedBySignal as stop:
         raise typer.Exit(128 + stop.signum) from None
@@ -125,7 +124,7 @@ def work(folder: Path, trials: Annotated[int | None, typer.Option("--trials")] =
 
 def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, list[Job]]:
     """A study with what it was last run with, where nothing else is said."""
-    from kinema.studies.jobs import jobs_of, read_plan
+    from kinema.studies.jobs import jobs_of, read_overrides
     from kinema.studies.study import read_study
 
     study = read_study(file, overrides, output=out)
@@ -134,11 +133,10 @@ def _there(file: str, overrides: list[str], out: Path | None) -> tuple[Study, li
             f"{study.path}: has a space to search; kinema sweep {file} shows what was tried, and {study.folder} has "
             "its page (report.html)"
         )
-    plan = study.folder / "study.json"
-    if not plan.is_file():
+    if not (study.folder / "study.json").is_file():
         raise ConfigError(f"{study.folder}: nothing of this study is there; begin with kinema study run {file}")
     if not overrides:
-        study = read_study(file, read_plan(study.folder)["overrides"], output=out)
+        study = read_study(file, read_overrides(study.folder), output=out)
     return study, jobs_of(study)
 
 

@@ -25,8 +25,8 @@ def sweep(
 ) -> None:
     """Search the space of a study with Optuna: TPE proposes settings, those that lag behind are given up early. What
     was interrupted goes on where it was; more trials add to those of before."""
-    from kinema.studies.jobs import Place, write_plan
-    from kinema.studies.running import watched, worker_command
+    from kinema.studies.jobs import Place, study_facts, write_study
+    from kinema.studies.running import watched
     from kinema.studies.study import read_study
     from kinema.studies.sweep import check_sweep, open_storage, take_up, trials_of
     from kinema.studies.sweep_watch import SweepWatch
@@ -40,13 +40,14 @@ def sweep(
     open_ = num - sum(trial.state != "waiting" for trial in trials_of(search))
     waiting = sum(trial.state == "waiting" for trial in trials_of(search))
     output.say(f"sweep: {study.folder}; {num} trials, {max(open_, waiting)} of them to be done")
-    write_plan(study.folder, study, overrides or [], [])
+    write_study(study.folder, study, overrides or [])
     if open_ > 0 or waiting:
-        command = worker_command(study.folder, "--trials", str(num))
+        plan = study_facts(study, overrides or [])
         try:
             with output.reporter.track("trials", total=num, unit="trials", done=num - max(open_, waiting)) as task:
                 watch = SweepWatch(study, search, task, output.say)
-                watched(Place(study.folder), watch, command, num=min(jobs, max(open_, waiting)))
+                how_many = min(jobs, max(open_, waiting))
+                watched(Place(study.folder), watch, plan, ["--trials", str(num)], num=how_many)
         except BaseException:
             output.say(f"go on with: kinema sweep {file}")
             raise

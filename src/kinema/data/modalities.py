@@ -56,12 +56,11 @@ def stacks_of(indices: Sequence[int], clip: Clip, video: Video, motion: Motion) 
             f"{clip.video}: the clip {clip.clip_id!r} is a single picture, in which nothing moves; leave it out, or "
             "take data.modality=rgb"
         )
-    step = max(1, round(motion.interval_s * video.fps))
-    return stacks_between(indices, first, last, motion.stack, step=step)
+    return stacks_between(indices, first, last, motion.stack, step=motion.step(video.fps))
 
 
 def stacks_between(
-    indices: Sequence[int], first: int, last: int, stack: int, *, step: int = 1
+    indices: Sequence[int], first: int, last: int, stack: int, *, step: int
 ) -> tuple[tuple[int, ...], ...]:
     """The same of a clip that goes from one frame to another, where pictures lie so many frames apart."""
     latest = max(first, last - stack * step)

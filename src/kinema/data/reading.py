@@ -16,7 +16,7 @@ from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
 from kinema.data.modalities import distinct, fields, is_difference, stacks_between, stacks_of
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
-from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames
+from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames, window_of_s
 from kinema.data.views import View
 from kinema.sections import Augmentation
 from kinema.types import Clip, DataError, Pixels, Preprocessing
@@ -61,7 +61,7 @@ def plan_clip(
     Args:
         clip: Which stretch of which video.
         video: What probing that video found.
-        preprocessing: How many frames, how large, cut how.
+        preprocessing: How many frames of how much of the clip, how large, cut how.
         augmentation: Random times and geometry, for training; needs `rng`.
         rng: Source of that randomness. All frames of the clip share what is drawn.
         look: Without augmentation: other frames, another cut or a mirror image than evaluation's one view has.
@@ -70,7 +70,7 @@ def plan_clip(
         DataError: The clip's times lie outside its video.
     """
     look = look or View()
-    indices = tuple(_frames_of(clip, video, preprocessing.num_frames, augmentation, rng, look.moment).tolist())
+    indices = tuple(_frames_of(clip, video, preprocessing, augmentation, rng, look).tolist())
     stacks = None if preprocessing.motion is None else stacks_of(indices, clip, video, preprocessing.motion)
     if augmentation is None:
         box = centre_box(video.height_px, video.width_px, preprocessing, along=look.crop)
@@ -83,12 +83,13 @@ def plan_clip(
 def _frames_of(
     clip: Clip,
     video: Video,
-    num_frames: int,
+    preprocessing: Preprocessing,
     augmentation: Augmentation | None,
     rng: np.random.Generator | None,
-    moment: float,
+    look: View,
 ) -> NDArray[np.int64]:
     start_s, stop_s = clip_interval_s(clip, video)
+    num_frames = preprocessing.num_frames
     if augmentation is not None and augmentation.frame_stride is not None:
         assert rng is not None
         first, last = video.frames_at([start_s, np.nextafter(stop_s, -np.inf)]).tolist()
@@ -97,7 +98,10 @@ def _frames_of(
         if found is not None:
             return found
     jitter = rng if augmentation is not None and augmentation.jitter else None
-    return video.frames_at(sample_times_s(start_s, stop_s, num_frames=num_frames, rng=jitter, moment=moment))
+    seen = window_of_s(start_s, stop_s, preprocessing.window_s, rng=jitter, place=look.window)
+    # Views of a clip that is no longer than the window are other frames of the whole, as without a window.
+    moment = look.moment if seen == (start_s, stop_s) else 0.5
+    return video.frames_at(sample_times_s(*seen, num_frames=num_frames, rng=jitter, moment=moment))
 
 
 def _random_box(
@@ -204,14 +208,19 @@ def read_clip(clip: Clip, video: Video, preprocessing: Preprocessing) -> UInt8[T
 
 
 def from_rgb(
-    frames: UInt8[np.ndarray, "_N H W 3"], indices: Sequence[int], preprocessing: Preprocessing
+    frames: UInt8[np.ndarray, "_N H W 3"],
+    indices: Sequence[int],
+    preprocessing: Preprocessing,
+    *,
+    fps: float | None = None,
 ) -> UInt8[Tensor, "T ..."]:
     """Some of a clip's RGB frames as evaluation takes them: (T, *preprocessing.frame_shape).
 
     Args:
         frames: All of the clip.
         indices: T of them.
-        preprocessing: How they are cut and scaled; or of which fields of motion, of neighbouring frames.
+        preprocessing: How they are cut and scaled; or of which fields of motion.
+        fps: Their rate, by which it is known how many frames lie between the two pictures of a field. None: none do.
 
     Raises:
         DataError: Nothing can move in a single frame.
@@ -219,7 +228,8 @@ def from_rgb(
     if preprocessing.motion is not None:
         if len(frames) < 2:
             raise DataError("a single frame was given, in which nothing moves; give all of the clip")
-        stacks = stacks_between(indices, 0, len(frames) - 1, preprocessing.motion.stack)
+        step = 1 if fps is None else preprocessing.motion.step(fps)
+        stacks = stacks_between(indices, 0, len(frames) - 1, preprocessing.motion.stack, step=step)
         wanted, places = distinct(stacks)
         still = _still(preprocessing)
         out = np.empty((len(indices), *preprocessing.frame_shape), dtype=np.uint8)

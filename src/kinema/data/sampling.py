@@ -1,4 +1,4 @@
-"""Where a clip lies in its video, and at which times its frames are taken."""
+"""Where a clip lies in its video, which part of it is seen, and at which times its frames are taken."""
 
 from __future__ import annotations
 
@@ -25,6 +25,29 @@ def clip_interval_s(clip: Clip, video: Video) -> tuple[float, float]:
             f"but the video is {video.duration_s:.3f} s long; mend its times"
         )
     return clip.start_s, inside_s
+
+
+def window_of_s(
+    start_s: float,
+    stop_s: float,
+    window_s: float | None,
+    *,
+    rng: np.random.Generator | None = None,
+    place: float = 0.5,
+) -> tuple[float, float]:
+    """Start and end of the part of a clip that frames are taken from: all of it, or so many seconds.
+
+    Args:
+        start_s: Start of the clip.
+        stop_s: Its end.
+        window_s: Length of the part. None, or at least as long as the clip: all of it.
+        rng: Draw uniformly where the part lies (training).
+        place: Without `rng`: where it lies, from 0, at the clip's start, to 1, at its end.
+    """
+    if window_s is None or window_s >= stop_s - start_s:
+        return start_s, stop_s
+    first_s = start_s + (place if rng is None else rng.random()) * (stop_s - start_s - window_s)
+    return first_s, min(first_s + window_s, stop_s)
 
 
 def sample_times_s(

@@ -84,6 +84,8 @@ def clip_reader(
             return _ready(ready, reader)
     if named is not None and named.kind == frame_store.KIND:
         _check_geometry(named, only(preprocessing))
+        moves = views is not None or (augmentation is not None and augmentation.jitter)
+        _check_window(named, only(preprocessing), moves=moves)
         return _cut_again(named, reader, root, name)
     return reader
 
@@ -182,6 +184,28 @@ def _check_geometry(store: Store, preprocessing: Preprocessing) -> None:
             f"this model sees (fit {preprocessing.fit}, {preprocessing.size_px} of {preprocessing.resize_px} px); "
             "prepare one with --recipe, or one of whole frames with --short-side"
         )
+
+
+def _check_window(store: Store, preprocessing: Preprocessing, *, moves: bool) -> None:
+    """A few frames of a stretch of each clip cannot stand for another stretch.
+
+    Args:
+        store: Of frames.
+        preprocessing: What frames have to be.
+        moves: Windows lie elsewhere than in the middle too.
+
+    Raises:
+        DataError: The store holds frames of one stretch, and another is seen.
+    """
+    there, here = store.settings.get("window_s"), preprocessing.window_s
+    if "num_frames" not in store.settings or (there == here and (here is None or not moves)):
+        return
+    stored = "whole clips" if there is None else f"the middle {there:g} s of clips"
+    seen = "whole clips" if here is None else f"{here:g} s of them" + (", anywhere in them" if moves else "")
+    raise DataError(
+        f"clips.store: {store.folder} holds {store.settings['num_frames']} frames of {stored}, and this model sees "
+        f"{seen} (clips.window_s); prepare one of all moments with --rate, or one with --recipe"
+    )
 
 
 def _is_endless(augmentation: Augmentation | None) -> bool:

@@ -1,8 +1,9 @@
 """Several looks at one clip, for evaluation: other moments, other cuts of the frame, mirrored.
 
 Simonyan and Zisserman ("Two-Stream Convolutional Networks", 2014) and Feichtenhofer et al. ("SlowFast Networks", 2019,
-https://arxiv.org/abs/1812.03982) evaluate with 10 clips of 3 crops each. There a clip is a window of the video; models
-of kinema see a clip as a whole, so that here it is other frames of the whole: each of the equal parts that a clip is
+https://arxiv.org/abs/1812.03982) evaluate with 10 clips of 3 crops each. There a clip is a window of the video, and so
+it is here where a model's preprocessing has `window_s`: windows lie evenly spaced from the clip's start to its end. A
+model without one sees a clip as a whole; then it is other frames of the whole: each of the equal parts that a clip is
 cut into gives its frame at another place, evenly spread.
 """
 
@@ -20,12 +21,14 @@ class View:
     """One look at a clip.
 
     Attributes:
-        moment: Where in its part of the clip each frame lies, in 0..1.
+        moment: Where in its part of the clip each frame lies, in 0..1, where the whole clip is seen.
+        window: Where in the clip the window lies, if only one is seen: 0 at its start, 1 at its end.
         crop: Where along the frame's longer side the square is cut out, 0 the upper or left end, 1 the other.
         flip: Whether it is mirrored.
     """
 
     moment: float = 0.5
+    window: float = 0.5
     crop: float = 0.5
     flip: bool = False
 
@@ -36,7 +39,7 @@ class Views:
     one crop is what evaluation does without any.
 
     Attributes:
-        clips: Choices of frames.
+        clips: Choices of frames, or windows.
         crops: Places along the frame's longer side.
         flip: Mirrored too.
     """
@@ -81,12 +84,18 @@ class Views:
         flip, crop = divmod(number, self.crops)
         return View(
             moment=(clip + 0.5) / self.clips,
-            crop=0.5 if self.crops == 1 else crop / (self.crops - 1),
+            window=_from_end_to_end(clip, self.clips),
+            crop=_from_end_to_end(crop, self.crops),
             flip=bool(flip),
         )
 
     def __str__(self) -> str:
         return f"{self.clips}x{self.crops}" + (", each mirrored too" if self.flip else "")
+
+
+def _from_end_to_end(number: int, count: int) -> float:
+    """Evenly spaced places in 0..1, both ends among them; of one the middle."""
+    return 0.5 if count == 1 else number / (count - 1)
 
 
 ONE_VIEW = Views()

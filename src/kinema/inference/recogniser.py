@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from kinema.data.device import to_model_input
 from kinema.data.one_clip import open_clip
 from kinema.data.reading import from_rgb, read_clip
-from kinema.data.sampling import sample_times_s
+from kinema.data.sampling import sample_times_s, window_of_s
 from kinema.evaluation.rejection import background_class, scores
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
@@ -96,11 +97,11 @@ class Recogniser:
         """Recognise the action in a clip.
 
         Args:
-            video: A video file, a still image, a folder of frames, or all frames of a clip, RGB, evenly spaced in time;
-                fields of motion are then of neighbours.
+            video: A video file, a still image, a folder of frames, or all frames of a clip, RGB, evenly spaced in time.
             start_s: Where the clip begins in the file, in seconds.
             stop_s: Where it ends; None is the end of the file.
-            fps: Frames per second of a folder of frames.
+            fps: Frames per second of a folder of frames, or of frames that are given, for a model that sees a window
+                of so many seconds; without it fields of motion are of neighbouring frames.
 
         Raises:
             DataError: The file cannot be read, or the times lie outside it.
@@ -110,9 +111,9 @@ class Recogniser:
         if isinstance(video, Tensor):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
                 raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
-            if start_s != 0.0 or stop_s is not None or fps is not None:
-                raise UserError("start_s, stop_s and fps are for files; of frames give those of the clip alone")
-            frames = {stream: _chosen(video, preprocessing) for stream, preprocessing in streams.items()}
+            if start_s != 0.0 or stop_s is not None:
+                raise UserError("start_s and stop_s are for files; of frames give those of the clip alone")
+            frames = {stream: _chosen(video, preprocessing, fps) for stream, preprocessing in streams.items()}
         else:
             if not isinstance(video, str | Path):
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
@@ -201,10 +202,22 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
     )
 
 
-def _chosen(video: UInt8[Tensor, "_T H W 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "T ..."]:
-    """Frames of a clip that is given as all of its frames."""
-    times = sample_times_s(0.0, float(len(video)), num_frames=preprocessing.num_frames)
-    return from_rgb(video.cpu().numpy(), times.astype(int).tolist(), preprocessing)
+def _chosen(
+    video: UInt8[Tensor, "_T H W 3"], preprocessing: Preprocessing, fps: float | None
+) -> UInt8[Tensor, "T ..."]:
+    """Frames of a clip that is given as all of its frames.
+
+    Raises:
+        UserError: The model sees so many seconds of a clip, and nothing says how many frames these are.
+    """
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise UserError(f"fps: {fps} is no number of frames per second above 0")
+    if preprocessing.window_s is not None and fps is None:
+        raise UserError(f"this model sees {preprocessing.window_s:g} s of a clip; give the frames' rate, as in fps=25")
+    # Where all of the clip is seen, in frames in place of seconds: the rate changes nothing.
+    window = None if preprocessing.window_s is None or fps is None else preprocessing.window_s * fps
+    times = sample_times_s(*window_of_s(0.0, float(len(video)), window), num_frames=preprocessing.num_frames)
+    return from_rgb(video.cpu().numpy(), times.astype(int).tolist(), preprocessing, fps=fps)
 
 
 def _named(names: Sequence[str], values: Tensor) -> dict[str, float]:

@@ -49,7 +49,8 @@ class FrameSettings:
 
     Attributes:
         form: How frames lie in the store.
-        num_frames: That many, as evaluation takes them; or
+        num_frames: That many, as evaluation takes them,
+        window_s: of a window of so many seconds, or of the whole clip; or
         rate_fps: all of them at this rate.
         augmentation: Random versions of training clips are stored too: as many as its `views`.
         seed: Of these.
@@ -58,6 +59,7 @@ class FrameSettings:
 
     form: FrameFormat
     num_frames: int | None = None
+    window_s: float | None = None
     rate_fps: float | None = None
     augmentation: Augmentation | None = None
     seed: int = 0
@@ -65,13 +67,15 @@ class FrameSettings:
 
     def __post_init__(self) -> None:
         assert (self.num_frames is None) != (self.rate_fps is None)
+        assert self.window_s is None or self.num_frames is not None
         assert self.augmentation is None or (self.form.size_px is not None and self.num_frames is not None)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Settings of the store. Versions of clips are no such thing: there may be more of them later."""
-        taken = {"num_frames": self.num_frames} if self.rate_fps is None else {"rate_fps": self.rate_fps}
-        return {**self.form.facts, **taken, "decoder": described(self.decoder)}
+        taken = {"num_frames": self.num_frames, "window_s": self.window_s, "rate_fps": self.rate_fps}
+        given = {name: value for name, value in taken.items() if value is not None}
+        return {**self.form.facts, **given, "decoder": described(self.decoder)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +213,7 @@ def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: i
             box = centre_box(video.height_px, video.width_px, _preprocessing(form, len(indices)))
         return ClipPlan(indices=indices, box=box)
     assert settings.num_frames is not None
-    preprocessing = _preprocessing(settings.form, settings.num_frames)
+    preprocessing = _preprocessing(settings.form, settings.num_frames, settings.window_s)
     if view is None:
         return plan_of_view(clip, video, preprocessing, index=index)[0]
     return plan_of_view(
@@ -217,12 +221,13 @@ def _plan(clip: Clip, video: Video, settings: FrameSettings, index: int, view: i
     )[0]
 
 
-def _preprocessing(form: FrameFormat, num_frames: int) -> Preprocessing:
+def _preprocessing(form: FrameFormat, num_frames: int, window_s: float | None = None) -> Preprocessing:
     """As far as it is of any consequence for what is stored. Whole frames are cut and scaled by nobody yet."""
     motion = dict(form.motion or {})
     modality: Modality = motion.pop("modality", "rgb")
     return Preprocessing(
         num_frames=num_frames,
+        window_s=window_s,
         size_px=form.size_px or 8,
         resize_px=form.resize_px or form.size_px or 8,
         fit="crop" if form.fit != "squash" else "squash",

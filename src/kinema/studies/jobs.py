@@ -7,6 +7,7 @@ runs/<name>.<print>/    an ordinary run; its name ends in the fingerprint of its
 results/<print>.json    what came of a run that is done
 failed/<print>.json     why one failed, until it is tried again
 claims/<print>          held by the process that works on it
+workers/<number>/       of each command that does runs at the time: its plan, and what its processes say
 trials.log              of a sweep: what was tried
 report.html             the page
 """
@@ -14,6 +15,7 @@ report.html             the page
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ from kinema.types import ConfigError, DataError, Dataset, Split, fingerprint
 log = logging.getLogger(__name__)
 
 _NAME_LENGTH = 60
+
+PLAN = "plan.json"
+"""What the processes of one command are to do, in their folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +298,18 @@ class Place:
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
+    @contextlib.contextmanager
+    def workers(self, plan: Mapping[str, Any]) -> Iterator[Path]:
+        """A folder for the processes that one command starts, with its plan in `plan.json`. Several commands may do
+        runs of one study at the same time: each has its own, and those of commands that ended are used again."""
+        for number in itertools.count(1):
+            folder = self.folder / "workers" / str(number)
+            with locked(folder / "claim", wait=False) as mine:
+                if mine:
+                    write_json(folder / PLAN, plan)
+                    yield folder
+                    return
+
     def holder(self, job: Job) -> int | None:
         """The process that last worked on a run."""
         with contextlib.suppress(OSError, ValueError):
@@ -306,32 +323,31 @@ class Place:
         return 0
 
 
-def write_plan(folder: Path, study: Study, overrides: Sequence[str], jobs: Sequence[Job]) -> None:
-    """Keep what a study is run with: for its workers, and for those who ask for its table without saying it again.
+def study_facts(study: Study, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a study is run with, of JSON types."""
+    return {"name": study.file.name, "file": str(study.path.absolute()), "overrides": list(overrides)}
+
+
+def write_study(folder: Path, study: Study, overrides: Sequence[str]) -> None:
+    """Keep what a study is run with, for those who ask for its table without saying it again.
 
     Raises:
         DataError: It cannot be written.
     """
-    plan = {
-        "name": study.file.name,
-        "file": str(study.path.absolute()),
-        "overrides": list(overrides),
-        "jobs": [job.to_dict() for job in jobs],
-    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "study.json", plan)
+        write_json(folder / "study.json", study_facts(study, overrides))
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """What `write_plan` wrote.
+def read_overrides(folder: Path) -> list[str]:
+    """With which settings the study in a folder was last run.
 
     Raises:
-        DataError: It is not there, or broken.
+        DataError: `study.json` is not there, or broken.
     """
-    plan = read_json_object(folder / "study.json")
-    if not {"overrides", "jobs"} <= plan.keys():
+    found = read_json_object(folder / "study.json").get("overrides")
+    if not isinstance(found, list):
         raise DataError(f"{folder / 'study.json'}: not what a study writes; run it again")
-    return plan
+    return [str(override) for override in found]

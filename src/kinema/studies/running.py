@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from kinema.data.processes import available_cores
+from kinema.files import read_json_object
 from kinema.progress import SILENT, Reporter, Task
-from kinema.studies.jobs import Job, Place, read_plan
+from kinema.studies.jobs import PLAN, Job, Place
 from kinema.types import DataError
 
 log = logging.getLogger(__name__)
@@ -53,17 +55,21 @@ def run_here(jobs: Sequence[Job], place: Place, *, reporter: Reporter = SILENT) 
             task.advance(1)
 
 
-def work(folder: Path) -> None:
-    """Take runs of the study in a folder that nobody has taken, until there is none left.
+def work(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Take runs of a plan that nobody has taken, until there is none left.
+
+    Args:
+        folder: The study's.
+        plan: Of the command that started this process.
 
     Raises:
         StoppedBySignal: As above.
-        DataError: The folder holds no study, or cannot be written.
+        DataError: The folder cannot be written.
     """
     from kinema.studies.work import do
 
     place = Place(folder)
-    for job in map(Job.from_dict, read_plan(folder)["jobs"]):
+    for job in map(Job.from_dict, plan["jobs"]):
         if place.result(job) is not None or place.failure(job) is not None:
             continue
         with place.claim(job) as mine:
@@ -113,16 +119,29 @@ class _Worker:
         return f"its process ended with code {code}: {lines[-1] if lines else 'it said nothing'}"
 
 
-def worker_command(folder: Path, *arguments: str) -> list[str]:
+def read_plan(own: Path) -> dict[str, Any]:
+    """What the command that started this process wants done.
+
+    Args:
+        own: The folder of the command's processes.
+
+    Raises:
+        DataError: It is not there, or broken.
+    """
+    return read_json_object(own / PLAN)
+
+
+def _worker_command(folder: Path, own: Path, *arguments: str) -> list[str]:
     """How `kinema` is started as a worker."""
-    return [sys.executable, "-m", "kinema.cli.main", "study", "work", str(folder.absolute()), *arguments]
+    places = str(folder.absolute()), str(own.absolute())
+    return [sys.executable, "-m", "kinema.cli.main", "study", "work", *places, *arguments]
 
 
 def run_in_processes(
     jobs: Sequence[Job], place: Place, *, num: int, reporter: Reporter = SILENT, say: Callable[[str], None]
 ) -> None:
-    """Do what is not done in processes of their own: what kills one of them kills no other run. The study's plan has to
-    be in its folder.
+    """Do what is not done in processes of their own: what kills one of them kills no other run. What processes of
+    another command are doing is left to them.
 
     Args:
         jobs: Of the study.
@@ -143,7 +162,11 @@ def run_in_processes(
     before = done + sum(min(place.epochs_done(job), epochs[job.fingerprint]) for job in todo)
     with reporter.track("study", total=sum(epochs.values()), unit="epochs", done=before) as task:
         watch = _Watch(todo, place, task, say, num_all=len(every))
-        watched(place, watch, worker_command(place.folder), num=min(num, len(todo)))
+        plan = {"jobs": [job.to_dict() for job in jobs]}
+        watched(place, watch, plan, num=min(num, len(todo)))
+    for job in todo:
+        if place.result(job) is None and place.failure(job) is None:
+            say(f"{job.name}: a process of another command is doing it")
 
 
 class Watch(Protocol):
@@ -160,24 +183,30 @@ class Watch(Protocol):
         """
 
 
-def watched(place: Place, watch: Watch, command: Sequence[str], *, num: int) -> None:
+def watched(place: Place, watch: Watch, plan: Mapping[str, Any], arguments: Sequence[str] = (), *, num: int) -> None:
     """Start processes, and watch them until they end; those that die are replaced.
 
     Args:
         place: The study's folder.
         watch: Is asked to look every now and then.
-        command: How one is started.
+        plan: What they are to do.
+        arguments: For them.
         num: How many.
 
     Raises:
         DataError: They cannot be started, or end without having done anything.
     """
-    folder = place.folder / "workers"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        logs = [(folder / f"{number}.txt").open("wb") for number in range(1, num + 1)]
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    with contextlib.ExitStack() as held:
+        try:
+            own = held.enter_context(place.workers(plan))
+            logs = [held.enter_context((own / f"{number}.txt").open("wb")) for number in range(1, num + 1)]
+        except OSError as error:
+            raise DataError(f"{place.folder / 'workers'}: cannot be written: {error.strerror or error}") from None
+        _watched(watch, _worker_command(place.folder, own, *arguments), logs)
+
+
+def _watched(watch: Watch, command: Sequence[str], logs: Sequence[BinaryIO]) -> None:
+    num = len(logs)
     threads = max(1, available_cores() // max(1, num))
     workers: list[_Worker] = []
     try:
@@ -200,8 +229,6 @@ def watched(place: Place, watch: Watch, command: Sequence[str], *, num: int) -> 
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-        for log_file in logs:
-            log_file.close()
 
 
 class _Watch:

@@ -135,7 +135,8 @@ def fit(
     ):
         progress = Progress(task)
         callbacks: list[Callback] = [history, progress]
-        callbacks += _watching(work, module, progress, team)
+        sanity = Sanity(prepared, progress, team)
+        callbacks += [sanity, *_watching(work, module, team)]
         callbacks += [*_selection_callbacks(prepared, run), *extra.callbacks]
         callbacks.append(
             LastCheckpoint(
@@ -173,6 +174,7 @@ def fit(
                 validation_batches.close()
             if team.size > 1:
                 module.trainer = None  # it holds the wrapper of the model, which must not outlive the processes' group
+    sanity.look_at_end(module)
     if module.log_variances is not None and team.leads:
         learned = zip(module.classes, torch.exp(-module.log_variances.detach()).tolist(), strict=True)
         log.info("weights that the tasks have learned: %s", ", ".join(f"{task} {share:.3g}" for task, share in learned))
@@ -195,13 +197,12 @@ def _batches(
     return clip_loader(reader, part, workers=section.workers, pin_memory=pin_memory)
 
 
-def _watching(work: Work, module: RecogniserTraining, progress: Progress, team: Team) -> list[Callback]:
-    """What warns of what goes wrong."""
-    callbacks: list[Callback] = [Sanity(work.prepared, progress, team)]
+def _watching(work: Work, module: RecogniserTraining, team: Team) -> list[Callback]:
+    """What looks at a pretrained backbone's features in the first batch."""
     has_weights = work.prepared.recipe.init.weights is not None
     if team.leads and not work.goes_on and module.reads == "frames" and has_weights and not module.compiled:
-        callbacks.append(WatchFeatures(backbones(work.prepared.model)))
-    return callbacks
+        return [WatchFeatures(backbones(work.prepared.model))]
+    return []
 
 
 def _trainer(work: Work, callbacks: list[Callback], spread: Spread, team: Team) -> Trainer:

@@ -174,9 +174,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _input(preprocessing: Preprocessing) -> str:
+    window_s = preprocessing.window_s
+    over = "the clip" if window_s is None else f"{window_s:g} s in the middle of the clip"
+    size_px = preprocessing.size_px
     return (
-        f"{preprocessing.num_frames} frames, uniform over the clip, {preprocessing.size_px} x "
-        f"{preprocessing.size_px} px\n"
+        f"{preprocessing.num_frames} frames, uniform over {over}, {size_px} x {size_px} px\n"
         f"({preprocessing.fit}), RGB, mean {_list(preprocessing.mean)}, standard deviation {_list(preprocessing.std)}."
     )
 

@@ -153,7 +153,7 @@ class RecogniserTraining(LightningModule):
             if self.batches_done == self.steps_per_epoch and not self.sums["clips"]:
                 reason = next(iter(failures.values()))
                 raise DataError(f"no training clip could be read in epoch {self.current_epoch + 1}; the last: {reason}")
-            return None if loss is None else loss * 0.0
+            return self._nothing() if loss is None else loss * 0.0
         value = counts["loss"] / counts["clips"]
         if not np.isfinite(value):
             raise self.not_finite("loss", value)
@@ -163,6 +163,14 @@ class RecogniserTraining(LightningModule):
             return loss
         assert loss is not None
         return loss * self._weight(len(batch), of=counts["clips"])
+
+    def _nothing(self) -> Tensor | None:
+        """The loss of a batch without clips, where one process trains. Without any, a step in fp16 would be left out,
+        and with it what the batches before in the same step gave: there it is one that adds nothing to their gradients.
+        """
+        if self.precision != "fp16" or not self._has_gradient:
+            return None
+        return next(p for p in self.parameters() if p.grad is not None).sum() * 0.0
 
     def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Mixed | None, Tensor | None]:
         """Logits, what the clips are mixed with, and the mean loss of the clips of a batch. Every process has to take

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import nn
 from kinema.data.decoders import check_decoder
 from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
+from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import Store
 from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
@@ -108,6 +109,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         listed = [clip for split in used for clip in clips[split]]
         check_decoder(recipe.clips.decoder, videos_read(recipe.clips, listed, videos, root=recipe.data.root))
     _check_smallest_batch(model, recipe, inputs, len(clips["train"]))
+    _say_whole(recipe.clips.window_s, clips["train"], videos)
     return Prepared(
         recipe=recipe,
         dataset=dataset,
@@ -120,6 +122,21 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
         select=select,
         thaw=thaw,
     )
+
+
+def _say_whole(window_s: float | None, clips: Sequence[Clip], videos: Mapping[Path, Video]) -> None:
+    """Say how many clips a window is too long for."""
+    if window_s is None:
+        return
+    lengths = (clip_interval_s(clip, videos[clip.video]) for clip in clips)
+    num_whole = sum(stop_s - start_s <= window_s for start_s, stop_s in lengths)
+    if num_whole:
+        log.info(
+            "clips.window_s: %d of %d training clips are no longer than %g s, and are taken whole",
+            num_whole,
+            len(clips),
+            window_s,
+        )
 
 
 def _check_smallest_batch(model: nn.Module, recipe: Recipe, inputs: Inputs, num_clips: int) -> None:

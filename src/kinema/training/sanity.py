@@ -78,13 +78,15 @@ class Sanity(Callback):
         self.said: dict[str, str] = {}  # the module's, once there is one
         self.num_steps = 0
         self.reached: set[str] = set()  # parameters that had a gradient
+        self.learned: dict[str, Any] | None = None  # what the last epoch came to
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_steps": self.num_steps, "reached": sorted(self.reached)}
+        return {"num_steps": self.num_steps, "reached": sorted(self.reached), "learned": self.learned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reached = set(state_dict["reached"])
         self.num_steps = state_dict["num_steps"]
+        self.learned = state_dict["learned"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RecogniserTraining)
@@ -132,7 +134,7 @@ class Sanity(Callback):
         train, loss = metrics[f"train/{main}_top1"], metrics["train/loss"]
         of_validation = trainer.callback_metrics.get(f"validation/{main}_top1")
         validation = None if of_validation is None else float(of_validation)
-        if epoch == section.baseline_epochs:
+        if section.baseline_epochs is not None:
             names = [metric.removeprefix("train/").removesuffix("_top1") for metric in metrics if "_top1" in metric]
             known = {name: trainer.callback_metrics.get(f"validation/{name}_top1") for name in names}
             of_tasks = {
@@ -140,7 +142,9 @@ class Sanity(Callback):
                 for name, value in known.items()
                 if value is not None
             }
-            self._check_learning(epoch, train, loss, of_tasks)
+            self.learned = {"epoch": epoch, "train": train, "loss": loss, "of_tasks": of_tasks}
+            if epoch == section.baseline_epochs:
+                self._check_learning(**self.learned)
         if validation is not None and section.gap is not None and train - validation > section.gap:
             self._warn(
                 "gap",
@@ -156,10 +160,17 @@ class Sanity(Callback):
                 "kinema data advise RECIPE says what that saves",
             )
 
+    def look_at_end(self, module: RecogniserTraining) -> None:
+        """After the last epoch, of which nobody knows that it is the last before training has ended."""
+        self.said = module.warned
+        if self.learned is not None and self.learned["epoch"] != self.section.baseline_epochs:
+            self._check_learning(**self.learned, when=", the last")
+
     def _check_learning(
-        self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]]
+        self, epoch: int, train: float, loss: float, of_tasks: Mapping[str, tuple[float, float]], *, when: str = ""
     ) -> None:
-        """Of each task, and of all at once: accuracy on training and on validation clips."""
+        """Of each task, and of all at once: accuracy on training and on validation clips. Looked at twice, and said
+        once each time: early, so that nobody waits in vain, and of what came out of it."""
         classes, clips = self.prepared.dataset.classes, self.prepared.clips
         seen = majority(clips["train"], clips["train"], classes, main_task(classes))
         sampled = sampling_task(self.prepared.recipe.task.imbalance, classes)
@@ -178,13 +189,13 @@ class Sanity(Callback):
                 )
         if below:
             advice = _BY_HEART if is_learning else _NOTHING_LEARNED
-            self._warn("baseline", f"epoch {epoch}: {'; '.join(below)}. {advice}")
+            self._warn(f"baseline{when}", f"epoch {epoch}{when}: {'; '.join(below)}. {advice}")
         blind = blind_loss(self.prepared)
         if not is_learning and blind is not None and loss >= _LEARNED * blind:
             self._warn(
-                "labels",
-                f"epoch {epoch}: the training loss, {loss:.3f}, is that of an answer that does not look at the clip "
-                f"({blind:.3f}): labels look shuffled, or nothing is learned. {_NOTHING_LEARNED}",
+                f"labels{when}",
+                f"epoch {epoch}{when}: the training loss, {loss:.3f}, is that of an answer that does not look at the "
+                f"clip ({blind:.3f}): labels look shuffled, or nothing is learned. {_NOTHING_LEARNED}",
             )
 
 
