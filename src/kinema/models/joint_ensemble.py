@@ -114,7 +114,8 @@ def joint_ensemble(
     networks = [FrameBackbone(name) for name in backbones]
     if not cnn_channels:
         unused("without model.cnn_channels", cnn_pool_last=(cnn_pool_last, True))
-    plain = PlainCNN(cnn_channels, grid=1, pool_last=cnn_pool_last) if cnn_channels else None
+    channels = only(inputs).channels
+    plain = PlainCNN(cnn_channels, grid=1, pool_last=cnn_pool_last, input_channels=channels) if cnn_channels else None
     classifiers = LinearHeads(
         branch_size * (len(networks) + (plain is not None)),
         heads,

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from kinema.models.layers.channels import RGB
+
 
 class PlainCNN(nn.Sequential):
     """3x3 convolutions without padding, each with ReLU and a maximum over 2x2; then a grid of their features:
@@ -21,15 +23,22 @@ class PlainCNN(nn.Sequential):
         grid: Height and width of the grid; 1 is the average over the frame.
         hidden: Units of a linear layer over the grid, with dropout of 0.5 before it; None: no such layer.
         pool_last: The last convolution has a maximum behind it like the others.
+        input_channels: Of frames.
     """
 
     convolutions: nn.Sequential
 
     def __init__(
-        self, channels: Sequence[int], *, grid: int, hidden: int | None = None, pool_last: bool = True
+        self,
+        channels: Sequence[int],
+        *,
+        grid: int,
+        hidden: int | None = None,
+        pool_last: bool = True,
+        input_channels: int = RGB,
     ) -> None:
         layers: list[nn.Module] = []
-        for num_in, num_out in pairwise([3, *channels]):
+        for num_in, num_out in pairwise([input_channels, *channels]):
             layers += [nn.Conv2d(num_in, num_out, 3), nn.ReLU(), nn.MaxPool2d(2)]
         if not pool_last:
             layers.pop()
