@@ -1,0 +1,147 @@
+"""`kinema data prepare --flow`, and recipes that read motion, on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.commands import Kinema
+from tests.videos import write_video
+
+from kinema.data.decoding import probe
+from kinema.data.reading import read_clip
+from kinema.data.shards import Store
+from kinema.data.sources import clip_reader
+from kinema.preprocessing import make_preprocessing
+from kinema.sections import ClipsSection
+from kinema.types import Clip
+
+SECTION: dict[str, Any] = {"num_frames": 4, "size_px": 32, "motion": {"bound_px": 8}}
+RECIPE: dict[str, Any] = {
+    "data": {"name": "folder", "root": "elsewhere", "modality": "flow"},
+    "clips": {**SECTION, "workers": 0, "batch_size": 4, "augmentation": {"views": 2, "preset": "none", "flip": 0.5}},
+    "model": {"name": "cnn_conv1d", "backbone": "tiny"},
+    "trainer": {"epochs": 1},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A square that goes to the left or to the right, and one still image."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "clips"
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        path = root / ("left", "right")[number % 2] / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = []
+        patch = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        for step in range(12):
+            frame = np.full((48, 64, 3), 90, dtype=np.uint8)
+            left = 4 + 3 * (step if number % 2 else 11 - step)
+            frame[16:32, left : left + 16] = patch
+            frames.append(frame)
+        write_video(path, frames, fps=30)
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(RECIPE))
+    return path
+
+
+def test_flow_is_stored_once_and_read(kinema: Kinema, root: Path) -> None:
+    command = ("data", "prepare", "folder", root, "--out", "stores/flow", "--flow", "dis", "--bound", 8, "--size", 32)
+    answer = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-")
+    assert answer.code == 0
+    record = answer.json
+    assert (record["new"], record["bytes"]) == (6, 6 * 4 * 2 * 32 * 32)
+    again = kinema(*command, "--num-frames", 4, "--workers", 0, "--json", "-").json
+    assert (again["before"], again["new"]) == (6, 0)
+    motion = Store.open(Path("stores/flow"), kind="frames").settings["motion"]
+    assert (motion["modality"], motion["method"], motion["bound_px"], motion["stack"]) == ("flow", "dis", 8, 1)
+    other = kinema(*command[:-3], 4, *command[-2:], "--num-frames", 4, "--workers", 0)
+    assert "was made with motion" in other.error()
+
+    videos = {path: probe(path) for path in sorted(root.rglob("*.mp4"))}
+    clips = [Clip(clip_id=path.stem, video=path) for path in videos]
+    section = ClipsSection.model_validate({**SECTION, "store": Path("stores/flow")})
+    wanted = make_preprocessing(section, "flow", mean=(0.5,) * 3, std=(0.5,) * 3)
+    reader = clip_reader(section, clips, videos, {"flow": wanted}, root=root)
+    assert reader.store is not None
+    for index, clip in enumerate(clips):
+        out = np.empty((4, 2, 32, 32), dtype=np.uint8)
+        assert reader.store.read(index, 0, out) is not None
+        assert np.array_equal(out, read_clip(clip, videos[clip.video], wanted).numpy())
+        assert out[:, 0].min() < 120 or out[:, 0].max() > 136
+
+
+def test_a_recipe_of_flow_takes_its_store(kinema: Kinema, root: Path, recipe: Path) -> None:
+    """Random versions too; and it trains, is evaluated and used."""
+    stored = kinema("data", "prepare", "folder", root, "--out", "s", "--frames", "--recipe", recipe, "--workers", 0)
+    assert stored.code == 0, stored.err
+    answer = kinema("train", recipe, f"data.root={root}", "data.validation=0.34", "output=run", "clips.store=s")
+    assert answer.code == 0, answer.err
+    assert "train: all read from frames stored in" in answer.out
+    config = json.loads(Path("run/weights/config.json").read_text())
+    assert config["preprocessing"]["flow"]["motion"]["bound_px"] == 8
+    evaluated = kinema("evaluate", "run", "--split", "validation", "--time-test", "--json", "-")
+    assert evaluated.code == 0, evaluated.err
+    assert evaluated.json["num_clips"] == 2
+    refused = kinema("evaluate", "run", "data.modality=rgb")
+    assert "data.modality: belongs to the weights" in refused.error()
+    said = kinema("predict", "run/weights", root / "left" / "0.mp4", "--json", "-")
+    assert said.code == 0, said.err
+
+
+def test_pictures_are_left_out_by_name(kinema: Kinema, root: Path, recipe: Path) -> None:
+    frames = [np.zeros((48, 64, 3), dtype=np.uint8)]
+    write_video(root / "left" / "one.mp4", frames, fps=30)
+    answer = kinema("train", recipe, f"data.root={root}", "output=run")
+    assert answer.code == 0, answer.err
+    assert "one.mp4" in answer.out
+    assert "1 training clips could not be read and were left out: left/one.mp4" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--flow", "dis", "--frames"), "give one of --frames, --flow, --transcode and --features"),
+        (("--flow", "dis", "--rate", 2), "--rate: has a meaning with --frames only"),
+        (("--flow", "dis", "--pixels", "rgb"), "--pixels: has a meaning with --frames only"),
+        (("--frames", "--bound", 4), "--bound: has a meaning with --flow only"),
+        (("--flow", "dis", "--size", 33), "33 is odd"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(kinema: Kinema, root: Path, options: Any, message: str) -> None:
+    assert message in kinema("data", "prepare", "folder", root, "--out", "s", *options, "--workers", 0).error()
+
+
+def test_killed_and_continued(root: Path, tmp_path: Path) -> None:
+    """What was stored is not computed again, and nothing is there twice."""
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "kinema.cli.main", "data", "prepare", "folder", str(root), "--out", str(store)]
+    command += ["--flow", "tvl1", "--size", "112", "--num-frames", "4", "--workers", "0", "--json", "-"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (files := list(store.glob("*.bin"))) or files[0].stat().st_size == 0:
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    record = json.loads(done.stdout)
+    assert record["before"] + record["new"] == 6
+    assert record["before"] > 0
+    assert len(Store.open(store, kind="frames")) == 6
