@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kinema.data.device import to_model_input
+from kinema.data.device import to_model_input, to_rgb
 from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
 from kinema.data.sources import clip_reader
 from kinema.sections import Augmentation
@@ -102,8 +102,8 @@ def _visible(batch: Batch, row: int, preprocessing: Preprocessing) -> UInt8[Tens
     rows = slice(row, row + 1)
     values = only(
         to_model_input(
-            {"rgb": only(batch.streams)[rows]},
-            {"rgb": preprocessing},
+            {preprocessing.modality: only(batch.streams)[rows]},
+            {preprocessing.modality: preprocessing},
             colour=None if batch.colour is None else batch.colour[rows],
             flip=None if batch.flip is None else batch.flip[rows],
             changes=None if batch.changes is None else batch.changes[rows],
@@ -112,7 +112,8 @@ def _visible(batch: Batch, row: int, preprocessing: Preprocessing) -> UInt8[Tens
     chosen = np.linspace(0, len(values) - 1, min(NUM_FRAMES, len(values))).round().astype(int)
     values = values[torch.from_numpy(chosen)]
     mean, std = (values.new_tensor(of).view(-1, 1, 1) for of in (preprocessing.mean, preprocessing.std))
-    return (values * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+    seen = (values * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return seen if preprocessing.motion is None else to_rgb(seen, preprocessing)
 
 
 def _png(shown: Sequence[Shown]) -> bytes:
