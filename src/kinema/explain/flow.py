@@ -16,7 +16,6 @@ from kinema.data.one_clip import open_clip
 from kinema.data.optical_flow import Estimator
 from kinema.data.pictures import take_rgb
 from kinema.data.sampling import clip_interval_s
-from kinema.explain.drawing import evenly
 from kinema.progress import SILENT, Reporter
 from kinema.types import DataError
 
@@ -65,7 +64,7 @@ class FlowClip:
 
     def some(self, num: int) -> FlowClip:
         """At most so many of the pairs, evenly spread."""
-        return replace(self, pairs=[self.pairs[number] for number in evenly(len(self.pairs), num)])
+        return replace(self, pairs=[self.pairs[number] for number in _middles(len(self.pairs), num)])
 
     def facts(self, bound_px: float) -> list[dict[str, Any]]:
         """For each pair its time, mean and greatest motion in pixels, and the share of pixels beyond the bound."""
@@ -122,7 +121,7 @@ def flow_of_clip(
     first, last = found.frames_at([start_s, np.nextafter(stop_s, -np.inf)]).tolist()
     if first == last:
         raise DataError(f"{video}: optical flow is between two frames, and the clip has one; give another --stop")
-    indices = [first + number for number in evenly(last - first, num_pairs)]
+    indices = [first + number for number in _middles(last - first, num_pairs)]
     scale = _to_short_side(found.height_px, found.width_px, short_side_px)
     cut = take_rgb(found)
     pairs = []
@@ -136,6 +135,12 @@ def flow_of_clip(
                 pairs.append(FlowPair(frame=frames[index], flow=flow, time_s=float(found.times_s[index])))
                 task.advance()
     return FlowClip(pairs=pairs, method=method, fps=found.fps, num_all=last - first)
+
+
+def _middles(num: int, most: int) -> list[int]:
+    """At most so many of `num` things, each from the middle of its part: a clip often begins and ends in rest."""
+    most = min(num, most)
+    return [(2 * part + 1) * num // (2 * most) for part in range(most)]
 
 
 def _to_short_side(
