@@ -47,7 +47,7 @@ format: $(READY)
 models: $(READY) ## measure all shipped configurations: what `kinema models` shows, and docs/models.md
 	$(BIN)/python -m kinema.models.shipped
 
-BENCHMARKS := limits decoding loading stores store_study features training_step sequence_length memory
+BENCHMARKS := limits decoding loading stores store_study features training_step sequence_length optical_flow memory
 
 # On a machine that does nothing else. Peers that cannot be installed are left out and named.
 bench: $(READY) ## all benchmarks, into build/bench/*.json and docs/performance.md; takes about half an hour

@@ -1,10 +1,11 @@
 """Puts measured figures into docs/performance.md, between its markers, so that none is typed by hand.
 
-    python benchmarks/write_performance.py build/bench [--page docs/performance.md]
+    python benchmarks/write_performance.py build/bench [--page docs/performance.md] [--keep]
 
 `<!-- bench: NAME -->` to `<!-- end -->` becomes the table of build/bench/NAME.json; `<!-- bench: machine -->` what they
-were measured on; `<!-- bench: sequence_table -->` every size of sequence_length.py; `<!-- bench: store_figures -->` and
-`<!-- bench: sequence_figures -->` what store_study.py and sequence_length.py drew. What was not measured says so.
+were measured on; `<!-- bench: sequence_table -->` every size of sequence_length.py; `<!-- bench: flow_errors -->` the
+errors of optical_flow.py; `<!-- bench: store_figures -->` and `<!-- bench: sequence_figures -->` what store_study.py
+and sequence_length.py drew. What was not measured says so; with `--keep` it stays as it is.
 """
 
 from __future__ import annotations
@@ -26,36 +27,48 @@ FIGURES = {
     "sequence_figures": {"sequence_length": "Time per clip and parameters against frames per clip"},
 }
 """Block of the page -> its figures and what they show."""
-_BLOCK = re.compile(r"(<!-- bench: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+_TABLES = {"sequence_table": "sequence_length", "flow_errors": "optical_flow"}
+"""Block of the page -> the benchmark whose figures are in it, where it has another name."""
+_BLOCK = re.compile(r"(<!-- bench: (?P<name>\w+) -->\n)(?P<inside>.*?)(?P<end><!-- end -->)", flags=re.DOTALL)
+_MEASURED = re.compile(r"(\w+) (\([^()]* rounds, load before: [^()]*\))")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder of the JSON files")
     parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "performance.md")
+    parser.add_argument("--keep", action="store_true", help="leave alone what the folder has no file of")
     given = parser.parse_args()
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.results.glob("*.json"))}
     text = given.page.read_text(encoding="utf-8")
-    given.page.write_text(written(text, results, given.page.parent), encoding="utf-8")
+    given.page.write_text(written(text, results, given.page.parent, keep=given.keep), encoding="utf-8")
 
 
-def written(page: str, results: dict[str, dict[str, Any]], folder: Path) -> str:
+def written(page: str, results: dict[str, dict[str, Any]], folder: Path, *, keep: bool = False) -> str:
     """The page with its tables filled in.
 
     Args:
         page: Markdown with markers.
         results: Benchmark -> what it wrote.
         folder: Of the page; its figures are in `figures` there.
+        keep: Benchmarks that are not in `results` keep what the page has of them.
     """
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
         if name in FIGURES:
-            return f"{match[1]}{figures(FIGURES[name], folder)}\n{match[3]}"
-        if name == "sequence_table":
-            return f"{match[1]}{of_sizes(results.get('sequence_length'))}\n{match[3]}"
-        inside = of_machine(results) if name == "machine" else of_benchmark(results.get(name))
-        return f"{match[1]}{inside}\n{match[3]}"
+            inside = figures(FIGURES[name], folder)
+        elif name == "machine":
+            inside = of_machine(results, match["inside"] if keep else "")
+        elif keep and _TABLES.get(name, name) not in results:
+            return match[0]
+        elif name == "sequence_table":
+            inside = of_sizes(results.get("sequence_length"))
+        elif name == "flow_errors":
+            inside = of_motions(results.get("optical_flow"))
+        else:
+            inside = of_benchmark(results.get(name))
+        return f"{match[1]}{inside}\n{match['end']}"
 
     return _BLOCK.sub(block, page)
 
@@ -106,6 +119,20 @@ def of_sizes(found: dict[str, Any] | None, *, num_frames: int = 20) -> str:
     return "\n".join(lines)
 
 
+def of_motions(found: dict[str, Any] | None) -> str:
+    """Mean end-point error in pixels: a row per method, a column per motion."""
+    if found is None:
+        return "Not measured."
+    errors = {(one["method"], one["motion"]): one["px"] for one in found["facts"]["errors"]}
+    motions = list(dict.fromkeys(motion for _, motion in errors))
+    lines = ["| | " + " | ".join(motions) + " |", "|---|" + "---|" * len(motions)]
+    lines += [
+        f"| {method} | " + " | ".join(f"{errors[method, motion]:.3f} px" for motion in motions) + " |"
+        for method in dict.fromkeys(method for method, _ in errors)
+    ]
+    return "\n".join(lines)
+
+
 def _with_unit(value: float | None, unit: str) -> str:
     return "" if value is None else f"{number(value)} {unit}"
 
@@ -118,24 +145,35 @@ def _wanted(row: dict[str, Any]) -> str:
     return f"{'at most ' if at_most else ''}{number(row['target'])} x: {'met' if met else '**missed**'}"
 
 
-def of_machine(results: dict[str, dict[str, Any]]) -> str:
-    """What the figures were measured on, and when. Where benchmarks ran on different machines, each of them."""
-    if not results:
-        return "Not measured."
-    lines = []
-    for name, found in results.items():
-        machine, versions = found["machine"], found["versions"]
+def of_machine(results: dict[str, dict[str, Any]], before: str = "") -> str:
+    """What the figures were measured on, and when. Where benchmarks ran on different machines, each of them.
+
+    Args:
+        results: Benchmark -> what it wrote.
+        before: What an earlier call returned, of which other benchmarks are kept.
+    """
+    measured: dict[str, tuple[str, str]] = {}
+    for line in before.splitlines():
+        machine_line, found, names = line.removeprefix("- ").partition(". Measured there: ")
+        if found:
+            measured |= {name: (machine_line, when) for name, when in _MEASURED.findall(names)}
+    for name, found_there in results.items():
+        machine, versions = found_there["machine"], found_there["versions"]
         gpu = machine["gpu"] or "no GPU"
-        line = (
+        machine_line = (
             f"{machine['cpu']} ({machine['cpu_capability']}), {machine['cores']} cores, {machine['memory_gb']} GB, "
             f"{gpu}, {machine['system']}; " + ", ".join(f"{package} {version}" for package, version in versions.items())
         )
         load = machine["load_before"][0]
-        lines.append((line, f"{name} ({found['measured']}, {found['rounds']} rounds, load before: {load})"))
+        when = f"({found_there['measured']}, {found_there['rounds']} rounds, load before: {load})"
+        measured[name] = machine_line, when
     grouped: dict[str, list[str]] = {}
-    for line, name in lines:
-        grouped.setdefault(line, []).append(name)
-    return "\n".join(f"- {line}. Measured there: {', '.join(names)}." for line, names in grouped.items())
+    for name, (machine_line, when) in sorted(measured.items()):
+        grouped.setdefault(machine_line, []).append(f"{name} {when}")
+    return (
+        "\n".join(f"- {line}. Measured there: {', '.join(names)}." for line, names in grouped.items())
+        or "Not measured."
+    )
 
 
 if __name__ == "__main__":

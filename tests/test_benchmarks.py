@@ -67,6 +67,7 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
         "memory",
         "limits",
         "augmentation",
+        "optical_flow",
     ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
@@ -77,6 +78,10 @@ def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
         parameters = {facts["module"]: facts["parameters"] for facts in found["facts"]["series"] if facts["size"] == 50}
         assert parameters["LSTM"] == 266_200 + 4 * 50  # as the report counts; PyTorch has a second bias
         assert parameters["ConvLSTM"] == 4_256_200
+    if name == "optical_flow":
+        errors = {(facts["method"], facts["motion"]): facts["px"] for facts in found["facts"]["errors"]}
+        assert errors["no flow at all", "4 px"] == pytest.approx(4)
+        assert errors["dis", "4 px"] < 1
 
 
 def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> None:
@@ -95,16 +100,21 @@ def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> No
         "facts": {},
     }
     (folder / "decoding.json").write_text(json.dumps(result))
+    errors = [{"method": name, "motion": "4 px", "px": px} for name, px in (("dis", 0.0126), ("tvl1", 0.5))]
+    flow = {**result, "rows": [], "notes": [], "facts": {"errors": errors}}
+    (folder / "optical_flow.json").write_text(json.dumps(flow))
     page = tmp_path / "page.md"
     marked = "".join(
-        f"<!-- bench: {name} -->\nold\n<!-- end -->\nkept\n" for name in ("machine", "decoding", "loading")
+        f"<!-- bench: {name} -->\nold\n<!-- end -->\nkept\n"
+        for name in ("machine", "decoding", "loading", "flow_errors")
     )
     page.write_text(marked)
     command = [sys.executable, "benchmarks/write_performance.py", str(folder), "--page", str(page)]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
     text = page.read_text()
     assert "old" not in text
-    assert text.count("kept") == 3
+    assert text.count("kept") == 4
+    assert "| | 4 px |\n|---|---|\n| dis | 0.013 px |\n| tvl1 | 0.500 px |" in text
     assert "| reading | 123 clips/s | others | 40.0 clips/s | 3.09 x |  | 3.00 x: met |" in text
     assert "4.00 x: **missed**" in text
     assert "- a note" in text
@@ -112,3 +122,16 @@ def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> No
     assert text.count("Not measured.") == 1
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
     assert page.read_text() == text
+    # A new run of one benchmark on another machine; of the others there is nothing left but the page.
+    (folder / "decoding.json").unlink()
+    slower = {**flow, "machine": {**machine, "cpu": "D", "load_before": [3.0]}}
+    (folder / "optical_flow.json").write_text(json.dumps(slower).replace("0.0126", "0.2"))
+    subprocess.run([*command, "--keep"], cwd=REPOSITORY, check=True, timeout=300)
+    kept = page.read_text()
+    assert "| dis | 0.200 px |" in kept
+    assert "- D (B), 2 cores" in kept
+    assert "Measured there: optical_flow (2026-01-01, 5 rounds, load before: 3.0)." in kept
+    assert "Measured there: decoding (2026-01-01, 5 rounds, load before: 0.1)." in kept
+    assert kept.count("optical_flow") == 1
+    assert "| reading | 123 clips/s | others | 40.0 clips/s | 3.09 x |  | 3.00 x: met |" in kept
+    assert kept.count("Not measured.") == 1

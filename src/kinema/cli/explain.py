@@ -1,4 +1,4 @@
-"""`kinema explain`: what in a clip speaks for a class, what units answer to, and where attention looks."""
+"""`kinema explain`: what in a clip speaks for a class, what units answer to, where attention looks, and what moves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kinema.explain.subjects import Subject
 
 app = typer.Typer(
-    help="Look into a trained model: saliency, features of its layers, attention.",
+    help="Look into a trained model: saliency, features of its layers, attention. And optical flow of a video.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -194,6 +194,71 @@ def layers_command(
     rows = rows_of_layers(subjects)
     output.table(["layer", "kind", "gives", "saliency", "features"], [list(row.values()) for row in rows])
     output.finish(rows)
+
+
+@app.command("flow")
+def flow_command(
+    video: Video,
+    method: Annotated[str, typer.Option(help="dis, farneback, tvl1 or raft.")] = "dis",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Of raft; by default the published ones.")
+    ] = None,
+    bound_px: Annotated[
+        float | None,
+        typer.Option("--bound", metavar="PX", help="Motion of the full colour; by default one that fits."),
+    ] = None,
+    size_px: Annotated[
+        int, typer.Option("--size", metavar="PX", min=16, max=512, help="Short side that larger frames are scaled to.")
+    ] = 256,
+    num_pairs: Annotated[int, typer.Option("--pairs", min=1, max=16, help="Columns of the picture.")] = 8,
+    movie: Annotated[bool, typer.Option(help="Make a video of the clip as well: of at most 100 pairs.")] = True,
+    start_s: Start = 0.0,
+    stop_s: Stop = None,
+    fps: Fps = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="By default flow/VIDEO.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Show optical flow between neighbouring frames: u, v, magnitude and direction, as a picture and a video."""
+    from kinema.data.optical_flow import flow_of
+    from kinema.explain.drawing import png
+    from kinema.explain.flow import MOST_OF_A_MOVIE, flow_of_clip
+    from kinema.explain.flow_pictures import strip
+    from kinema.explain.flow_pictures import video as moving
+
+    output = Output(json_file)
+    if bound_px is not None and not 0 < bound_px < float("inf"):
+        raise ConfigError(f"--bound: {bound_px:g} px is no bound of flow; give a number above 0")
+    estimate = flow_of(method, weights=weights)
+    found = flow_of_clip(
+        video,
+        estimate,
+        method,
+        num_pairs=max(num_pairs, MOST_OF_A_MOVIE) if movie else num_pairs,
+        short_side_px=size_px,
+        start_s=start_s,
+        stop_s=stop_s,
+        fps=fps,
+        reporter=output.reporter,
+    )
+    bound = found.fitting_bound_px() if bound_px is None else bound_px
+    few = found.some(num_pairs)
+    folder = out or Path("flow") / _stem(video)
+    made = {folder / f"{method}.png": png(strip(few, bound, name=_stem(video)))}
+    if movie:
+        made[folder / f"{method}.mp4"] = moving(found, bound)
+    _write(folder, made)
+    rows = few.facts(bound)
+    columns = ["time", "mean motion", "at most", "beyond the bound"]
+    output.table(
+        columns,
+        [
+            [f"{row['time_s']:.2f} s", f"{row['mean_px']:.2f} px", f"{row['max_px']:.1f} px", percent(row["beyond"])]
+            for row in rows
+        ],
+    )
+    output.say(f"{method}: full colour is {bound:g} px from frame to frame")
+    output.say("written: " + ", ".join(map(str, made)))
+    output.finish({"method": method, "bound_px": bound, "pairs": rows, "num_all": found.num_all, "files": list(made)})
 
 
 def _open(weights: Path) -> Opened:

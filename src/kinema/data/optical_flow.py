@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
+from kinema.registry import suggest
 from kinema.types import ConfigError
 
 FlowMethod = Literal["dis", "farneback", "tvl1", "raft"]
@@ -81,7 +82,7 @@ def flow_of(method: str, *, weights: Path | None = None) -> Estimator:
         (48, 64, 2)
     """
     if method not in METHODS:
-        raise ConfigError(f"method: {method!r} is no method of optical flow; there are {', '.join(METHODS)}")
+        raise ConfigError(f"method: {method!r} is no method of optical flow{suggest(method, METHODS)}")
     if method == "raft":
         from kinema.data.raft import LEAST_PX, MULTIPLE_PX, raft
 
