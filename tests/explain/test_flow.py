@@ -16,8 +16,9 @@ from tests.conftest import REPOSITORY
 from tests.videos import numbered_frames, write_video
 from torchvision.utils import flow_to_image
 
+from kinema.data.flow_colours import colour_wheel, flow_colours
 from kinema.explain.flow import FlowClip, FlowPair
-from kinema.explain.flow_pictures import ROWS, colour_wheel, flow_colours, strip, views
+from kinema.explain.flow_pictures import ROWS, strip, views
 
 SPEED_PX = 3.0
 HEIGHT_PX, WIDTH_PX = 96, 128

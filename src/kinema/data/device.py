@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from kinema.data.changes import Changes, after_colour, before_colour, erase
-from kinema.data.modalities import NO_MOTION
+from kinema.data.flow_colours import flow_colours
+from kinema.data.optical_flow import dequantise
 from kinema.types import Preprocessing
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -58,7 +60,7 @@ def to_model_input(
 
 def to_rgb(frames: UInt8[Tensor, "*rest"], preprocessing: Preprocessing) -> UInt8[Tensor, "*others 3 S S"]:
     """Frames as stored, to RGB for people to look at: (..., *frame_shape) -> (..., 3, S, S). Of a stack of fields of
-    motion the first is shown: u as red, v as green."""
+    motion the first is shown, of flow as colours."""
     if preprocessing.motion is not None:
         return _fields_to_rgb(frames, preprocessing)
     if preprocessing.pixels == "rgb":
@@ -74,11 +76,17 @@ def _fields_to_rgb(
     frames: UInt8[Tensor, "*others C S S"], preprocessing: Preprocessing
 ) -> UInt8[Tensor, "*others 3 S S"]:
     first = frames[..., : preprocessing.field_channels, :, :]
+    if preprocessing.modality == "rgb_difference":
+        return first
     if preprocessing.modality == "flow_magnitude":
         return first.expand(*first.shape[:-3], 3, *first.shape[-2:])
-    if preprocessing.modality == "flow":
-        first = torch.cat([first[..., :2, :, :], torch.full_like(first[..., :1, :, :], NO_MOTION)], dim=-3)
-    return first
+    assert preprocessing.motion is not None
+    bound_px = preprocessing.motion.bound_px
+    assert bound_px is not None
+    size = first.shape[-2:]
+    pairs = first[..., :2, :, :].movedim(-3, -1).reshape(-1, *size, 2).cpu().numpy()
+    colours = np.stack([flow_colours(dequantise(pair, bound_px), bound_px) for pair in pairs])
+    return torch.from_numpy(colours).movedim(-1, -3).reshape(*first.shape[:-3], 3, *size)
 
 
 def _normalised(
