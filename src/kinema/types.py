@@ -255,8 +255,9 @@ class Preprocessing:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that differ whenever any setting differs."""
-        return fingerprint(asdict(self))
+        """Twelve hexadecimal digits that differ whenever any setting differs. What is not set counts for nothing, so
+        that a setting that comes later leaves the weights of before as they are."""
+        return fingerprint({name: value for name, value in asdict(self).items() if value is not None})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:

@@ -24,7 +24,14 @@ from kinema.training.module import RecogniserTraining
 from kinema.training.overfit import overfit, some_clips
 from kinema.training.prepare import prepare
 from kinema.training.run_folder import create_run
-from kinema.training.sanity import Sanity, blind_loss, is_constant, label_agreement, look_before
+from kinema.training.sanity import (
+    Sanity,
+    blind_loss,
+    is_constant,
+    label_agreement,
+    lagging_statistics,
+    look_before,
+)
 from kinema.training.train import train
 from kinema.types import Clip, UserError
 
@@ -68,6 +75,43 @@ def test_what_learns_nothing_is_said(recipe: Callable[..., Recipe], said: Callab
     assert "kinema train RECIPE --overfit 8" in baseline
     (labels,) = [line for line in lines if "labels look shuffled" in line]
     assert "0.693, is that of an answer that does not look at the clip (0.693)" in labels
+
+
+@pytest.mark.parametrize("lags", [True, False])
+def test_statistics_that_lag_are_said(
+    recipe: Callable[..., Recipe], said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, lags: bool
+) -> None:
+    """Right while it is trained, by the batch's statistics, and not with those that are kept."""
+    monkeypatch.setattr("kinema.training.sanity._DEVIATIONS", 0.0)  # of four clips chance would explain anything
+    made = recipe(*PLAIN, "optim.lr=1e-2", "trainer={epochs: 12, select: last, accelerator: cpu}")
+    prepared = prepare(made)
+    if lags:
+        norms = [part for part in prepared.model.modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d)]
+        for part in norms:
+            part.momentum = 0.0
+        assert norms[-1].running_mean is not None
+        norms[-1].running_mean.fill_(1e6)  # evaluation sees a constant
+    run = create_run(made)
+    train(prepared, run)
+    lines = [line for line in said() if "running statistics of batch norm" in line]
+    kept = json.loads((run.weights / "training.json").read_text())
+    if not lags:
+        assert not lines
+        return
+    (line,) = lines
+    assert line.startswith("action: 100.0 % of the training clips were right while it was trained, and 50.0 % are with")
+    assert line in kept["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("in_training", "in_evaluation", "num_clips", "is_said"),
+    [(0.43, 0.2, 60, True), (0.43, 0.2, 20, False), (0.43, 0.3, 6000, False), (0.2, 0.43, 60, False)],
+)
+def test_chance_is_no_lag(in_training: float, in_evaluation: float, num_clips: int, is_said: bool) -> None:
+    metrics, measured = {"train/action_top1": in_training}, {"action": in_evaluation}
+    normed = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert (lagging_statistics(normed, metrics, measured, num_clips=num_clips) is not None) is is_said
+    assert lagging_statistics(nn.Linear(2, 2), metrics, measured, num_clips=num_clips) is None
 
 
 @pytest.mark.parametrize(

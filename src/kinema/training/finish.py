@@ -32,6 +32,7 @@ from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared, compute_device
 from kinema.training.run_folder import Run
+from kinema.training.sanity import lagging_statistics
 from kinema.types import Clip, DataError
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,19 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     )
     if not on_training.clips:
         raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
+    measured = accuracy(on_training)
+    if epoch == module.counted_epoch + 1:
+        lag = lagging_statistics(model, module.train_metrics(), measured, num_clips=len(on_training.clips))
+        if lag is not None:
+            log.warning("%s", lag)
+            module.warned["batch norm"] = lag
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
         seed=recipe.trainer.seed,
         num_clips=len(train_clips),
         class_counts=class_counts(train_clips, classes),
         commonest=commonest(shown, classes),
-        accuracy=accuracy(on_training),
+        accuracy=measured,
         num_accuracy_clips=len(on_training.clips),
         epoch=epoch,
         selected_by="the best validation result" if prepared.select == "best" else "being the last epoch",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -28,6 +28,7 @@ from kinema.training.imbalance import sampling_task
 from kinema.training.losses import smoothing_of
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared
+from kinema.training.strategy import trains_batch_norm
 from kinema.training.team import Team
 from kinema.training_sections import BalancedSampling, NoImbalance, SqrtSampling
 from kinema.types import JOINT, Clip, Heads
@@ -53,6 +54,9 @@ FEWEST_NEIGHBOURS = 50
 _MOST_NEIGHBOURS = 1000
 _DEVIATIONS = 2.0
 """By so many standard deviations something has to be better than chance."""
+
+_LAG = 0.15
+"""Accuracy on training clips may be so much lower in evaluation than in training."""
 
 _LEARNED = 0.98
 """A loss above this share of what an answer without looking has is no better than that."""
@@ -321,6 +325,39 @@ def _of_features(prepared: Prepared, reader: FeatureReader) -> Iterator[str]:
             f"labels look shuffled, or the backbone's features say nothing about them: {percent(share)} of training "
             f"clips have the label of the clip that is most like them, by chance it would be {percent(chance)}"
         )
+
+
+def lagging_statistics(
+    model: nn.Module, train_metrics: Mapping[str, float], measured: Mapping[str, float], *, num_clips: int
+) -> str | None:
+    """What is to be said where a model answers its training clips far worse in evaluation than while it was trained on
+    them, although its weights changed and its clips were augmented then: batch norm took its statistics of the batch,
+    and in evaluation takes running averages, which in a few steps have not come to what the weights now give (Wu and
+    Johnson, "Rethinking 'Batch' in BatchNorm", 2021, https://arxiv.org/abs/2105.07576).
+
+    Args:
+        model: That was trained.
+        train_metrics: Of the last epoch, by `History`'s names.
+        measured: Task -> accuracy of evaluation on training clips.
+        num_clips: That this was measured on.
+
+    Returns:
+        None where it is no worse than chance explains, or no batch norm was trained.
+    """
+    if not trains_batch_norm(model):
+        return None
+    for task, in_evaluation in measured.items():
+        in_training = train_metrics.get(f"train/{task}_top1", 0.0)
+        share = (in_training + in_evaluation) / 2
+        deviation = math.sqrt(2 * share * (1 - share) / num_clips)
+        if in_training - in_evaluation > max(_LAG, _DEVIATIONS * deviation):
+            return (
+                f"{task}: {percent(in_training)} of the training clips were right while it was trained, and "
+                f"{percent(in_evaluation)} are with the kept weights: the running statistics of batch norm, which "
+                "evaluation takes, lag behind the weights. Train for more steps, end at a smaller learning rate, begin "
+                "with published weights, or freeze what has batch norm"
+            )
+    return None
 
 
 def is_constant(features: Float[np.ndarray, "N ..."] | Float[Tensor, "N ..."]) -> bool:
