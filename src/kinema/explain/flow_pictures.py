@@ -21,7 +21,7 @@ _WHEEL_PX, _CORNER_PX = 120, 52
 """Of the strip and of the video."""
 _VIDEO_PX = 336
 """Width of each of a video's two pictures, at least; large ones are not scaled."""
-_SLOWEST_FPS, _FASTEST_FPS = 2.0, 30.0
+_SLOWEST_FPS, _FASTEST_FPS = 2.0, 60.0
 _SEGMENTS = (15, 6, 4, 11, 13, 6)
 """Steps from red to yellow, green, cyan, blue, magenta and red again, as many as the eye tells apart."""
 _BEYOND = 0.75
