@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.models import optical_flow as networks
 
-from harness import Report, Run, in_turn, options, row, say, timed
+from harness import Report, Run, in_turn, machine, options, row, say, timed
 from kinema.data.optical_flow import Estimator, flow_of
 from kinema.data.raft import LEAST_PX
 from known_motion import Motion, end_point_error, pair
@@ -74,6 +74,9 @@ def main() -> None:
         "raft_small and raft_large: random weights; their error is not measured",
         f"errors: {errors_at}, mean of {TEXTURES} textures, without {MARGIN_PX} px along the edges of both pictures",
     ]
+    load, cores = report.load_before[0], machine()["cores"]
+    if load >= cores:
+        report.notes.append(f"the machine was busy: load {load:.1f} on {cores} cores before; alone it is faster")
     report.finish()
     for name, of_method in errors.items():
         say(f"{name}: " + ", ".join(f"{motion} {error:.3f}" for motion, error in of_method.items()))

@@ -22,7 +22,7 @@ _WHEEL_PX, _CORNER_PX = 120, 52
 """Of the strip and of the video."""
 _VIDEO_PX = 336
 """Width of each of a video's two pictures, at least; large ones are not scaled."""
-_SLOWEST_FPS, _FASTEST_FPS = 2.0, 30.0
+_SLOWEST_FPS, _FASTEST_FPS = 2.0, 60.0
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 ROWS = ("frame", "u, to the right", "v, down", "magnitude", "direction")
