@@ -390,6 +390,18 @@ def test_predict(kinema: Kinema, weights: Path) -> None:
     assert named[0]["class"] in kinema("predict", weights, video).out
 
 
+def test_predict_says_what_was_damaged(kinema: Kinema, weights: Path, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.avi", numbered_frames(24), fps=8, codec="mpeg4")
+    content = whole.read_bytes()
+    start = content.index(b"movi") + 400
+    damaged = tmp_path / "damaged.avi"
+    damaged.write_bytes(content[:start] + bytes(40) + content[start + 40 :])
+    found = kinema("predict", weights, whole, damaged, "--json", "-")
+    assert found.code == 0
+    assert [row["damaged"] for row in found.json] == [False, True]
+    assert f"{damaged}: damaged in places; what decodes of it is used" in found.err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no such file"), (b"", "empty (0 bytes)"), (b"not a video\n" * 100, "not a video that FFmpeg can read")],

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinema import recipes
+from kinema import files, recipes
 from kinema.config import apply_overrides, resolve, resolve_evaluation
 from kinema.files import parse_yaml, to_yaml
 from kinema.registry import REQUIRED, entries
@@ -226,9 +227,23 @@ SCALARS = TEXTS | st.sampled_from(["yes", "no", "null", "~", "1e-4", "<<", "=", 
     )
 )
 def test_what_is_written_as_yaml_is_read_as_the_same(value: Any) -> None:
-    found = parse_yaml(to_yaml(value), source="")
+    text = to_yaml(value)
+    found = parse_yaml(text, source="")
     assert found == value
     assert repr(found) == repr(value)  # True is not 1
+    assert repr(yaml.load(text, Loader=files._Loader)) == repr(value)  # where there is no libyaml
+
+
+@given(st.text("ab1:-,[]{}\"'#&*|>?% \n.~", max_size=14))
+def test_with_and_without_libyaml_the_same_is_read(text: str) -> None:
+    """But for a `!` alone, a tag that says nothing."""
+    answers: list[str | None] = []
+    for loader in (files._QuickLoader, files._Loader):
+        try:
+            answers.append(repr(yaml.load(text, Loader=loader)))
+        except yaml.YAMLError:
+            answers.append(None)
+    assert None in answers or answers[0] == answers[1]
 
 
 @settings(max_examples=40)

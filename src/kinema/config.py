@@ -118,7 +118,10 @@ def _made(entry: Entry) -> type[DataSection | ModelSection]:
             raise ConfigError(f"{section}.{parameter.name}: {entry.name} has a parameter of that name; rename it there")
         default = ... if parameter.default is REQUIRED else parameter.default
         fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.doc))
-    return cast("type[DataSection | ModelSection]", create_model(entry.name, __base__=base, **fields))
+    # Every field comes with its description: nobody has to look for the source of a class that has none.
+    plain = {"use_attribute_docstrings": False}
+    made = create_model(entry.name, __base__=base, __cls_kwargs__=plain, **fields)
+    return cast("type[DataSection | ModelSection]", made)
 
 
 def model_section(values: Mapping[str, Any], *, key: str) -> ModelSection:

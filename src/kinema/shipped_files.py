@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from kinema.registry import suggest
@@ -10,7 +11,12 @@ from kinema.types import ConfigError
 
 def names_in(folder: Path, pattern: str) -> list[str]:
     """Names of the files in a folder that fit a pattern: their paths without the suffix."""
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob(pattern))
+    return list(_names(folder, pattern))
+
+
+@functools.cache  # a list of recipes asks for each of them, and for its base; what is shipped stays as it is
+def _names(folder: Path, pattern: str) -> tuple[str, ...]:
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob(pattern)))
 
 
 def find_file(given: str, folder: Path, names: list[str], *, kind: str) -> Path:

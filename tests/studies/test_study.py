@@ -191,6 +191,44 @@ def test_networks_of_the_ucf101_framework_have_its_parameters() -> None:
     assert found == published
 
 
+def test_scaled_down_networks_of_the_ucf101_framework_keep_its_settings() -> None:
+    """But for what its file names: epochs with the patience, versions of clips, sizes, one pretrained network."""
+    settings = {setting.name: resolve(setting.values) for setting in read_study("ucf101_models").settings}
+    scaled = {setting.name: resolve(setting.values) for setting in read_study("ucf101_models_ut_interaction").settings}
+    assert settings.keys() - scaled.keys() == {"vgg"}
+    for name, ours in scaled.items():
+        theirs = settings[name]
+        assert ours.task == theirs.task
+        assert ours.clips.num_frames == theirs.clips.num_frames
+        assert ours.clips.batch_size == theirs.clips.batch_size == 16
+        views = {"views": None}
+        assert ours.clips.augmentation.model_copy(update=views) == theirs.clips.augmentation.model_copy(update=views)
+        assert isinstance(ours.optim.schedule, Plateau)
+        assert isinstance(theirs.optim.schedule, Plateau)
+        schedule = ours.optim.schedule.model_copy(update={"patience": theirs.optim.schedule.patience})
+        assert ours.optim.model_copy(update={"schedule": schedule}) == theirs.optim
+        times = {
+            o / t
+            for o, t in (
+                (ours.trainer.epochs, theirs.trainer.epochs),
+                (ours.trainer.patience or 0, theirs.trainer.patience or 1),
+                (ours.optim.schedule.patience, theirs.optim.schedule.patience),
+            )
+        }
+        assert times == {0.4}
+        assert ours.init.freeze == theirs.init.freeze
+
+
+def test_weights_on_the_command_line_are_for_runs_that_take_some() -> None:
+    given = ["init.weights=there.pt", "init.mean=[0, 0, 0]", "init.std=[1, 1, 1]", "optim.lr=3e-4"]
+    study = read_study("ucf101_models_ut_interaction", given)
+    weights = {setting.name: resolve(setting.values).init.weights for setting in study.settings}
+    scratch = {"basic_cnn", "cnn_lstm", "conv3d"}
+    assert {name for name, given in weights.items() if given is None} == scratch
+    assert all(weights[name] == str(Path("there.pt").absolute()) for name in weights.keys() - scratch)
+    assert {resolve(setting.values).optim.lr for setting in study.settings} == {3e-4}
+
+
 def test_scaled_down_phases_keep_the_schedule() -> None:
     for name, period, patience in (
         ("epic_phase2", 10, 7),

@@ -49,7 +49,7 @@ def predict(
                     [str(video) if rank == 1 and prediction.known else "", task, rank, name, percent(probability)]
                 )
         tasks = {t: [{"class": name, "probability": p} for name, p in classes] for t, classes in best.items()}
-        record: dict[str, object] = {"video": str(video), "tasks": tasks}
+        record: dict[str, object] = {"video": str(video), "damaged": prediction.damaged, "tasks": tasks}
         if prediction.score is not None:
             record |= {"known": prediction.known, "score": prediction.score}
         records.append(record)

@@ -56,7 +56,8 @@ def _existing(file: Path, key: str) -> Path:
 
 def _found(root: Path, class_files: set[str]) -> Files:
     left_out = {*class_files, quarantine.FILE_NAME}
-    files = sorted(path for path in root.iterdir() if path.is_file() and path.name not in left_out)
+    # Hidden ones are none of the user's: macOS puts a ._clips.csv beside clips.csv on disks of other systems.
+    files = sorted(p for p in root.iterdir() if p.is_file() and p.name not in left_out and p.name[0] != ".")
     tables = [path for path in files if path.suffix.lower() in (".csv", ".tsv")]
     lists = tables or [path for path in files if path.suffix.lower() == ".txt" and is_path_list(path)]
     if not lists:

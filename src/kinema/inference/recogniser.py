@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,13 @@ class Prediction:
         probabilities: Task -> class name -> probability, the most probable first.
         score: How sure it is that the clip is of one of the classes, where the weights have a threshold for that.
         known: False where that score is below the threshold: the clip shows nothing of the classes.
+        damaged: The file was damaged in places, and what decodes of it was used.
     """
 
     probabilities: Mapping[str, Mapping[str, float]]
     score: float | None = None
     known: bool = True
+    damaged: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -108,6 +110,7 @@ class Recogniser:
             UserError: What was given is neither a file nor such frames.
         """
         streams = self.config.preprocessing
+        damaged = False
         if isinstance(video, Tensor):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != torch.uint8 or not len(video):
                 raise UserError(f"expected uint8 frames (T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
@@ -119,7 +122,9 @@ class Recogniser:
                 raise UserError(f"expected a path or a uint8 tensor (T, H, W, 3), got {type(video).__name__}")
             clip, found = open_clip(Path(video), start_s=start_s, stop_s=stop_s, fps=fps)
             frames = {stream: read_clip(clip, found, preprocessing) for stream, preprocessing in streams.items()}
-        return self.predict_frames({stream: values[None] for stream, values in frames.items()})[0]
+            damaged = found.damaged
+        answer = self.predict_frames({stream: values[None] for stream, values in frames.items()})[0]
+        return replace(answer, damaged=damaged)
 
     def predict_frames(
         self, frames: UInt8[Tensor, "B T ..."] | Mapping[str, UInt8[Tensor, "B _T ..."]]

@@ -273,14 +273,26 @@ def _settings(file: StudyFile, path: Path, given: Sequence[str]) -> Iterable[Set
     for run in runs:
         base = _base(run.base or file.base or "", path)
         common = recipes.varied(base, nested(file.overrides, key="overrides"))
-        own = recipes.varied(common, nested(run.overrides, key=f"runs: {run.name}"))
+        of_run = nested(run.overrides, key=f"runs: {run.name}")
+        own = recipes.varied(common, of_run)
+        said = [override for override in given if not (_is_random(of_run) and _is_of_weights(override))]
         for point in itertools.product(*file.grid.values()):
             chosen = dict(zip(file.grid, point, strict=True))
             values = recipes.varied(own, nested(chosen, key="grid"))
             changes = [written(key, value) for key, value in {**run.overrides, **chosen}.items()]
             at = ", ".join(written(key.rpartition(".")[2], value) for key, value in chosen.items())
             name = ", ".join(part for part in (run.name, at) if part) or file.name
-            yield Setting(name=name, values=apply_overrides(values, given), changes=tuple(changes))
+            yield Setting(name=name, values=apply_overrides(values, said), changes=tuple(changes))
+
+
+def _is_random(of_run: Mapping[str, Any]) -> bool:
+    """Whether a run says of itself that it starts from scratch: weights that are given for others are none for it."""
+    init = of_run.get("init")
+    return isinstance(init, Mapping) and "weights" in init and init["weights"] is None
+
+
+def _is_of_weights(override: str) -> bool:
+    return override.partition("=")[0].strip() in ("init.weights", "init.mean", "init.std")
 
 
 def written(key: str, value: Any) -> str:

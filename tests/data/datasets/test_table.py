@@ -48,6 +48,15 @@ def test_rows_become_training_clips(tmp_path: Path) -> None:
     assert (found.group_name, found.num_listed, found.notes) == (None, {"train": 4}, ())
 
 
+def test_a_companion_file_of_macos_is_no_table(tmp_path: Path) -> None:
+    make(tmp_path, SETS)
+    (tmp_path / "._clips.csv").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    assert len(table(tmp_path).splits["train"]) == 4
+    (tmp_path / "clips.csv").unlink()
+    with pytest.raises(DataError, match="holds no CSV file"):
+        table(tmp_path)
+
+
 def test_the_file_itself_may_be_the_root(tmp_path: Path) -> None:
     make(tmp_path, SETS)
     make(tmp_path, "path,label\nx/e.avi,hug\n", name="other.csv")
@@ -255,6 +264,12 @@ def test_what_is_wrong_in_the_file_is_said_in_one_line(tmp_path: Path, text: str
         ({"holdout": {"set": [2, 3]}}, "data.holdout.set: no row has '3' in this column (there are: 1, 2)"),
         ({"holdout": {"set": [1, 2]}}, "data.holdout: every row of {csv} is held out"),
         ({"holdout": {"set": []}}, "data.holdout.set: expected a value or a list of values, got []"),
+        (
+            {"holdout": {"set": None}},
+            "data.holdout.set: null is the empty value, which no row has in this column (there are: 1, 2); say which "
+            "rows are meant, as in data.holdout={{set: [1]}}, or give data.holdout=null",
+        ),
+        ({"where": {"set": [None]}}, "data.where.set: null is the empty value, which no row has in this column"),
         ({"where": {"set": [True]}}, "data.where.set: no row has 'True' in this column (there are: 1, 2)"),
         ({"where": {"set": {"is": 1}}}, "data.where.set: expected a value or a list of values, got {{'is': 1}}"),
         ({"where": {"set": 1, "sequence": 12}}, "data.where: no row of {csv} has all of these values: {{'set': 1, "),

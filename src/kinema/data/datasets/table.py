@@ -196,10 +196,14 @@ def _cells(item: Any, there: Iterable[str], place: str) -> set[str]:
             meant = {text for text in there if _number(text) == item}
         if len(meant) > 1:
             raise ConfigError(f"{place}: {item!r} may mean {' or '.join(map(repr, sorted(meant)))}; put it in quotes")
-    if not meant:
+    if not meant and item is None:
+        section, _, column = place.rpartition(".")
         raise ConfigError(
-            f"{place}: no row has {'' if item is None else str(item)!r} in this column (there are: {shortened(there)})"
+            f"{place}: null is the empty value, which no row has in this column (there are: {shortened(there)}); say "
+            f"which rows are meant, as in {section}={{{column}: [{next(iter(there))}]}}, or give {section}=null"
         )
+    if not meant:
+        raise ConfigError(f"{place}: no row has {str(item)!r} in this column (there are: {shortened(there)})")
     return meant
 
 
