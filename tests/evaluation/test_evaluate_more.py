@@ -4,6 +4,7 @@ goes on where it was stopped."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def test_unknown_clips_are_told_apart_as_far_as_scores_go(weights: Path, videos:
     ("place", "message"),
     [
         ("nowhere", "--unknown: .* does not exist"),
-        ("data/train", "6 of 6 clips are of videos that were trained on, such as 0.mp4"),
+        ("data/train", "all of its 6 clips are of videos that were trained on, such as 0.mp4"),
         ("known.csv", "it holds clips of 'open', which this model knows"),
         ("empty", "no video in this folder"),
     ],
@@ -211,6 +212,44 @@ def test_clips_that_are_not_unknown_are_refused(weights: Path, videos: Path, pla
     (videos / "known.csv").write_text("path,label\nothers/0.mp4,open\nothers/1.mp4,none\n")
     with pytest.raises((ConfigError, DataError), match=message):
         evaluate(weights, ALONE, unknown=videos / place)
+
+
+def test_unknown_clips_that_training_knows_are_named(tmp_path: Path, videos: Path) -> None:
+    weights = make_weights(tmp_path / "weights", videos, groups=["kitchen 1", "kitchen 2"])
+    rows = ["others/0.mp4,none,kitchen 1", "others/1.mp4,none,kitchen 7", "data/train/open/0.mp4,none,kitchen 8"]
+    (videos / "groups.csv").write_text("\n".join(["path,label,group", *rows, ""]))
+
+    def said_of(place: str) -> list[str]:
+        found = evaluate(weights, ALONE, unknown=videos / place).record["findings"]
+        return [finding["message"] for finding in found if "unknown clips" in finding["message"]]
+
+    said = said_of("groups.csv")
+    assert [text.partition(":")[0] for text in said] == [
+        "1 of 3 unknown clips are of a video that was trained on",
+        "1 of 3 unknown clips are of a group with the name of one that was trained on",
+    ]
+    assert said_of("others") == []
+
+
+def test_an_evaluation_says_whether_it_is_of_its_own_clips(weights: Path, videos: Path, tmp_path: Path) -> None:
+    own = evaluate(weights, ALONE).record["list"]
+    assert own["own"]
+    moved = tmp_path / "moved"
+    shutil.copytree(videos / "data", moved)
+    assert evaluate(weights, [*ALONE, f"data.root={moved}"]).record["list"] == own | {"source": str(moved)}
+    assert evaluate(weights, [*ALONE, "data.fraction=0.5"]).record["list"] == own  # of training clips
+    for path in (moved / "train").rglob("*.mp4"):  # of the same names, and other clips
+        path.write_bytes((videos / "others" / "0.mp4").read_bytes())
+    assert not evaluate(weights, [*ALONE, f"data.root={moved}"]).record["list"]["own"]
+    mapped = evaluate(weights, [*ALONE, "data.class_map={close: open}"]).record["list"]
+    assert not mapped["own"]
+    (videos / "own.csv").write_text("path,label\ndata/test/open/0.mp4,open\ndata/test/close/1.mp4,close\n")
+    listed = evaluate(weights, ALONE, clips=videos / "own.csv").record["list"]
+    assert (listed["own"], listed["source"]) == (False, str(videos / "own.csv"))
+    assert len({own["fingerprint"], mapped["fingerprint"], listed["fingerprint"]}) == 3
+    validation = evaluate(weights, ALONE, split="validation").record["list"]
+    assert validation["own"]
+    assert validation["fingerprint"] != own["fingerprint"]
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits", "vote"])

@@ -14,8 +14,9 @@ from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
 from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average
+from kinema.evaluation.clip_list import clip_list, is_own_split
 from kinema.evaluation.frame_orders import FrameOrder
-from kinema.evaluation.leakage import is_known, is_same_source, leakage, leakage_findings
+from kinema.evaluation.leakage import is_known, is_same_source, leakage, leakage_findings, video_contents
 from kinema.evaluation.metrics import TOP_K
 from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
@@ -154,7 +155,7 @@ def evaluate(
     strangers = None
     if unknown is not None or kept is not None:
         if unknown is not None:
-            strangers = predict_unknown(
+            strangers, of_strangers = predict_unknown(
                 model,
                 config,
                 weights,
@@ -166,6 +167,7 @@ def evaluate(
                 reporter=reporter,
             )
             record["unknown"] = str(unknown)
+            record["findings"] += of_strangers
         temperatures = None if calibrated is None else calibrated.temperatures
         record["rejection"] = rejection_record(
             predictions,
@@ -176,7 +178,15 @@ def evaluate(
             has_logits=views == ONE_VIEW or average == "logits",
         )
     record["data"] = data.model_dump(mode="json")
-    record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
+    contents = video_contents(dataset.splits[chosen])
+    record["list"] = clip_list(
+        dataset.splits[chosen],
+        config.heads,
+        contents,
+        is_own=clips is None and is_own_split(record["data"], dataset, chosen, training),
+        source=str(data.root or data.name),
+    )
+    record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"], contents=contents)
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     return Evaluation(record=record, predictions=predictions, unknown=strangers)
 

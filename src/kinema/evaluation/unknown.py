@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from kinema.config import resolve_evaluation
-from kinema.data.hashing import content_hash
 from kinema.data.listing import list_files
 from kinema.data.load_dataset import load_dataset
 from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average
+from kinema.evaluation.leakage import leakage_findings, unknown_leakage, video_contents
 from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
 from kinema.models.weights import TrainingFacts, WeightsConfig
@@ -35,15 +35,15 @@ def predict_unknown(
     views: Views = ONE_VIEW,
     average: Average = "probabilities",
     reporter: Reporter = SILENT,
-) -> Predictions:
-    """Logits for clips of no class. Labels of the result mean nothing.
+) -> tuple[Predictions, list[dict[str, str]]]:
+    """Logits for clips of no class, whose labels mean nothing; and what of them is known from training, as findings.
 
     Args:
         model: In evaluation mode.
         config: Its classes and preprocessing.
         weights: Its folder.
         place: A CSV file with a column `path`, as data.name=table reads it, or a folder of videos.
-        training: What was trained on: such clips are refused.
+        training: What was trained on.
         clips: How clips are read.
         views: Looks at each clip, as at the others.
         average: How several become one answer.
@@ -51,7 +51,7 @@ def predict_unknown(
 
     Raises:
         ConfigError: `place` is nothing of the kind.
-        DataError: There is no clip, none can be read, or one was trained on.
+        DataError: There is no clip, none can be read, or all were trained on.
     """
     data, listed = _listed(place, reporter)
     known = _of_known_classes(listed, config, training)
@@ -59,12 +59,11 @@ def predict_unknown(
         raise DataError(f"{place}: it holds clips of {known!r}, which this model knows")
     blank = dict.fromkeys(config.heads, 0)
     found = [replace(clip, labels=blank) for some in listed.splits.values() for clip in some]
-    trained = set(training.contents)
-    seen = [clip for clip in found if clip.video.exists() and content_hash(clip.video) in trained]
-    if seen:
+    shared = unknown_leakage(found, training, video_contents(found))
+    if shared["same_video"] == len(found):
         raise DataError(
-            f"{place}: {len(seen):,} of {len(found):,} clips are of videos that were trained on, such as "
-            f"{seen[0].video.name}; they are not unknown to the model"
+            f"{place}: all of its {len(found):,} clips are of videos that were trained on, such as "
+            f"{found[0].video.name}; they are not unknown to the model, name others"
         )
     dataset = replace(listed, classes=config.heads, splits={"test": tuple(found)})
     predictions = predict_split(
@@ -85,7 +84,7 @@ def predict_unknown(
         raise DataError(f"{place}: none of its {len(found):,} clips can be read")
     if predictions.skipped:
         log.warning("%d of %d unknown clips cannot be read and are left out", len(predictions.skipped), len(found))
-    return predictions
+    return predictions, leakage_findings(shared, num_clips=len(found), of="unknown clips")
 
 
 def _listed(place: Path, reporter: Reporter) -> tuple[DataSection, Dataset]:

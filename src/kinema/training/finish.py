@@ -19,7 +19,8 @@ from kinema.data.read_ahead import Reader
 from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, combinations, commonest
 from kinema.evaluation.calibration import fit_calibration
-from kinema.evaluation.leakage import leakage, leakage_findings
+from kinema.evaluation.clip_list import clip_list
+from kinema.evaluation.leakage import leakage, leakage_findings, video_contents
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.reading import evaluation_reader
@@ -166,7 +167,11 @@ def _evaluate(
         calibrated=found,
         fitted_here=found is not None,
     )
-    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
+    listed = dataset.splits["validation"]
+    contents = video_contents(listed)
+    source = str(prepared.recipe.data.root or prepared.recipe.data.name)
+    record["list"] = clip_list(listed, dataset.classes, contents, is_own=True, source=source)
+    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data, contents=contents)
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     for finding in record["findings"]:
         if finding["fault"] not in ("training", "selected", "skipped"):  # said before, or where the result is
@@ -174,7 +179,7 @@ def _evaluate(
     # Without weights there can be none but that of an attempt that was interrupted at this place.
     shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
     try:
-        save_evaluation(run.new_evaluation("validation"), record, predictions)
+        save_evaluation(run.new_evaluation(record), record, predictions)
     except OSError as error:
         hint = f"make room and go on with --resume {run.folder}"
         raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
