@@ -4,7 +4,10 @@ goes on where it was stopped."""
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,12 +61,14 @@ def weights(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return make_weights(tmp_path / "weights", videos)
 
 
-def make_weights(folder: Path, videos: Path, *, size: Preprocessing = RGB, **facts: Any) -> Path:
+def make_weights(
+    folder: Path, videos: Path, *, size: Preprocessing = RGB, classes: tuple[str, ...] = CLASSES, **facts: Any
+) -> Path:
     torch.manual_seed(0)
     config = WeightsConfig(
         model="cnn_conv1d",
         arguments={"backbone": "tiny", "channels": 8},
-        heads={"action": CLASSES},
+        heads={"action": classes},
         preprocessing={"rgb": size},
     )
     model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
@@ -162,9 +167,69 @@ def test_it_goes_on_where_it_was_stopped(weights: Path, asked: list[int], tmp_pa
     assert asked[0] == 3
     assert json.dumps(again.record) == json.dumps(whole.record)
     np.testing.assert_array_equal(again.predictions.logits["action"], whole.predictions.logits["action"])
+    of_all, whole_of_all = again.predictions.inputs, whole.predictions.inputs
+    assert of_all.keys() == whole_of_all.keys() == {"rgb"}
+    assert of_all["rgb"] == pytest.approx(whole_of_all["rgb"])  # of all batches, not of those since then
     assert len(list((tmp_path / "cache" / "evaluations").iterdir())) == 1  # until the result is saved
     again.forget()
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kinema.files import locked
+with locked(Path(sys.argv[1]), wait=False) as is_mine:
+    print(is_mine, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_at_the_same_is_left_alone(
+    weights: Path, asked: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked[1] = 2
+    with pytest.raises(Stopped):
+        evaluate(weights, ALONE)
+    (kept,) = (tmp_path / "cache" / "evaluations").iterdir()
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    assert before
+    asked[:] = [0, 10**9]
+    claim = tmp_path / "cache" / "locks" / kept.name
+    assert claim.exists()
+    command = [sys.executable, "-c", HOLD, str(claim)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with caplog.at_level(logging.WARNING, logger="kinema"):
+            logging.getLogger("kinema").propagate = True
+            found = evaluate(weights, ALONE)
+        assert "another process is at the same evaluation" in caplog.text
+        assert asked[0] == 2  # nothing of the other's was taken
+        found.forget()
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+        other.communicate("")
+    caplog.clear()
+    asked[0] = 0
+    again = evaluate(weights, ALONE)
+    assert asked[0] == 1  # what was kept is good for something now
+    assert "another process" not in caplog.text
+    np.testing.assert_array_equal(again.predictions.logits["action"], found.predictions.logits["action"])
+    again.forget()
+    assert not kept.exists()
+
+
+def test_mirrored_views_of_classes_that_say_a_side_are_warned_of(
+    tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = make_weights(tmp_path / "sided", videos, classes=("turn left", "turn right"))
+    mapped = [*ALONE, "data.class_map={close: turn left, open: turn right}"]
+    with caplog.at_level(logging.WARNING, logger="kinema"):
+        logging.getLogger("kinema").propagate = True
+        evaluate(weights, mapped)
+        assert "--flip" not in caplog.text
+        evaluate(weights, mapped, views=Views(flip=True))
+    assert "--flip also looks at each clip mirrored, and these classes tell left from right: turn left" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["views", "weights", "video"])

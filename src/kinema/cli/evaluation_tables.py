@@ -67,6 +67,8 @@ def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
     )
     if record["gap_unknown"]:
         output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")
+    if record["inputs_unknown"]:
+        output.say(f"whether clips are prepared as in training could not be looked at: {record['inputs_unknown']}")
     by_frequency = [[task, *_groups(values)] for task, values in rows.items() if "frequency" in values]
     if by_frequency:
         output.table(

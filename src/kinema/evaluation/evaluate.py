@@ -12,6 +12,7 @@ from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
+from kinema.data.sides import warn_of_mirrored_views
 from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average
 from kinema.evaluation.clip_list import clip_list, is_own_split
@@ -90,6 +91,8 @@ def evaluate(
                 f"{weights}: the preprocessing of {stream!r} in config.json is not the one that training.json says it "
                 "was trained with; the folder is mixed up, restore it"
             )
+    if views.flip:
+        warn_of_mirrored_views(config.heads)
     if orders and all(settings.num_frames < 2 for settings in config.preprocessing.values()):
         raise ConfigError("--time-test: this model sees one frame of a clip, which has no order")
     if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):

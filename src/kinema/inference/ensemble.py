@@ -184,7 +184,7 @@ def _facts(facts: Sequence[TrainingFacts], folders: Sequence[Path], said: str) -
         groups=sorted({group for each in of_same_source for group in each.groups}),
         contents=sorted({content for each in facts for content in each.contents}),
         preprocessing={},  # each member's streams are called otherwise here
-        inputs={},
+        inputs={},  # and may be normalised in other ways
         warnings=[
             f"{folder}: {warning}" for folder, each in zip(folders, facts, strict=True) for warning in each.warnings
         ],
@@ -206,7 +206,13 @@ def _measured(
     except UserError as error:
         log.warning("its accuracy on training clips stays unknown: %s", error)
         return replace(facts, unmeasured=str(error))
-    return replace(facts, accuracy=accuracy(found), num_accuracy_clips=len(found.clips), unmeasured="")
+    return replace(
+        facts,
+        accuracy=accuracy(found),
+        num_accuracy_clips=len(found.clips),
+        unmeasured="",
+        inputs={name: list(of) for name, of in found.inputs.items()},
+    )
 
 
 def _difference(one: TrainingFacts, other: TrainingFacts) -> str:

@@ -20,6 +20,7 @@ from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, combinations, commonest
 from kinema.evaluation.calibration import fit_calibration
 from kinema.evaluation.clip_list import clip_list
+from kinema.evaluation.input_moments import NUM_CLIPS, frame_moments
 from kinema.evaluation.leakage import leakage, leakage_findings, video_contents
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
@@ -77,6 +78,15 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     )
     if not on_training.clips:
         raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
+    inputs = dict(on_training.inputs)
+    if not inputs.keys() & prepared.preprocessing.keys():  # of features: a later evaluation may be of frames
+        inputs |= frame_moments(
+            on_training.clips[:NUM_CLIPS],
+            prepared.videos,
+            prepared.preprocessing,
+            batch_size=recipe.clips.batch_size,
+            workers=recipe.clips.workers,
+        )
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
         seed=recipe.trainer.seed,
@@ -90,7 +100,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
         contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
         preprocessing={stream: settings.fingerprint for stream, settings in prepared.preprocessing.items()},
-        inputs={name: list(of) for name, of in on_training.inputs.items()},
+        inputs={name: list(of) for name, of in inputs.items()},
         warnings=list(module.warned.values()),
         combinations=combinations(shown, classes),
         background=background,
