@@ -296,6 +296,26 @@ def test_unknown_clips_that_training_knows_are_named(tmp_path: Path, videos: Pat
     assert said_of("others") == []
 
 
+def test_unknown_clips_are_grouped_as_those_trained_on(tmp_path: Path, videos: Path) -> None:
+    """By the columns of the training list, which need not be called `group`."""
+    place = videos / "held_out.csv"
+    rows = ["path,label,set,sequence,split"]
+    rows += [
+        f"data/{s}/open/{n}.mp4,open,{number},{n},{s}" for number, s in ((1, "train"), (2, "test")) for n in (0, 1)
+    ]
+    rows += [
+        f"data/{s}/close/{n}.mp4,close,{number},{n},{s}" for number, s in ((1, "train"), (2, "test")) for n in (0, 1)
+    ]
+    place.write_text("\n".join([*rows, ""]))
+    data = {"name": "table", "root": str(place), "group": ["set", "sequence"]}
+    weights = make_weights(tmp_path / "weights", videos, data=data, groups=["1/0", "1/1"], contents=[])
+    (videos / "nothing.csv").write_text("path,label,set,sequence\nothers/0.mp4,none,1,0\nothers/1.mp4,none,2,0\n")
+    found = evaluate(weights, ALONE, unknown=videos / "nothing.csv").record["findings"]
+    assert [one["message"].partition(" with")[0] for one in found if "unknown" in one["message"]] == [
+        "1 of 2 unknown clips are of a group"
+    ]
+
+
 def test_an_evaluation_says_whether_it_is_of_its_own_clips(weights: Path, videos: Path, tmp_path: Path) -> None:
     own = evaluate(weights, ALONE).record["list"]
     assert own["own"]

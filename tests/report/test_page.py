@@ -296,6 +296,14 @@ def test_the_headline_is_of_its_own_clips_looked_at_once(tmp_path: Path) -> None
     assert "/elsewhere" not in card
 
 
+def test_inputs_that_could_not_be_compared_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    evaluate_again(run, "test-2", inputs_unknown="of rgb, training kept nothing")
+    assert "test-2: whether clips are prepared as in training could not be looked at: of rgb" in (
+        Page(write_page(run.folder)).text
+    )
+
+
 def test_without_an_evaluation_of_its_own_it_says_of_what(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluated=("test",))
     evaluate_again(run, "other", source="/elsewhere/list.csv")

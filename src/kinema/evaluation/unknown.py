@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def predict_unknown(
         ConfigError: `place` is nothing of the kind.
         DataError: There is no clip, none can be read, or all were trained on.
     """
-    data, listed = _listed(place, reporter)
+    data, listed = _listed(place, training, reporter)
     known = _of_known_classes(listed, config, training)
     if known is not None:
         raise DataError(f"{place}: it holds clips of {known!r}, which this model knows")
@@ -87,12 +88,14 @@ def predict_unknown(
     return predictions, leakage_findings(shared, num_clips=len(found), of="unknown clips")
 
 
-def _listed(place: Path, reporter: Reporter) -> tuple[DataSection, Dataset]:
+def _listed(place: Path, training: TrainingFacts, reporter: Reporter) -> tuple[DataSection, Dataset]:
     if not place.exists():
         raise ConfigError(
             f"--unknown: {place} does not exist; give a CSV file with a column path, or a folder of videos"
         )
-    data, _ = resolve_evaluation({"name": "table", "root": str(place)}, [], clips={})
+    group = _group_columns(place, training) if place.is_file() else []
+    named = {"name": "table", "root": str(place)} | ({"group": group} if group else {})
+    data, _ = resolve_evaluation(named, [], clips={})
     if place.is_file():
         return data, load_dataset(data, seed=0, for_training=False, reporter=reporter)
     videos = list_files(place).videos
@@ -100,6 +103,20 @@ def _listed(place: Path, reporter: Reporter) -> tuple[DataSection, Dataset]:
         raise DataError(f"{place}: no video in this folder")
     found = tuple(Clip(clip_id=str(video.relative_to(place)), video=video) for video in videos)
     return data, Dataset(classes={}, splits={"test": found}, root=place)
+
+
+def _group_columns(file: Path, training: TrainingFacts) -> list[str]:
+    """The columns that name groups where the model was trained, if the list has them all."""
+    if training.data.get("name") != "table":
+        return []
+    group = training.data.get("group") or list(training.data.get("holdout") or ())
+    wanted = [group] if isinstance(group, str) else list(group)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            head = next(csv.reader(lines), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []  # said where it is read
+    return wanted if set(wanted) <= {name.strip() for name in head} else []
 
 
 def _of_known_classes(dataset: Dataset, config: WeightsConfig, training: TrainingFacts) -> str | None:

@@ -201,6 +201,9 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
     ]
     if gaps:
         yield f"{evaluation.name}: the gap to the training clips is large ({'; '.join(gaps)})."
+    if evaluation.record.get("inputs_unknown"):
+        unknown = evaluation.record["inputs_unknown"]
+        yield f"{evaluation.name}: whether clips are prepared as in training could not be looked at: {unknown}."
     for finding in evaluation.record.get("findings", ()):
         if finding["fault"] == "training":  # of the run, whatever was evaluated
             yield f"{finding['message'][0].upper()}{finding['message'][1:]}."
