@@ -119,7 +119,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     }
     record = found = None
     if "validation" in prepared.clips:
-        record, found = _evaluate(prepared, run, model, facts, settings)
+        record, found, facts = _evaluate(prepared, run, model, facts, settings)
         headline = record["joint"] if main == "joint" else record["tasks"][main]
         best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
     # Written last: their presence says that the run is finished.
@@ -151,8 +151,12 @@ def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], 
 
 def _evaluate(
     prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], Calibration | None]:
-    """Evaluate on the validation split and keep the result in the run."""
+) -> tuple[dict[str, Any], Calibration | None, TrainingFacts]:
+    """Evaluate on the validation split and keep the result in the run.
+
+    Training clips are stored as features of augmented frames, if at all: what plain features look like is known from
+    these clips first, and is added to the facts.
+    """
     predictions = predict_clips(
         model,
         prepared.clips["validation"],
@@ -165,6 +169,7 @@ def _evaluate(
         reason = next(iter(predictions.skipped.values()))
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
     predictions = replace(predictions, skipped={**prepared.skipped["validation"], **predictions.skipped})
+    facts = replace(facts, inputs={name: list(of) for name, of in predictions.inputs.items()} | dict(facts.inputs))
     found = fit_calibration(predictions, split="validation")
     dataset = prepared.dataset
     record = results(
@@ -193,4 +198,4 @@ def _evaluate(
     except OSError as error:
         hint = f"make room and go on with --resume {run.folder}"
         raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
-    return record, found
+    return record, found, facts
