@@ -133,7 +133,7 @@ def rejection_section(evaluation: Evaluation, files: FigureFiles | None = None) 
         parts.append(element("div", figures, class_="columns figures"))
         note = (
             "AUROC: the probability that a clip of the classes has a higher score than one of none; 50 % is chance. "
-            "The unknown clips, of " + str(evaluation.record.get("unknown")) + ", were not trained on."
+            "The unknown clips are those of " + str(evaluation.record.get("unknown")) + "."
         )
         parts.append(element("p", note, class_="note"))
     return join(parts)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.evaluation.asked import clips_words, views_words
-from kinema.evaluation.metrics import main_task, top_ks
+from kinema.evaluation.metrics import top_ks
 from kinema.report.markup import DASH, Child, Markup, element, join, percent, percent_range, table
 from kinema.report.record import Evaluation
 from kinema.types import JOINT
@@ -17,41 +17,51 @@ WITH_PRIOR = f"{JOINT}, with prior"
 """The joint accuracy where it counts how often classes came together in training."""
 
 
-def others_section(evaluations: Sequence[Evaluation]) -> Markup | None:
+def others_section(evaluations: Sequence[Evaluation], verdicts: Sequence[str] = ()) -> Markup | None:
     """A table of them; None where there are none.
 
     Args:
         evaluations: Of `RunRecord.others`.
+        verdicts: What one has to know before believing their numbers.
     """
     if not evaluations:
         return None
-    ks = all_ks(evaluations)
     rows: list[list[Child]] = []
     for evaluation in evaluations:
         record = evaluation.record
+        how = "; ".join([views_words(record), *_also_asked(record)])
+        first: list[Child] = [evaluation.name, _words(clips_words(record)), _words(how)]
         for task, values in evaluation.tasks.items():
-            how = views_words(record)
-            if task == main_task(record["tasks"]):
-                how = "; ".join([how, *_also_asked(record)])
-            row: list[Child] = [evaluation.name, clips_words(record), how, task, f"{record.get('num_clips', 0):,}"]
-            row += [element("b", percent(values.get("top1"))), percent_range(values.get("interval"))]
-            row += [percent(values.get(key)) for key in ("single_view_top1", *(f"top{k}" for k in ks))]
-            rows.append([*row, percent(values.get("chance")), percent(values.get("majority"))])
+            row = [*first, task, f"{record.get('num_clips', 0):,}", element("b", percent(values.get("top1")))]
+            row += [percent(values.get("single_view_top1")), percent_range(values.get("interval"))]
+            rows.append([*row, *(percent(values.get(key)) for key in ("chance", "majority")), _top_k(values)])
             if task == JOINT and "with_prior" in values:
                 prior = values["with_prior"]
-                row = [*row[:3], WITH_PRIOR, row[4], element("b", percent(prior.get("top1"))), DASH, DASH]
-                rows.append([*row, *(percent(prior.get(f"top{k}")) for k in ks), DASH, DASH])
-    head = ["evaluation", "which clips", "how each was looked at", "task", "clips", "top-1", "95 % interval"]
-    head += ["single views", *(f"top-{k}" for k in ks), "chance", "majority"]
+                row = [*first[:1], "", "", WITH_PRIOR, row[4], element("b", percent(prior.get("top1")))]
+                rows.append([*row, *[DASH] * 4, _top_k(prior)])
+            first = [evaluation.name, "", ""]
+    head = ["evaluation", "which clips", "each looked at", "task", "clips", "top-1", "single views", "95 % interval"]
     note = (
         "Of several views one answer is made: top-1 is the accuracy of these answers (video accuracy), and that of "
         "single views is of each look by itself (clip accuracy)."
     )
     return join(
         element("h3", "Other evaluations"),
-        table(head, rows, text_columns=(0, 1, 2, 3)),
+        table([*head, "chance", "majority", "top-k"], rows, text_columns=(0, 1, 2, 3, 10), sortable=False),
         element("p", note, class_="note") if any("views" in one.record for one in evaluations) else None,
+        element("ul", [element("li", verdict) for verdict in verdicts], class_="verdicts") if verdicts else None,
     )
+
+
+def _words(text: str) -> Markup:
+    """Text of a cell that may be long."""
+    return element("div", text, class_="words")
+
+
+def _top_k(values: Mapping[str, Any]) -> Markup:
+    ks = sorted(int(key[3:]) for key in values if key.startswith("top") and key[3:].isdigit() and key != "top1")
+    said = [f"top-{k} {percent(values[f'top{k}'])}" for k in ks]
+    return Markup(" ".join(element("span", one, class_="whole") for one in said))
 
 
 def all_ks(evaluations: Sequence[Evaluation]) -> list[int]:

@@ -42,6 +42,8 @@ def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
     if headline is None:
         return _not_evaluated(run)
     shown = run.plain or [headline]
+    others = [other for other in run.others if other not in shown]
+    first = verdicts(shown)
     only_validation = None
     if all(evaluation.split != "test" for evaluation in run.plain):
         only_validation = element(
@@ -51,7 +53,7 @@ def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
             class_="note",
         )
     return join(
-        element("ul", [element("li", verdict) for verdict in verdicts(run.evaluations)], class_="verdicts"),
+        element("ul", [element("li", verdict) for verdict in first], class_="verdicts"),
         _headline(headline),
         only_validation,
         _bars(shown, files),
@@ -59,7 +61,7 @@ def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
         frequency_table(shown),
         subset_table(shown),
         _pairs(headline),
-        others_section([other for other in run.others if other not in shown]),
+        others_section(others, [verdict for verdict in verdicts(others) if verdict not in first]),
     )
 
 
