@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.videos import numbered_frames, write_video
 
 from kinema.config import resolve_evaluation
-from kinema.data.background import background_labels
+from kinema.data.background import background_clips, background_labels
 from kinema.data.load_dataset import load_dataset
 from kinema.data.reading import plan_clip
 from kinema.data.usable import probe_splits
-from kinema.types import ConfigError, Dataset, Preprocessing
+from kinema.types import ConfigError, DataError, Dataset, Preprocessing
 
 RGB = Preprocessing(num_frames=4, size_px=16, resize_px=16, fit="squash", mean=(0, 0, 0), std=(1, 1, 1))
+
+
+KINDS = {"first frame", "first fifth", "last frame", "last fifth"}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +54,52 @@ def test_one_clip_is_made_of_each(root: Path) -> None:
     assert [clip.clip_id for clip in made] == [f"{clip.clip_id}#background" for clip in given]
     assert all(clip.labels == {"action": 2} for clip in made)
     assert [clip.group for clip in made] == [clip.group for clip in given]
-    frames = [plan_clip(clip, videos[clip.video], RGB).indices for clip in made]
-    assert frames[0] == (0, 0, 0, 0)
-    assert (min(frames[1]), max(frames[1])) == (1, 7)  # of the first 8 of 40
-    assert frames[2] == (39, 39, 39, 39)
-    assert (min(frames[3]), max(frames[3])) == (26, 29)  # of the last 4 of frames 10 to 29
-    assert np.all(np.diff(frames[3]) >= 0)
+    whole = [(0, 39), (0, 39), (0, 39), (10, 29)]  # frames of the clips as they are given
+    for clip, (first, last) in zip(made, whole, strict=True):
+        assert _kind(plan_clip(clip, videos[clip.video], RGB).indices, first, last) in KINDS
+
+
+def _kind(frames: tuple[int, ...], first: int, last: int) -> str:
+    """Which part of a clip these frames are."""
+    fifth = (last - first + 1) // 5
+    assert np.all(np.diff(frames) >= 0)
+    if set(frames) in ({first}, {last}):
+        return "first frame" if frames[0] == first else "last frame"
+    if first <= frames[0] < frames[-1] < first + fifth:
+        return "first fifth"
+    return "last fifth" if last - fifth < frames[0] < frames[-1] <= last else f"no part: {frames}"
+
+
+def test_every_part_is_taken_and_the_same_in_each_fold(root: Path) -> None:
+    dataset = listed(root, "data.background=nothing")
+    clips, videos, _ = probe_splits(dataset, ["train"], workers=0)
+    many = [replace(clips["train"][0], clip_id=f"clip {number}") for number in range(400)]
+    labels = background_labels(dataset)
+    made = background_clips(many, videos, labels)
+    kinds = Counter(_kind(plan_clip(clip, videos[clip.video], RGB).indices, 0, 39) for clip in made)
+    assert kinds.keys() == KINDS
+    assert min(kinds.values()) > 70
+    assert background_clips(many[1::3], videos, labels) == made[1::3]
+
+
+def test_a_still_image_does_not_show_less_than_itself(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        Image.fromarray(numbered_frames(1, first=number)[0]).save(tmp_path / f"{number}.png")
+    (tmp_path / "images.csv").write_text("path,label\n" + "".join(f"{number}.png,open\n" for number in range(3)))
+    images = listed(tmp_path / "images.csv", "data.background=nothing")
+    message = r"^data\.background: all of the 3 training clips are still images or of one frame, such as .*0\.png"
+    with pytest.raises(DataError, match=message):
+        probe_splits(images, ["train"], workers=0, background=True)
+    rows = [f"{root / '0.mp4'},open,0,0.1", f"{root / '1.mp4'},close,0,0.11", f"{root / '2.mp4'},open,,"]
+    (tmp_path / "one.csv").write_text("\n".join(["path,label,start_s,stop_s", *rows, ""]))
+    mixed = listed(tmp_path / "one.csv", "data.background=nothing")
+    with caplog.at_level(logging.WARNING, logger="kinema"):
+        logging.getLogger("kinema").propagate = True
+        made = probe_splits(mixed, ["train"], workers=0, background=True)[0]["train"][3:]
+    assert [clip.video.name for clip in made] == ["1.mp4", "2.mp4"]
+    assert "of 1 of 3 clips, which are still images or of one frame, no clip of nothing is made" in caplog.text
 
 
 def test_otherwise_nothing_is_made(root: Path) -> None:

@@ -4,6 +4,10 @@ goes on where it was stopped."""
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,12 +61,14 @@ def weights(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return make_weights(tmp_path / "weights", videos)
 
 
-def make_weights(folder: Path, videos: Path, *, size: Preprocessing = RGB, **facts: Any) -> Path:
+def make_weights(
+    folder: Path, videos: Path, *, size: Preprocessing = RGB, classes: tuple[str, ...] = CLASSES, **facts: Any
+) -> Path:
     torch.manual_seed(0)
     config = WeightsConfig(
         model="cnn_conv1d",
         arguments={"backbone": "tiny", "channels": 8},
-        heads={"action": CLASSES},
+        heads={"action": classes},
         preprocessing={"rgb": size},
     )
     model = build_model(config.model, config.arguments, heads=config.heads, inputs=config.inputs)
@@ -161,9 +167,69 @@ def test_it_goes_on_where_it_was_stopped(weights: Path, asked: list[int], tmp_pa
     assert asked[0] == 3
     assert json.dumps(again.record) == json.dumps(whole.record)
     np.testing.assert_array_equal(again.predictions.logits["action"], whole.predictions.logits["action"])
+    of_all, whole_of_all = again.predictions.inputs, whole.predictions.inputs
+    assert of_all.keys() == whole_of_all.keys() == {"rgb"}
+    assert of_all["rgb"] == pytest.approx(whole_of_all["rgb"])  # of all batches, not of those since then
     assert len(list((tmp_path / "cache" / "evaluations").iterdir())) == 1  # until the result is saved
     again.forget()
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kinema.files import locked
+with locked(Path(sys.argv[1]), wait=False) as is_mine:
+    print(is_mine, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_at_the_same_is_left_alone(
+    weights: Path, asked: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked[1] = 2
+    with pytest.raises(Stopped):
+        evaluate(weights, ALONE)
+    (kept,) = (tmp_path / "cache" / "evaluations").iterdir()
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    assert before
+    asked[:] = [0, 10**9]
+    claim = tmp_path / "cache" / "locks" / kept.name
+    assert claim.exists()
+    command = [sys.executable, "-c", HOLD, str(claim)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with caplog.at_level(logging.WARNING, logger="kinema"):
+            logging.getLogger("kinema").propagate = True
+            found = evaluate(weights, ALONE)
+        assert "another process is at the same evaluation" in caplog.text
+        assert asked[0] == 2  # nothing of the other's was taken
+        found.forget()
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+        other.communicate("")
+    caplog.clear()
+    asked[0] = 0
+    again = evaluate(weights, ALONE)
+    assert asked[0] == 1  # what was kept is good for something now
+    assert "another process" not in caplog.text
+    np.testing.assert_array_equal(again.predictions.logits["action"], found.predictions.logits["action"])
+    again.forget()
+    assert not kept.exists()
+
+
+def test_mirrored_views_of_classes_that_say_a_side_are_warned_of(
+    tmp_path: Path, videos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = make_weights(tmp_path / "sided", videos, classes=("turn left", "turn right"))
+    mapped = [*ALONE, "data.class_map={close: turn left, open: turn right}"]
+    with caplog.at_level(logging.WARNING, logger="kinema"):
+        logging.getLogger("kinema").propagate = True
+        evaluate(weights, mapped)
+        assert "--flip" not in caplog.text
+        evaluate(weights, mapped, views=Views(flip=True))
+    assert "--flip also looks at each clip mirrored, and these classes tell left from right: turn left" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["views", "weights", "video"])
@@ -201,7 +267,7 @@ def test_unknown_clips_are_told_apart_as_far_as_scores_go(weights: Path, videos:
     ("place", "message"),
     [
         ("nowhere", "--unknown: .* does not exist"),
-        ("data/train", "6 of 6 clips are of videos that were trained on, such as 0.mp4"),
+        ("data/train", "all of its 6 clips are of videos that were trained on, such as 0.mp4"),
         ("known.csv", "it holds clips of 'open', which this model knows"),
         ("empty", "no video in this folder"),
     ],
@@ -211,6 +277,64 @@ def test_clips_that_are_not_unknown_are_refused(weights: Path, videos: Path, pla
     (videos / "known.csv").write_text("path,label\nothers/0.mp4,open\nothers/1.mp4,none\n")
     with pytest.raises((ConfigError, DataError), match=message):
         evaluate(weights, ALONE, unknown=videos / place)
+
+
+def test_unknown_clips_that_training_knows_are_named(tmp_path: Path, videos: Path) -> None:
+    weights = make_weights(tmp_path / "weights", videos, groups=["kitchen 1", "kitchen 2"])
+    rows = ["others/0.mp4,none,kitchen 1", "others/1.mp4,none,kitchen 7", "data/train/open/0.mp4,none,kitchen 8"]
+    (videos / "groups.csv").write_text("\n".join(["path,label,group", *rows, ""]))
+
+    def said_of(place: str) -> list[str]:
+        found = evaluate(weights, ALONE, unknown=videos / place).record["findings"]
+        return [finding["message"] for finding in found if "unknown clips" in finding["message"]]
+
+    said = said_of("groups.csv")
+    assert [text.partition(":")[0] for text in said] == [
+        "1 of 3 unknown clips are of a video that was trained on",
+        "1 of 3 unknown clips are of a group with the name of one that was trained on",
+    ]
+    assert said_of("others") == []
+
+
+def test_unknown_clips_are_grouped_as_those_trained_on(tmp_path: Path, videos: Path) -> None:
+    """By the columns of the training list, which need not be called `group`."""
+    place = videos / "held_out.csv"
+    rows = ["path,label,set,sequence,split"]
+    rows += [
+        f"data/{s}/open/{n}.mp4,open,{number},{n},{s}" for number, s in ((1, "train"), (2, "test")) for n in (0, 1)
+    ]
+    rows += [
+        f"data/{s}/close/{n}.mp4,close,{number},{n},{s}" for number, s in ((1, "train"), (2, "test")) for n in (0, 1)
+    ]
+    place.write_text("\n".join([*rows, ""]))
+    data = {"name": "table", "root": str(place), "group": ["set", "sequence"]}
+    weights = make_weights(tmp_path / "weights", videos, data=data, groups=["1/0", "1/1"], contents=[])
+    (videos / "nothing.csv").write_text("path,label,set,sequence\nothers/0.mp4,none,1,0\nothers/1.mp4,none,2,0\n")
+    found = evaluate(weights, ALONE, unknown=videos / "nothing.csv").record["findings"]
+    assert [one["message"].partition(" with")[0] for one in found if "unknown" in one["message"]] == [
+        "1 of 2 unknown clips are of a group"
+    ]
+
+
+def test_an_evaluation_says_whether_it_is_of_its_own_clips(weights: Path, videos: Path, tmp_path: Path) -> None:
+    own = evaluate(weights, ALONE).record["list"]
+    assert own["own"]
+    moved = tmp_path / "moved"
+    shutil.copytree(videos / "data", moved)
+    assert evaluate(weights, [*ALONE, f"data.root={moved}"]).record["list"] == own | {"source": str(moved)}
+    assert evaluate(weights, [*ALONE, "data.fraction=0.5"]).record["list"] == own  # of training clips
+    for path in (moved / "train").rglob("*.mp4"):  # of the same names, and other clips
+        path.write_bytes((videos / "others" / "0.mp4").read_bytes())
+    assert not evaluate(weights, [*ALONE, f"data.root={moved}"]).record["list"]["own"]
+    mapped = evaluate(weights, [*ALONE, "data.class_map={close: open}"]).record["list"]
+    assert not mapped["own"]
+    (videos / "own.csv").write_text("path,label\ndata/test/open/0.mp4,open\ndata/test/close/1.mp4,close\n")
+    listed = evaluate(weights, ALONE, clips=videos / "own.csv").record["list"]
+    assert (listed["own"], listed["source"]) == (False, str(videos / "own.csv"))
+    assert len({own["fingerprint"], mapped["fingerprint"], listed["fingerprint"]}) == 3
+    validation = evaluate(weights, ALONE, split="validation").record["list"]
+    assert validation["own"]
+    assert validation["fingerprint"] != own["fingerprint"]
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits", "vote"])

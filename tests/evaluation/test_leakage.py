@@ -11,10 +11,18 @@ import pytest
 from tests.models.facts import TRAINING
 
 from kinema.data.hashing import content_hash
-from kinema.evaluation.leakage import leakage, leakage_findings
-from kinema.types import Clip
+from kinema.evaluation import leakage as module
+from kinema.evaluation.leakage import leakage_findings, unknown_leakage, video_contents
+from kinema.models.weights import TrainingFacts
+from kinema.types import Clip, Split
 
 DATA: Mapping[str, Any] = {"name": "folder", "root": "clips", "validation": 0.0}
+
+
+def leakage(
+    clips: list[Clip], split: Split, training: TrainingFacts, *, data: Mapping[str, Any]
+) -> dict[str, int] | None:
+    return module.leakage(clips, split, training, data=data, contents=video_contents(clips))
 
 
 @pytest.fixture
@@ -72,3 +80,13 @@ def test_the_training_split_of_other_data_is_looked_at(clips: list[Clip], tmp_pa
 def test_a_video_that_is_gone_is_not_known(clips: list[Clip]) -> None:
     clips[2].video.unlink()
     assert leakage(clips, "test", TRAINING, data=DATA) == {"same_video": 0, "same_group": 1}
+
+
+def test_unknown_clips_are_looked_at_too(clips: list[Clip], tmp_path: Path) -> None:
+    training = replace(TRAINING, contents=[content_hash(tmp_path / "known.avi")], groups=["g1", "g2"])
+    found = unknown_leakage(clips, training, video_contents(clips))
+    assert found == {"same_video": 1, "same_group": 1}
+    messages = [finding["message"] for finding in leakage_findings(found, num_clips=3, of="unknown clips")]
+    assert messages[0].startswith("1 of 3 unknown clips are of a video that was trained on: how they are told apart")
+    assert messages[1].startswith("1 of 3 unknown clips are of a group with the name of one that was trained on")
+    assert unknown_leakage(clips[:2], training, video_contents(clips)) == {"same_video": 0, "same_group": 0}

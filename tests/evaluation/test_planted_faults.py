@@ -127,6 +127,14 @@ def test_normalisation_left_out_at_the_test(planted: Planted, monkeypatch: pytes
     assert "not normalised" in message
 
 
+def test_inputs_that_cannot_be_compared_are_said(planted: Planted) -> None:
+    assert planted.evaluate()["inputs_unknown"] is None
+    planted.save(inputs={"features": [0.0, 1.0]})
+    record = planted.evaluate()
+    assert record["inputs_unknown"] == ("of rgb, training kept no mean and deviation (it kept those of features)")
+    assert record["findings"] == []
+
+
 def test_another_preprocessing_than_in_training(planted: Planted) -> None:
     """Changed with its fingerprint, so that config.json by itself looks whole."""
     other = replace(RGB, mean=(0.0, 0.0, 0.0))
@@ -276,6 +284,7 @@ def test_actions_above_their_nouns(seed: int, tmp_path: Path) -> None:
     logits = {task: rng.normal(size=(40, k)).astype(np.float32) for task, k in (("verb", 3), ("noun", 4))}
     made = predictions(logits, labels)
     record = results(made, split="test", training=facts_of(made), pairs={})
+    record["list"] = {"own": True, "source": "made up", "fingerprint": ""}
     check_record(record)
     record["joint"]["top1"] = min(of["top1"] for of in record["tasks"].values()) + 0.01
     with pytest.raises(UserError, match=r"metrics.json: right in all tasks at once .* (verb|noun) .*that cannot be"):

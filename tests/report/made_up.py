@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from kinema import recipes
 from kinema.config import resolve
 from kinema.evaluation.baselines import class_counts, commonest
+from kinema.evaluation.clip_list import clip_list
 from kinema.evaluation.metrics import accuracy
 from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.results import results, save_evaluation
@@ -134,8 +136,39 @@ def make_run(
     for split in evaluated:
         predictions = _predictions(split, heads, num_clips=num_clips, skill=skill, videos=videos, skipped=skipped or {})
         record = results(predictions, split=split, training=training, pairs=pairs or {}, calibrated=calibrated)
-        save_evaluation(run.new_evaluation(split), record, predictions)
+        record["list"] = clip_list(predictions.clips, heads, {}, is_own=True, source="motion")
+        save_evaluation(run.new_evaluation(record), record, predictions)
     return run
+
+
+def evaluate_again(
+    run: Run,
+    name: str,
+    *,
+    of: str = "test",
+    source: str | None = None,
+    views: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> Path:
+    """Another evaluation of a run, like one that it has.
+
+    Args:
+        run: From `make_run`.
+        name: Of its folder.
+        of: Name of the one that it is like.
+        source: Where its clips come from, if these are not the run's own.
+        views: As `kinema evaluate --views` writes them.
+        values: What else is in its record.
+    """
+    folder = run.evaluations / name
+    shutil.copytree(run.evaluations / of, folder)
+    record = json.loads((folder / "metrics.json").read_text()) | values
+    if source is not None:
+        record["list"] = {"own": False, "source": source, "fingerprint": f"of {source}"}
+    if views is not None:
+        record["views"] = dict(views)
+    (folder / "metrics.json").write_text(json.dumps(record))
+    return folder
 
 
 def put_predictions(evaluation: Path, heads: Heads, *, num_clips: int) -> None:

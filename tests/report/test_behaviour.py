@@ -57,6 +57,7 @@ def test_how_unknown_clips_are_told_apart_is_shown(tmp_path: Path) -> None:
     rejection = {
         "num_unknown": 40,
         "methods": {"energy": {"auroc": 0.87, "fpr95": 0.31}},
+        "roc": {"energy": {"threshold": [1.5, 1.25, 0.5], "unknown": [0.0, 0.2, 1.0], "known": [0.5, 0.95, 1.0]}},
         "scores": {"method": "energy", "edges": [0.0, 1.0, 2.0], "known": [4, 20], "unknown": [30, 10]},
         "method": "energy",
         "threshold": 1.25,
@@ -71,6 +72,18 @@ def test_how_unknown_clips_are_told_apart_is_shown(tmp_path: Path) -> None:
     with (tmp_path / "run" / "figures" / "scores-of-known-and-unknown-clips.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["from", "to", "known", "unknown"], ["0.0", "1.0", "4", "30"], ["1.0", "2.0", "20", "10"]]
+    with (tmp_path / "run" / "figures" / "roc-of-known-and-unknown-clips.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["score", "threshold", "unknown let through", "known let through"]
+    assert rows[2] == ["energy of the logits", "1.25", "0.2", "0.95"]
+    assert len(rows) == 4
+    assert "energy of the logits, AUROC 87.0 %" in page.text.replace("\xa0", " ")
+    (chosen,) = [one for one in page.attributes("circle") if "chosen" in one["class"]]
+    (curve,) = [one["d"] for one in page.attributes("path") if one["class"] == "line s0" and one["d"].count("L") == 3]
+    assert f"L{float(chosen['cx']):g} {float(chosen['cy']):g}" in curve  # it lies on its curve
+    svg = (tmp_path / "run" / "figures" / "roc-of-known-and-unknown-clips.svg").read_text()
+    assert "the threshold of the weights" in svg
+    assert "var(" not in svg
 
 
 def test_without_them_nothing_is_said(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
-from tests.report.made_up import ACTIONS, TASKS, Page, make_run, put_predictions
+from tests.report.made_up import ACTIONS, TASKS, Page, evaluate_again, make_run, put_predictions
 from tests.videos import numbered_frames, read_number, write_video
 
 from kinema import recipes, wording
@@ -30,6 +32,7 @@ from kinema.report.page import write_page
 from kinema.report.recipe_changes import changes
 from kinema.report.record import Evaluation, read_run
 from kinema.report.results import frequency_table
+from kinema.training.model_card import MARK
 from kinema.training.run_folder import Run
 from kinema.types import DataError, Heads
 
@@ -246,11 +249,107 @@ def test_newest_test_evaluation_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluated=("test",) * 11 + ("train", "validation"))
     record = read_run(run.folder)
     assert [evaluation.name for evaluation in record.evaluations][:4] == ["train", "validation", "test", "test-2"]
-    assert record.latest is not None
-    assert record.latest.name == "test-11"
+    assert record.headline is not None
+    assert record.headline.name == "test-11"
     page = Page(write_page(run.folder))
     assert "Confusion matrix, test-11" in page.text
     assert len([row for row in page.rows if row[0].startswith("test")]) == 11
+
+
+VIEWS = {"clips": 10, "crops": 3, "flip": True, "average": "vote", "num": 60}
+
+
+def test_the_headline_is_of_its_own_clips_looked_at_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", skill=0.5)
+    own = _metrics(run, "test")["tasks"]["action"]["top1"]
+    tasks = json.loads(json.dumps(_metrics(run, "test")["tasks"]))
+    tasks["action"] |= {"top1": 0.123, "top7": 0.77, "single_view_top1": 0.111}
+    evaluate_again(run, "other", source="/elsewhere/clips of others.csv", tasks=tasks)
+    evaluate_again(run, "test_10x3_flip", views=VIEWS, tasks=tasks)
+    record = read_run(run.folder)
+    assert record.headline is not None
+    assert record.headline.name == "test"
+    assert [one.name for one in record.plain] == ["validation", "test"]
+    assert [one.name for one in record.others] == ["other", "test_10x3_flip"]
+    page = Page(write_page(run.folder))
+    assert "top-1 on test " in page.text
+    assert "Confusion matrix, test " in page.text
+    assert percent(0.123) not in page.text.partition("Other evaluations")[0]
+    (head,) = [row for row in page.rows if "single views" in row]
+    rows = {row[0]: dict(zip(head, row, strict=True)) for row in page.rows if row[0] in ("other", "test_10x3_flip")}
+    assert rows["other"]["which clips"] == "test split of /elsewhere/clips of others.csv"
+    assert rows["other"]["each looked at"] == "once"
+    views = rows["test_10x3_flip"]
+    assert views["which clips"] == "test split"
+    assert views["each looked at"] == "10 clips x 3 crops, each mirrored too; majority vote"
+    assert (views["top-1"], views["single views"]) == (percent(0.123), percent(0.111))
+    assert f"top-7 {percent(0.77)}" in views["top-k"]
+    card = (run.weights / "README.md").read_text()
+    assert percent(0.123).replace("\xa0", " ") not in card  # a card that kinema has not written is left alone
+    (run.weights / "README.md").write_text(MARK)
+    write_page(run.folder)
+    card = (run.weights / "README.md").read_text()
+    front, _, body = card.removeprefix("---").partition("\n---\n")
+    metrics = [one["value"] for of in yaml.safe_load(front)["model-index"][0]["results"] for one in of["metrics"]]
+    assert pytest.approx(own) in metrics
+    assert 0.123 not in metrics
+    assert "| test split of clips of others.csv | once | action | 24 | 12.3 % |" in body
+    assert "/elsewhere" not in card
+
+
+def test_inputs_that_could_not_be_compared_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    evaluate_again(run, "test-2", inputs_unknown="of rgb, training kept nothing")
+    assert "test-2: whether clips are prepared as in training could not be looked at: of rgb" in (
+        Page(write_page(run.folder)).text
+    )
+
+
+def test_without_an_evaluation_of_its_own_it_says_of_what(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    evaluate_again(run, "other", source="/elsewhere/list.csv")
+    shutil.rmtree(run.evaluations / "test")
+    text = Page(write_page(run.folder)).text
+    assert "top-1 on other" in text
+    assert "24 clips of /elsewhere/list.csv" in text.replace("\xa0", " ")
+    assert "no evaluation on the test split" in text
+
+
+def test_what_was_looked_at_stays_when_a_newer_evaluation_did_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    time: dict[str, Any] = {
+        "reversed": {"action": {"top1": 0.5, "drop": 0.1, "interval": None, "same": 0.5, "classes": []}}
+    }
+    evaluate_again(run, "other", source="/elsewhere/list.csv", time=time)
+    assert "Does it use time? other" in Page(write_page(run.folder)).text
+    evaluate_again(run, "test-2", time=time)
+    evaluate_again(run, "test-3")
+    page = Page(write_page(run.folder))
+    assert "top-1 on test-3" in page.text
+    assert "Does it use time? test-2" in page.text
+
+
+def test_the_prior_of_classes_that_came_together_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", heads=TASKS, evaluated=("test",))
+    joint = _metrics(run, "test")["joint"] | {"with_prior": {"top1": 0.4321, "top3": 0.5432, "top5": 0.6543}}
+    path = run.evaluations / "test" / "metrics.json"
+    path.write_text(json.dumps(_metrics(run, "test") | {"joint": joint}))
+    evaluate_again(run, "other", source="list.csv")
+    page = Page(write_page(run.folder))
+    shown = [percent(share) for share in (0.4321, 0.5432, 0.6543)]
+    (row,) = [row for row in page.rows if row[:2] == ["test", "joint, with prior"]]
+    assert [row[4], *row[6:8]] == shown
+    (row,) = [row for row in page.rows if row[0] == "other" and row[3] == "joint, with prior"]
+    assert [row[5], row[10]] == [shown[0], f"top-3 {shown[1]} top-5 {shown[2]}"]
+    assert "oftener the classes came together" in page.text
+
+
+def test_an_evaluation_that_does_not_say_of_which_clips_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", evaluated=("test",))
+    path = run.evaluations / "test" / "metrics.json"
+    path.write_text(json.dumps({key: value for key, value in _metrics(run, "test").items() if key != "list"}))
+    with pytest.raises(DataError, match=r"not the numbers of an evaluation; remove test and evaluate again$"):
+        read_run(run.folder)
 
 
 def test_bad_results_are_said_in_words(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.commands import Kinema
-from tests.report.made_up import ACTIONS, TASKS, make_run
+from tests.report.made_up import ACTIONS, TASKS, evaluate_again, make_run
 
 from kinema.studies.runs_compared import compare_runs
 from kinema.studies.significance import mcnemar
+from kinema.training.run_folder import Run
 from kinema.types import ConfigError, DataError
 
 
@@ -117,3 +120,57 @@ def test_what_cannot_be_compared_is_refused(run: Callable[..., Path], tmp_path: 
     with pytest.raises(DataError, match=r"predictions\.csv: not the predictions of kinema"):
         compare_runs([a, c])
     assert kinema("compare", a, tmp_path / "nowhere").error().startswith(f"{tmp_path / 'nowhere'}: not a run")
+
+
+def test_what_is_compared_is_of_the_same_clips(run: Callable[..., Path], kinema: Kinema) -> None:
+    a, b = run("a", RIGHT_A), run("b", RIGHT_B)
+    views = {"clips": 5, "crops": 1, "flip": False, "average": "logits", "num": 5}
+    evaluate_again(Run(a), "test_5x1", views=views)
+    evaluate_again(Run(a), "other", source="a list")
+    evaluate_again(Run(b), "other", source="another list")
+    assert compare_runs([a, b]).evaluations == {str(a): "test", str(b): "test"}
+    evaluate_again(Run(b), "other-2", source="a list")
+    assert compare_runs([a, b]).evaluations == {str(a): "test", str(b): "test"}
+    found = compare_runs([a, b], named=["other"])
+    assert found.evaluations == {str(a): "other", str(b): "other-2"}
+    assert found.is_same_list
+    assert found.asked[str(b)] == "test split of a list, each looked at once"
+    found = compare_runs([b, a], named=["other", "test_5x1"])
+    assert found.evaluations == {str(b): "other", str(a): "test_5x1"}
+    assert not found.is_same_list
+    done = kinema("compare", a, b, "--evaluation", "other")
+    assert f"{b}: evaluation other-2 (test split of a list, each looked at once)" in " ".join(done.out.split())
+    with pytest.raises(ConfigError, match=r"^--evaluation: .*b has no evaluation 'nothing'; it has "):
+        compare_runs([b, a], named=["nothing"])
+    with pytest.raises(ConfigError, match=r"a: not evaluated on the clips of .*other; evaluate it on the same"):
+        compare_runs([b, a], named=["other"])
+    with pytest.raises(ConfigError, match=r"once for each of the 2 runs; there are 3$"):
+        compare_runs([b, a], named=["other", "other", "other"])
+
+
+def test_the_same_views_come_before_others(run: Callable[..., Path]) -> None:
+    a, b = run("a", RIGHT_A), run("b", RIGHT_B)
+    views = {"clips": 5, "crops": 1, "flip": False, "average": "logits", "num": 5}
+    for one in (a, b):
+        evaluate_again(Run(one), "test_5x1", views=views)
+    assert set(compare_runs([a, b]).evaluations.values()) == {"test"}
+    shutil.rmtree(b / "evaluations" / "test")
+    assert compare_runs([a, b]).evaluations == {str(a): "test_5x1", str(b): "test_5x1"}
+    shutil.rmtree(a / "evaluations" / "test_5x1")
+    assert compare_runs([a, b]).evaluations == {str(a): "test", str(b): "test_5x1"}
+
+
+def test_other_lists_of_clips_are_said_or_refused(run: Callable[..., Path], kinema: Kinema) -> None:
+    a, b = run("a", RIGHT_A), run("b", RIGHT_B)
+    path = b / "evaluations" / "test" / "metrics.json"
+    record = json.loads(path.read_text())
+    record["list"]["fingerprint"] = "with one clip less"
+    path.write_text(json.dumps(record))
+    assert not compare_runs([a, b]).is_same_list
+    assert "! these were asked about other lists of clips" in kinema("compare", a, b).out
+    record["list"]["own"] = False
+    path.write_text(json.dumps(record))
+    assert kinema("compare", a, b).error() == (
+        f"{b}: was evaluated on no list of clips that all of these runs were evaluated on; run kinema evaluate {b} "
+        "--split test, or name what to compare by --evaluation"
+    )

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from tests.commands import Kinema
 from tests.training.runs import training_json
+from tests.videos import write_video
 
 
 @pytest.fixture
@@ -56,6 +58,32 @@ def test_it_is_evaluated_and_used_like_any_other(
         said[weights] = {each["class"]: each["probability"] for each in answer["tasks"]["action"]}
     for name in ("rising", "falling"):
         assert said["both"][name] == pytest.approx(0.7 * said["one"][name] + 0.3 * said["two"][name], abs=1e-6)
+
+
+def test_mistakes_are_looked_for_as_in_any_other(
+    kinema: Kinema, runs: tuple[str, str], clips_root: Path, tmp_path: Path
+) -> None:
+    """All that is planted is found, of a model that is given two streams; and nothing where there is nothing."""
+    assert kinema("ensemble", *runs, "--out", "both").code == 0
+    facts = json.loads(Path("both/training.json").read_text())
+    assert facts["inputs"].keys() == json.loads(Path("both/config.json").read_text())["preprocessing"].keys()
+    clean = kinema("evaluate", "both", "--split", "test", "--json", "-").json
+    assert clean["inputs_unknown"] is None
+    assert {one["fault"] for one in clean["findings"]} <= {"above training", "training"}  # of two tiny models
+    for label in ("falling", "rising"):
+        folder = tmp_path / "white" / "test" / label
+        folder.mkdir(parents=True)
+        for number in range(12):
+            frames = [np.full((48, 48, 3), 255 - number, np.uint8)] * 8
+            write_video(folder / f"{number}.mp4", frames, fps=8)
+        shutil.copy(clips_root / "train" / label / "0.mp4", folder / "known.mp4")
+    (tmp_path / "white" / "test" / "rising" / "broken.mp4").write_bytes(b"no video")
+    record = kinema("evaluate", "both", f"data.root={tmp_path / 'white'}", "--json", "-").json
+    assert not record["list"]["own"]
+    found = {one["fault"]: one["message"] for one in record["findings"]}
+    assert "prepared" in found["preprocessing"]
+    assert found["leakage"].startswith("2 of 26 clips are of a video that was trained on")
+    assert "1 of 27 clips could not be read" in found["skipped"]
 
 
 def test_it_is_measured_on_what_all_its_members_were_trained_on(kinema: Kinema, settings: dict[str, Any]) -> None:

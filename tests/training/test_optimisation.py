@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training.runs import rows
+from tests.training.runs import rows, training_json
 from torch import nn
 
 from kinema.data.device import to_model_input
@@ -163,6 +163,29 @@ def test_features_that_were_kept_train_like_features_that_are_computed(
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), name
     assert results[0]["temporal.project.1.num_batches_tracked"] == 18  # batch norm was in training mode
+
+
+def test_what_frames_look_like_is_kept_of_a_run_on_features(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """So that a later evaluation, of frames, can see whether they are prepared as these were."""
+    model = prepare(recipe()).model
+    assert isinstance(model, FrameModel)
+    torch.save(model.backbone.body.state_dict(), tmp_path / "weights.pt")
+    found = {}
+    for name, seen in (("features", "{preset: none, views: 1}"), ("frames", "{preset: none}")):
+        made = recipe(
+            f"init.weights={tmp_path / 'weights.pt'}",
+            f"init.freeze={'backbone' if name == 'features' else 'none'}",
+            "init.mean=[0.5,0.5,0.5]",
+            "init.std=[0.5,0.5,0.5]",
+            f"clips.augmentation={seen}",
+            "trainer.epochs=1",
+            f"output={tmp_path / name}",
+        )
+        train(prepare(made), create_run(made))
+        found[name] = training_json(tmp_path / name)["inputs"]
+    assert found["features"].keys() == {"features", "rgb"}
+    assert found["frames"].keys() == {"rgb"}
+    assert found["features"]["rgb"] == pytest.approx(found["frames"]["rgb"], abs=1e-3)
 
 
 def test_norms_and_biases_do_not_decay() -> None:

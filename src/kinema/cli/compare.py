@@ -26,13 +26,24 @@ def compare(
     split: Annotated[
         _Split | None, typer.Option(help="By default test, or validation where not all were tested.")
     ] = None,
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A folder below evaluations/: of the first run, whose like is taken of the others; or once for each.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Compare runs clip by clip, with a paired test, and say where one is right and the other wrong."""
     from kinema.studies.runs_compared import compare_runs
 
     output = Output(json_file)
-    found = compare_runs(runs, split=split)
+    found = compare_runs(runs, split=split, named=evaluation or ())
+    for name, taken in found.evaluations.items():
+        output.say(f"{name}: evaluation {taken} ({found.asked[name]})")
+    if not found.is_same_list:
+        output.say("! these were asked about other lists of clips; compared are the clips that all have")
     output.table(
         ["run", "top-1", "95 % interval"],
         [[name, percent(share), percent_range(found.intervals[name])] for name, share in found.accuracy.items()],

@@ -113,7 +113,7 @@ def run_evaluation(
     record = dict(evaluation.record)
     print_evaluation(record, output)
     if run is not None:
-        folder = run.new_evaluation(record["split"])
+        folder = run.new_evaluation(record)
         save_evaluation(folder, record, evaluation.predictions)
         write_page(run.folder)
         evaluation.forget()

@@ -12,7 +12,9 @@ from kinema.wording import percent, percent_range
 
 def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
     """All that a person wants to see of an evaluation."""
+    from kinema.evaluation.asked import clips_words
     from kinema.evaluation.frequency import GROUPS
+    from kinema.evaluation.metrics import top_ks
     from kinema.evaluation.subsets import SUBSETS
 
     rows = dict(record["tasks"])
@@ -32,7 +34,7 @@ def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
             ]
             for task, values in rows.items()
         ],
-        title=f"{record['split']} split: {record['num_clips']:,} clips, {record['num_skipped']:,} skipped",
+        title=f"{clips_words(record)}: {record['num_clips']:,} clips, {record['num_skipped']:,} skipped",
     )
     _print_views(record, rows, output)
     if "with_prior" in record.get(JOINT, {}):
@@ -65,6 +67,8 @@ def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
     )
     if record["gap_unknown"]:
         output.say(f"accuracy on training clips, and the gap to it, are unknown: {record['gap_unknown']}")
+    if record["inputs_unknown"]:
+        output.say(f"whether clips are prepared as in training could not be looked at: {record['inputs_unknown']}")
     by_frequency = [[task, *_groups(values)] for task, values in rows.items() if "frequency" in values]
     if by_frequency:
         output.table(
@@ -88,12 +92,6 @@ def print_evaluation(record: Mapping[str, Any], output: Output) -> None:
     _print_findings(record, output)
 
 
-def top_ks(record: Mapping[str, Any]) -> list[int]:
-    """The k of its top-k accuracies, 1 first."""
-    values = next(iter(record["tasks"].values()))
-    return sorted(int(name[3:]) for name in values if name.startswith("top") and name[3:].isdigit())
-
-
 def _print_findings(record: Mapping[str, Any], output: Output) -> None:
     """What is wrong with it, last, where it is seen."""
     for finding in record["findings"]:
@@ -103,14 +101,10 @@ def _print_findings(record: Mapping[str, Any], output: Output) -> None:
 def _print_views(record: Mapping[str, Any], rows: Mapping[str, Any], output: Output) -> None:
     if "views" not in record:
         return
-    views = record["views"]
+    from kinema.evaluation.asked import views_words
+
     single = ", ".join(f"{task} {percent(values['single_view_top1'])}" for task, values in rows.items())
-    mirrored = ", each mirrored too" if views["flip"] else ""
-    how = "majority vote" if views["average"] == "vote" else f"mean of {views['average']}"
-    output.say(
-        f"of {views['num']} views ({views['clips']} clips x {views['crops']} crops{mirrored}; {how}); single views, "
-        f"each by itself: {single}"
-    )
+    output.say(f"of {record['views']['num']} views ({views_words(record)}); single views, each by itself: {single}")
 
 
 def _print_time_test(record: Mapping[str, Any], output: Output) -> None:

@@ -8,13 +8,19 @@ docs/results.md.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kinema.data.sampling import clip_interval_s
 from kinema.data.video import Video
-from kinema.types import Clip, ConfigError, Dataset
+from kinema.types import Clip, ConfigError, DataError, Dataset
+
+log = logging.getLogger(__name__)
 
 _PART = 0.2
 """Of a clip, at its beginning or end."""
@@ -47,18 +53,25 @@ def background_labels(dataset: Dataset) -> dict[str, int]:
 
 
 def background_clips(clips: Sequence[Clip], videos: Mapping[Path, Video], labels: Mapping[str, int]) -> list[Clip]:
-    """One of each clip: in turn its first frame, its first fifth, its last frame, its last fifth.
+    """One of each clip that has several frames: its first frame, its first fifth, its last frame, or its last fifth.
+    Which of these follows from the clip's name alone, so that it is the same in every fold and fraction.
 
     Args:
         clips: Of one split.
         videos: What probing their videos found.
         labels: Task -> class index.
+
+    Raises:
+        DataError: All clips are still images, or of one frame.
     """
     made = []
-    for place, clip in enumerate(clips):
+    for clip in clips:
         video = videos[clip.video]
         start_s, stop_s = clip_interval_s(clip, video)
-        still, at_end = place % 2 == 0, place % 4 >= 2
+        if _num_frames(video, start_s, stop_s) < 2:
+            continue
+        digest = hashlib.blake2b(clip.clip_id.encode(), digest_size=1).digest()[0]
+        still, at_end = digest % 2 == 0, digest % 4 >= 2
         length_s = min(stop_s - start_s, 1 / video.fps if still else _PART * (stop_s - start_s))
         made.append(
             replace(
@@ -70,4 +83,21 @@ def background_clips(clips: Sequence[Clip], videos: Mapping[Path, Video], labels
                 number=None if clip.number is None else clip.number + _NUMBERS,
             )
         )
+    if clips and not made:
+        raise DataError(
+            f"data.background: all of the {len(clips):,} training clips are still images or of one frame, such as "
+            f"{clips[0].video}: what would be made of them to show nothing shows the same; leave data.background out"
+        )
+    if len(made) < len(clips):
+        log.warning(
+            "data.background: of %d of %d clips, which are still images or of one frame, no clip of nothing is made",
+            len(clips) - len(made),
+            len(clips),
+        )
     return made
+
+
+def _num_frames(video: Video, start_s: float, stop_s: float) -> int:
+    """Frames that come on display in a part of a video, the one that is on display at its beginning among them."""
+    first, last = np.searchsorted(video.times_s, [start_s + 1e-6, stop_s - 1e-6], side="right")
+    return int(last - max(0, first - 1))

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from kinema.evaluation.input_moments import Moments, added, mean_and_deviation
 from kinema.evaluation.predictions import Predictions, log_softmax
 from kinema.files import write_atomically
 from kinema.types import JOINT, Clip, Heads
@@ -37,6 +38,7 @@ class Answers:
         indices: (B,) places in the list of clips.
         logits: Order of the frames -> task -> (B, K).
         failures: Place -> why that clip could not be read.
+        moments: Stream, or "features" -> number, sum and sum of squares of what the model was given.
     """
 
     view: int
@@ -44,6 +46,7 @@ class Answers:
     indices: np.ndarray
     logits: Mapping[str, Mapping[str, np.ndarray]]
     failures: Mapping[int, str]
+    moments: Moments = field(default_factory=dict)
 
 
 class Sums:
@@ -70,10 +73,12 @@ class Sums:
         self._answered = {task: np.full((num_views, num_clips), -1, dtype=np.int64) for task in classes}
         self._seen = np.zeros(num_clips, dtype=np.int64)
         self._failures: dict[int, str] = {}
+        self._moments: Moments = {}
 
     def add(self, answers: Answers) -> None:
         """Count them in."""
         rows = answers.indices
+        self._moments = added(self._moments, answers.moments)
         self._failures.update(answers.failures)
         self._seen[rows] += 1
         for order, tasks in answers.logits.items():
@@ -115,6 +120,7 @@ class Sums:
             labels=labels,
             skipped={**skipped, **reasons},
             reordered=logits,
+            inputs=mean_and_deviation(self._moments),
             single_view=self._of_single_views(labels, whole) if self._num_views > 1 else None,
         )
 
@@ -200,6 +206,7 @@ def _joined(parts: Sequence[Answers]) -> Answers:
             for order, tasks in orders.items()
         },
         failures={place: reason for part in parts for place, reason in part.failures.items()},
+        moments=added(*(part.moments for part in parts)),
     )
 
 
@@ -213,6 +220,7 @@ def _as_file(answers: Answers) -> bytes:
         "view": str(answers.view),
         "num_batches": str(answers.num_batches),
         "failures": json.dumps(dict(answers.failures)),
+        "moments": json.dumps(dict(answers.moments)),
     }
     return safetensors.numpy.save({**tensors, "indices": answers.indices}, facts)
 
@@ -231,4 +239,5 @@ def _read(path: Path) -> Answers:
             indices=file.get_tensor("indices"),
             logits=logits,
             failures={int(place): reason for place, reason in json.loads(facts["failures"]).items()},
+            moments=json.loads(facts["moments"]),
         )

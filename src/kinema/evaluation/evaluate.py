@@ -12,10 +12,12 @@ from kinema.config import resolve_evaluation
 from kinema.data.decoders import check_decoder
 from kinema.data.load_dataset import load_dataset
 from kinema.data.shards import Store
+from kinema.data.sides import warn_of_mirrored_views
 from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average
+from kinema.evaluation.clip_list import clip_list, is_own_split
 from kinema.evaluation.frame_orders import FrameOrder
-from kinema.evaluation.leakage import is_known, is_same_source, leakage, leakage_findings
+from kinema.evaluation.leakage import is_known, is_same_source, leakage, leakage_findings, video_contents
 from kinema.evaluation.metrics import TOP_K
 from kinema.evaluation.predict_split import predict_split
 from kinema.evaluation.predictions import Predictions
@@ -89,6 +91,8 @@ def evaluate(
                 f"{weights}: the preprocessing of {stream!r} in config.json is not the one that training.json says it "
                 "was trained with; the folder is mixed up, restore it"
             )
+    if views.flip:
+        warn_of_mirrored_views(config.heads)
     if orders and all(settings.num_frames < 2 for settings in config.preprocessing.values()):
         raise ConfigError("--time-test: this model sees one frame of a clip, which has no order")
     if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):
@@ -154,7 +158,7 @@ def evaluate(
     strangers = None
     if unknown is not None or kept is not None:
         if unknown is not None:
-            strangers = predict_unknown(
+            strangers, of_strangers = predict_unknown(
                 model,
                 config,
                 weights,
@@ -166,6 +170,7 @@ def evaluate(
                 reporter=reporter,
             )
             record["unknown"] = str(unknown)
+            record["findings"] += of_strangers
         temperatures = None if calibrated is None else calibrated.temperatures
         record["rejection"] = rejection_record(
             predictions,
@@ -176,7 +181,15 @@ def evaluate(
             has_logits=views == ONE_VIEW or average == "logits",
         )
     record["data"] = data.model_dump(mode="json")
-    record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"])
+    contents = video_contents(dataset.splits[chosen])
+    record["list"] = clip_list(
+        dataset.splits[chosen],
+        config.heads,
+        contents,
+        is_own=clips is None and is_own_split(record["data"], dataset, chosen, training),
+        source=str(data.root or data.name),
+    )
+    record["leakage"] = leakage(predictions.clips, chosen, training, data=record["data"], contents=contents)
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     return Evaluation(record=record, predictions=predictions, unknown=strangers)
 

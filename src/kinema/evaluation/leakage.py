@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kinema.data.hashing import content_hash
 from kinema.models.weights import TrainingFacts
 from kinema.types import Clip, Split
 
 
+def video_contents(clips: Sequence[Clip]) -> dict[Path, str | None]:
+    """Video -> hash of its content; None where it cannot be read."""
+    return {path: _content(path) for path in dict.fromkeys(clip.video for clip in clips)}
+
+
 def leakage(
-    clips: Sequence[Clip], split: Split, training: TrainingFacts, *, data: Mapping[str, Any]
+    clips: Sequence[Clip],
+    split: Split,
+    training: TrainingFacts,
+    *,
+    data: Mapping[str, Any],
+    contents: Mapping[Path, str | None],
 ) -> dict[str, int] | None:
     """Count evaluated clips that share something with training clips.
 
@@ -23,6 +33,7 @@ def leakage(
         training: Says what was trained on.
         data: The `data:` section that the clips come from. Names of groups are compared only where it says the same
             as the one trained with, but for what is cut from it: elsewhere the same name need not mean the same.
+        contents: From `video_contents`.
 
     Returns:
         `same_video`, clips of a file with the content of a training video, and `same_group`, clips of a group of
@@ -32,28 +43,61 @@ def leakage(
     if split == "train" and same_data:
         return None
     trained = set(training.contents)
-    known = {path: _is_known(path, trained) for path in {clip.video for clip in clips}}
     groups = set(training.groups) if same_data else set()
     return {
-        "same_video": sum(known[clip.video] for clip in clips),
+        "same_video": sum(contents.get(clip.video) in trained for clip in clips),
         "same_group": sum(clip.group in groups for clip in clips),
     }
 
 
-def leakage_findings(found: Mapping[str, int] | None, *, num_clips: int) -> list[dict[str, str]]:
+def unknown_leakage(
+    clips: Sequence[Clip], training: TrainingFacts, contents: Mapping[Path, str | None]
+) -> dict[str, int]:
+    """The same of clips of none of the classes. They come from a list of their own, so that groups are compared by
+    their names alone.
+
+    Args:
+        clips: Of none of the classes.
+        training: Says what was trained on.
+        contents: From `video_contents`.
+    """
+    trained, groups = set(training.contents), set(training.groups)
+    return {
+        "same_video": sum(contents.get(clip.video) in trained for clip in clips),
+        "same_group": sum(clip.group in groups for clip in clips),
+    }
+
+
+Evaluated = Literal["clips", "unknown clips"]
+
+_SHARED: Mapping[Evaluated, tuple[str, str, str]] = {
+    "clips": (
+        "are of a video that was trained on",
+        "are of a group that was trained on",
+        "accuracy on them says little about new data",
+    ),
+    "unknown clips": (
+        "are of a video that was trained on",
+        "are of a group with the name of one that was trained on",
+        "how they are told apart says little about what was never seen",
+    ),
+}
+
+
+def leakage_findings(
+    found: Mapping[str, int] | None, *, num_clips: int, of: Evaluated = "clips"
+) -> list[dict[str, str]]:
     """What to say of it, as rows of `fault` and `message`.
 
     Args:
-        found: From `leakage`.
+        found: From `leakage` or `unknown_leakage`.
         num_clips: That were evaluated.
+        of: What they are.
     """
+    same_video, same_group, consequence = _SHARED[of]
     return [
-        {
-            "fault": "leakage",
-            "message": f"{found[key]:,} of {num_clips:,} clips are of a {meaning} that was trained on: accuracy on "
-            "them says little about new data",
-        }
-        for key, meaning in (("same_video", "video"), ("same_group", "group"))
+        {"fault": "leakage", "message": f"{found[key]:,} of {num_clips:,} {of} {shared}: {consequence}"}
+        for key, shared in (("same_video", same_video), ("same_group", same_group))
         if found and found[key]
     ]
 
@@ -85,10 +129,10 @@ def _plain(value: Any, key: str) -> Any:
 def is_known(clips: Sequence[Clip], training: TrainingFacts) -> bool:
     """Whether a video of the first hundreds of these clips was trained on, by its content."""
     trained = set(training.contents)
-    return any(_is_known(path, trained) for path in dict.fromkeys(clip.video for clip in clips[:_ENOUGH]))
+    return any(_content(path) in trained for path in dict.fromkeys(clip.video for clip in clips[:_ENOUGH]))
 
 
-def _is_known(path: Path, trained: set[str]) -> bool:
-    with suppress(OSError):  # it was there a moment ago, and its clips have been evaluated
-        return content_hash(path) in trained
-    return False
+def _content(path: Path) -> str | None:
+    with suppress(OSError):
+        return content_hash(path)
+    return None

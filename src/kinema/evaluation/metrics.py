@@ -164,6 +164,12 @@ def accuracy(predictions: Predictions) -> dict[str, float]:
     return {task: float(hits.mean()) if len(hits) else float("nan") for task, hits in right.items()}
 
 
+def top_ks(record: Mapping[str, Any]) -> list[int]:
+    """The k of the top-k accuracies of an evaluation, 1 first."""
+    values = next(iter(record["tasks"].values()))
+    return sorted(int(name[3:]) for name in values if name.startswith("top") and name[3:].isdigit())
+
+
 def main_task(tasks: Sequence[str] | Mapping[str, Any]) -> str:
     """The name under which a run's headline accuracy stands: its only task, or "joint"."""
     names = list(tasks)

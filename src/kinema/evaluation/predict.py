@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -26,6 +24,7 @@ from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import AS_FILMED, Answers, Average, Kept, Sums
 from kinema.evaluation.collector import as_numbers
 from kinema.evaluation.frame_orders import FrameOrder, frame_places, reorder
+from kinema.evaluation.input_moments import Moments, moments_of
 from kinema.evaluation.predictions import Predictions
 from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import faster, micro_batch
@@ -128,7 +127,7 @@ def predict_clips(
             if kept is not None:
                 kept.write()
             raise
-    return replace(sums.predictions(readable, skipped), inputs=answer.inputs())
+    return sums.predictions(readable, skipped)
 
 
 class _Answerer:
@@ -172,20 +171,14 @@ class _Answerer:
             self._check_alone(batch)
         return found
 
-    def inputs(self) -> dict[str, tuple[float, float]]:
-        """Stream, or "features" -> mean and deviation of what the model was given."""
-        found = {}
-        for name, moments in self._moments.items():
-            number, total, squares = moments.tolist()
-            mean = total / number
-            found[name] = (mean, math.sqrt(max(0.0, squares / number - mean * mean)))
+    def take_moments(self) -> Moments:
+        """Of what the model was given since they were taken the last time."""
+        found = {name: moments.tolist() for name, moments in self._moments.items()}
+        self._moments = {}
         return found
 
     def _note(self, name: str, values: Float[torch.Tensor, "B T *rest"]) -> None:
-        """Of one frame of each clip, which says as much and costs nothing."""
-        some = values[:, values.shape[1] // 2].double()
-        moments = torch.stack([some.new_tensor(some.numel()), some.sum(), some.square().sum()])
-        self._moments[name] = self._moments.get(name, 0) + moments
+        self._moments[name] = self._moments.get(name, 0) + moments_of(values)
 
     def _check_alone(self, batch: Batch) -> None:
         """The first clip beside the last, and by itself."""
@@ -271,7 +264,14 @@ def _answers(answer: _Answerer, batch: Batch, view: int, classes: Heads) -> Answ
                 )
         logits[order] = as_numbers({task: found[task] for task in classes})
     indices = batch.indices.numpy().copy()  # the batch's memory is used again
-    return Answers(view=view, num_batches=1, indices=indices, logits=logits, failures=batch.failures)
+    return Answers(
+        view=view,
+        num_batches=1,
+        indices=indices,
+        logits=logits,
+        failures=batch.failures,
+        moments=answer.take_moments(),
+    )
 
 
 def _example(preprocessing: Mapping[str, Preprocessing], device: torch.device) -> dict[str, torch.Tensor]:

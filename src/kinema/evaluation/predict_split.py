@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +22,16 @@ from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average, Kept
 from kinema.evaluation.frame_orders import FrameOrder
 from kinema.evaluation.predict import predict_clips
-from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.predictions import Predictions, claim_of
 from kinema.evaluation.reading import evaluation_reader
+from kinema.files import locked
 from kinema.models.weights import WeightsConfig
 from kinema.progress import Reporter
 from kinema.sections import ClipsSection, DataSection
 from kinema.types import Clip, Dataset, Split, fingerprint
 from kinema.version import __version__
+
+log = logging.getLogger(__name__)
 
 _KEPT_S = 30 * 24 * 3600
 """How long answers of work that was stopped are kept."""
@@ -76,41 +80,59 @@ def predict_split(
     usable, videos, skipped = probe_splits(dataset, [split], workers=clips.workers, reporter=reporter)
     if clips.decoder != "pyav":
         check_decoder(clips.decoder, videos_read(clips, usable[split], videos, root=data.root))
-    kept = None
-    if weights is not None:
-        of = [str(views), list(orders), clips.batch_size, clips.decoder, str(clips.store)]
-        kept = Kept(_folder(weights, usable[split], of))
-    predictions = predict_clips(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
-        usable[split],
-        videos,
-        classes=config.heads,
-        preprocessing=config.preprocessing,
-        batch_size=clips.batch_size,
-        workers=clips.workers,
-        read=lambda some, probed: evaluation_reader(
-            model,
-            clips,
-            some,
-            probed,
-            config.preprocessing,
-            root=data.root,
-            name=split,
-            required=required,
-            views=None if views == ONE_VIEW else views,
-        ),
-        views=views,
-        average=average,
-        orders=orders,
-        kept=kept,
-        description=description,
-        reporter=reporter,
-    )
+    of = [str(views), list(orders), clips.batch_size, clips.decoder, str(clips.store)]
+    folder = None if weights is None else _folder(weights, usable[split], of)
+    with ExitStack() as stack:
+        kept = None if folder is None else stack.enter_context(_claimed(folder))
+        predictions = predict_clips(
+            model.to("cuda" if torch.cuda.is_available() else "cpu"),
+            usable[split],
+            videos,
+            classes=config.heads,
+            preprocessing=config.preprocessing,
+            batch_size=clips.batch_size,
+            workers=clips.workers,
+            read=lambda some, probed: evaluation_reader(
+                model,
+                clips,
+                some,
+                probed,
+                config.preprocessing,
+                root=data.root,
+                name=split,
+                required=required,
+                views=None if views == ONE_VIEW else views,
+            ),
+            views=views,
+            average=average,
+            orders=orders,
+            kept=kept,
+            description=description,
+            reporter=reporter,
+        )
     return replace(
         predictions,
         skipped={**skipped[split], **predictions.skipped},
         kept=None if kept is None else kept.folder,
     )
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[Kept | None]:
+    """Answers in a folder, for this process alone; None while another process is at the same."""
+    with ExitStack() as stack:
+        try:
+            is_mine = stack.enter_context(locked(claim_of(folder), wait=False))
+        except OSError as error:
+            log.info("answers are not kept, and would be computed again: %s: %s", folder, error.strerror)
+            is_mine = False
+        else:
+            if not is_mine:
+                log.warning(
+                    "another process is at the same evaluation; this one computes it too, and keeps nothing that it "
+                    "could go on from if it were stopped"
+                )
+        yield Kept(folder) if is_mine else None
 
 
 def _folder(weights: Path, clips: Sequence[Clip], settings: list[object]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Float32, Int64
 
-from kinema.files import write_atomically
+from kinema.files import locked, write_atomically
 from kinema.types import Clip, Heads
 
 
@@ -44,9 +45,12 @@ class Predictions:
     kept: Path | None = None
 
     def forget(self) -> None:
-        """Remove what was written on the way."""
-        if self.kept is not None:
-            shutil.rmtree(self.kept, ignore_errors=True)
+        """Remove what was written on the way, unless another process goes on from it at this moment."""
+        if self.kept is None:
+            return
+        with contextlib.suppress(OSError), locked(claim_of(self.kept), wait=False) as is_mine:
+            if is_mine:
+                shutil.rmtree(self.kept, ignore_errors=True)
 
     def probabilities(self, task: str) -> np.ndarray:
         """Softmax of a task's logits, (B, K), in float64."""
@@ -88,6 +92,12 @@ class Predictions:
                 row[f"{task}_confidence"] = round(float(values[best]), 6)
                 row[f"{task}_rank"] = int(rank) + 1
         return rows
+
+
+def claim_of(kept: Path) -> Path:
+    """The file that a process holds while it reads and writes a folder of answers; outside of it, to stay when that is
+    removed."""
+    return kept.parent.parent / "locks" / kept.name
 
 
 def log_softmax(logits: Float[np.ndarray, "B K"]) -> np.ndarray:

@@ -30,6 +30,9 @@ FEWEST_CLIPS = 10
 """Of fewer the lowest score says nothing about others."""
 
 
+MOST_POINTS = 300
+"""Of a curve."""
+
 _NUM_BINS = 30
 """Of the histograms of scores."""
 
@@ -114,6 +117,30 @@ def separation(known: Float64[np.ndarray, "B"], unknown: Float64[np.ndarray, "U"
     return {"auroc": area, "fpr95": float((unknown >= _lowest_let_through(known, RECALL)).mean())}
 
 
+def roc(
+    known: Float64[np.ndarray, "B"], unknown: Float64[np.ndarray, "U"], *, most: int = MOST_POINTS
+) -> dict[str, list[float]]:
+    """The receiver operating characteristic: what each threshold lets through, the highest first.
+
+    Args:
+        known: Scores of clips of the classes.
+        unknown: Of others.
+        most: Of more thresholds than this, so many are taken: those that divide the way along the curve evenly.
+
+    Returns:
+        `threshold`, and the shares of `unknown` and of `known` clips with at least that score; the last lets all
+        through, and what lets none through is left out.
+    """
+    thresholds = np.unique(np.concatenate([known, unknown]))[::-1]
+    shares = {
+        name: 1 - np.searchsorted(np.sort(values), thresholds, side="left") / len(values)
+        for name, values in (("unknown", unknown), ("known", known))
+    }
+    along = shares["unknown"] + shares["known"]
+    taken = np.unique(np.searchsorted(along, np.linspace(along[0], 2, most))) if len(along) > most else slice(None)
+    return {name: values[taken].tolist() for name, values in {"threshold": thresholds, **shares}.items()}
+
+
 def accepted(found: Float64[np.ndarray, "B"], threshold: float) -> Bool[np.ndarray, "B"]:
     """Which clips are answered."""
     return np.asarray(found >= threshold)
@@ -139,7 +166,8 @@ def rejection_record(
         has_logits: Whether logits are a model's own, or their mean; of averaged probabilities there is no energy.
 
     Returns:
-        `methods`: method -> `auroc` and `fpr95`, where there are unknown clips; `scores`: of the kept method, or the
+        `methods`: method -> `auroc` and `fpr95`, where there are unknown clips; `roc`:
+        method -> its curve; `scores`: of the kept method, or the
         first, counts of `known` and `unknown` clips between `edges`, for a picture; and of the kept threshold `method`,
         `threshold`, `known_accepted`, `unknown_accepted`, and `top1_accepted`, the accuracy on known clips that are
         answered.
@@ -166,6 +194,7 @@ def rejection_record(
         unknown_scores = {method: scores(unknown.logits, method, **settings) for method in methods}
         found["num_unknown"] = len(unknown.clips)
         found["methods"] = {method: separation(known_scores[method], unknown_scores[method]) for method in methods}
+        found["roc"] = {method: roc(known_scores[method], unknown_scores[method]) for method in methods}
         found["scores"] = {"method": shown, **_histogram(known_scores[shown], unknown_scores[shown])}
     if kept is not None:
         answered = accepted(known_scores[shown], kept.threshold)

@@ -28,7 +28,7 @@ from kinema.evaluation.metrics import (
     top_k,
 )
 from kinema.evaluation.predictions import Predictions
-from kinema.evaluation.sanity import check_record, findings
+from kinema.evaluation.sanity import check_record, findings, inputs_unknown
 from kinema.evaluation.subsets import NUM_EPIC_SEGMENTS, epic_names, subset_accuracy
 from kinema.evaluation.time_test import time_test
 from kinema.files import write_atomically, write_json
@@ -103,6 +103,7 @@ def results(
     record["train_top1"] = training.accuracy.get(main)
     record["gap"] = (record[JOINT] if main == JOINT else tasks[main])["gap"]
     record["gap_unknown"] = None if record["gap"] is not None else training.unmeasured or "it was not measured"
+    record["inputs_unknown"] = inputs_unknown(predictions, training)
     record["num_clips"] = len(predictions.clips)
     record["num_skipped"] = len(predictions.skipped)
     if predictions.single_view is not None:

@@ -87,6 +87,15 @@ def check_record(record: Mapping[str, Any], *, where: str = "") -> None:
             )
 
 
+def inputs_unknown(predictions: Predictions, training: TrainingFacts) -> str | None:
+    """Why what the model was given could not be compared with what it was given in training; None where all was."""
+    without = sorted(predictions.inputs.keys() - training.inputs.keys())
+    if not without:
+        return None
+    known = ", ".join(training.inputs) or "nothing"
+    return f"of {', '.join(without)}, training kept no mean and deviation (it kept those of {known})"
+
+
 def _inputs(predictions: Predictions, training: TrainingFacts) -> Iterator[tuple[str, str]]:
     for name, (mean, deviation) in predictions.inputs.items():
         known = training.inputs.get(name)

@@ -206,7 +206,13 @@ def _measured(
     except UserError as error:
         log.warning("its accuracy on training clips stays unknown: %s", error)
         return replace(facts, unmeasured=str(error))
-    return replace(facts, accuracy=accuracy(found), num_accuracy_clips=len(found.clips), unmeasured="")
+    return replace(
+        facts,
+        accuracy=accuracy(found),
+        num_accuracy_clips=len(found.clips),
+        unmeasured="",
+        inputs={name: list(of) for name, of in found.inputs.items()},
+    )
 
 
 def _difference(one: TrainingFacts, other: TrainingFacts) -> str:

@@ -67,7 +67,8 @@ class TrainingFacts:
         contents: Content hash of each training video.
         unmeasured: Why `accuracy` is empty.
         preprocessing: Stream -> fingerprint of the preprocessing that it was trained with.
-        inputs: Stream, or "features" -> mean and deviation of what the model was given of training clips.
+        inputs: Stream, or "features" -> mean and deviation of what the model was given of training clips; of stored
+            features that there are of validation clips alone, of those.
         warnings: What was warned of while it was trained.
         combinations: With several tasks: classes of the tasks, in the order of the heads, and in how many training
             clips they came together.

@@ -25,6 +25,7 @@ from kinema.report.figures import (
 )
 from kinema.report.markup import Child, Markup, counted, element, join, number, percent, percent_range, table
 from kinema.report.record import Evaluation
+from kinema.report.roc import roc_figure
 
 _SCORES = {
     "max_probability": "probability of the answer",
@@ -128,19 +129,20 @@ def rejection_section(evaluation: Evaluation, files: FigureFiles | None = None) 
         ]
         head = ["score", "AUROC", "unknown let through with 95 % of the known"]
         parts.append(table(head, rows, text_columns=(0,)))
-        parts.append(_histogram(found, evaluation.record["num_clips"], files))
+        figures = [roc_figure(found, _SCORES, files), _histogram(found, files)]
+        parts.append(element("div", figures, class_="columns figures"))
         note = (
             "AUROC: the probability that a clip of the classes has a higher score than one of none; 50 % is chance. "
-            "The unknown clips, of " + str(evaluation.record.get("unknown")) + ", were not trained on."
+            "The unknown clips are those of " + str(evaluation.record.get("unknown")) + "."
         )
         parts.append(element("p", note, class_="note"))
     return join(parts)
 
 
-def _histogram(found: Mapping[str, Any], num_known: int, files: FigureFiles | None) -> Markup:
+def _histogram(found: Mapping[str, Any], files: FigureFiles | None) -> Markup:
     scores = found["scores"]
     edges: Sequence[float] = scores["edges"]
-    totals = {"known": num_known, "unknown": found["num_unknown"]}
+    totals = {name: sum(scores[name]) for name in ("known", "unknown")}
     shares = {name: [count / max(1, totals[name]) for count in scores[name]] for name in totals}
     top = max(0.1, *(max(values) for values in shares.values()))
 
@@ -188,4 +190,4 @@ def _histogram(found: Mapping[str, Any], num_known: int, files: FigureFiles | No
         )
     legend = element("span", [line_key(line) for line in lines], class_="legend")
     caption = element("figcaption", element("b", "scores"), legend, links)
-    return element("div", element("figure", caption, drawing, class_="panel"), class_="columns figures")
+    return element("figure", caption, drawing, class_="panel")

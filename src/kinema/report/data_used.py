@@ -20,14 +20,10 @@ def data_section(run: RunRecord, files: FigureFiles | None = None) -> Markup | N
     """None before there is anything to say."""
     if run.training is None:
         return None
-    latest = _latest_of_splits(run)
+    latest = run.plain
     tasks = [_task(task, run, latest, files) for task in run.training["class_counts"]]
     skipped = [part for evaluation in run.evaluations if (part := _skipped(evaluation)) is not None]
     return join(_splits(run, latest), skipped, element("div", tasks, class_="columns"))
-
-
-def _latest_of_splits(run: RunRecord) -> list[Evaluation]:
-    return list({evaluation.split: evaluation for evaluation in run.evaluations}.values())
 
 
 def _splits(run: RunRecord, latest: Sequence[Evaluation]) -> Markup:

@@ -45,8 +45,8 @@ def write_page(run: Path) -> Path:
     write_document(target, content)
     figures.write(target)
     if record.training is not None:
-        latest = {evaluation.split: evaluation.record for evaluation in record.evaluations}
-        update_model_card(Run(run).weights, list(latest.values()))
+        plain, others = ([one.record for one in some] for some in (record.plain, record.others))
+        update_model_card(Run(run).weights, plain, others)
     return target
 
 
@@ -57,25 +57,25 @@ def page(run: RunRecord, figures: FigureFiles) -> str:
         run: What it is about.
         figures: Takes the figures that the page links to.
     """
-    latest = run.latest
+    shown = run.headline
     data = None
     sections = [
         ("results", "Results", results_section(run, figures)),
         ("curves", "Training", curves_section(run, figures)),
     ]
-    if latest is not None:
-        samples, confusions = read_samples(latest.predictions(), list(latest.record["tasks"])), latest.confusions()
-        data = matrix_data(latest, confusions, samples) if confusions else None
-        sections.append(
-            ("confusion", f"Confusion matrix, {latest.name}", confusion_section(latest, confusions, figures))
-        )
-        if (calibration := calibration_section(latest, figures)) is not None:
-            sections.append(("calibration", f"Calibration, {latest.name}", calibration))
-        if (time := time_section(latest, figures)) is not None:
-            sections.append(("time", f"Does it use time? {latest.name}", time))
-        if (rejection := rejection_section(latest, figures)) is not None:
-            sections.append(("rejection", f"Clips of nothing, {latest.name}", rejection))
-        sections.append(("clips", f"Clips, {latest.name}", clips_section(run, latest, samples)))
+    if shown is not None:
+        samples, confusions = read_samples(shown.predictions(), list(shown.record["tasks"])), shown.confusions()
+        data = matrix_data(shown, confusions, samples) if confusions else None
+        sections.append(("confusion", f"Confusion matrix, {shown.name}", confusion_section(shown, confusions, figures)))
+        if (calibration := calibration_section(shown, figures)) is not None:
+            sections.append(("calibration", f"Calibration, {shown.name}", calibration))
+    if (timed := run.newest_with("time")) is not None and (time := time_section(timed, figures)) is not None:
+        sections.append(("time", f"Does it use time? {timed.name}", time))
+    rejecting = run.newest_with("rejection")
+    if rejecting is not None and (rejection := rejection_section(rejecting, figures)) is not None:
+        sections.append(("rejection", f"Clips of nothing, {rejecting.name}", rejection))
+    if shown is not None:
+        sections.append(("clips", f"Clips, {shown.name}", clips_section(run, shown, samples)))
     if (used := data_section(run, figures)) is not None:
         sections.append(("data", "Data", used))
     sections.append(("settings", "How it was made", settings_section(run)))

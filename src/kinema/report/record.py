@@ -50,17 +50,27 @@ class Evaluation:
         return str(self.record["split"])
 
     @property
+    def is_own(self) -> bool:
+        """Of a split of what the run was trained on, and not of some other list of clips."""
+        return bool(self.record["list"]["own"])
+
+    @property
+    def is_plain(self) -> bool:
+        """Of a split of its own, each clip looked at once: what stands as the accuracy of a run."""
+        return self.is_own and "views" not in self.record
+
+    @property
     def tasks(self) -> Mapping[str, Mapping[str, Any]]:
         """Task, and with several "joint", -> its numbers."""
         joint = self.record.get("joint")
         return {**self.record["tasks"], **({"joint": joint} if joint else {})}
 
     @property
-    def order(self) -> tuple[int, int]:
-        """Sorts evaluations by split, and those of a split by age (`test`, `test-2`, `test-10`)."""
+    def order(self) -> tuple[int, str, int]:
+        """Sorts evaluations by split, and those of a name by age (`test`, `test-2`, `test-10`)."""
         count = re.search(r"-(\d+)$", self.name)
         place = SPLITS.index(self.split) if self.split in SPLITS else len(SPLITS)
-        return place, int(count.group(1)) if count else 1
+        return place, self.name[: count.start()] if count else self.name, int(count.group(1)) if count else 1
 
     def confusions(self) -> list[Confusion]:
         """The confusion matrices that are there, in the order of the tasks."""
@@ -116,13 +126,35 @@ class RunRecord:
         return f"{self.config['model']['name']} on {self.config['data']['name']}"
 
     @property
-    def latest(self) -> Evaluation | None:
-        """The newest evaluation on the test split, or on the validation split, or on any."""
-        for split in ("test", "validation", None):
-            found = [e for e in self.evaluations if split in (None, e.split)]
-            if found:
-                return found[-1]
+    def plain(self) -> Sequence[Evaluation]:
+        """The newest plain evaluation of each of its splits."""
+        return list({evaluation.split: evaluation for evaluation in self.evaluations if evaluation.is_plain}.values())
+
+    @property
+    def others(self) -> Sequence[Evaluation]:
+        """All that are not in `plain`: of other clips, with other views, or older ones."""
+        plain = {evaluation.name for evaluation in self.plain}
+        return [evaluation for evaluation in self.evaluations if evaluation.name not in plain]
+
+    @property
+    def headline(self) -> Evaluation | None:
+        """The newest plain evaluation of its test split, or of its validation split, or of any; without any, the newest
+        with views of its own splits, or of whatever clips there are."""
+        own = [evaluation for evaluation in self.others if evaluation.is_own]
+        for some in (self.plain, own, self.others):
+            for split in ("test", "validation", "train"):
+                found = [evaluation for evaluation in some if evaluation.split == split]
+                if found:
+                    return found[-1]
         return None
+
+    def newest_with(self, key: str) -> Evaluation | None:
+        """The evaluation that says most about the run among those whose record has a key: the headline, or the newest
+        plain one, of its own clips, or of others."""
+        headline = self.headline
+        found = [evaluation for evaluation in self.evaluations if evaluation.record.get(key)]
+        found.sort(key=lambda one: (one is headline, one.is_plain, one.is_own))
+        return found[-1] if found else None
 
     @property
     def heads(self) -> Mapping[str, Sequence[str]]:
@@ -163,7 +195,7 @@ def _evaluations(folder: Path) -> list[Evaluation]:
     found = []
     for path in folder.glob("*/metrics.json"):
         record = _json(path)
-        if record is None or not {"split", "tasks"} <= record.keys():
+        if record is None or not {"split", "tasks", "list"} <= record.keys():
             raise DataError(f"{path}: not the numbers of an evaluation; remove {path.parent.name} and evaluate again")
         try:
             check_record(record, where=str(path))

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kinema.evaluation.asked import views_words
 from kinema.evaluation.frequency import GROUPS
 from kinema.evaluation.metrics import main_task
 from kinema.evaluation.subsets import SUBSETS
 from kinema.report.figure_files import FigureFiles
 from kinema.report.figures import Reading, Series, bars, line_chart, mark_key
 from kinema.report.markup import (
+    DASH,
     Child,
     Markup,
     counted,
@@ -24,6 +26,7 @@ from kinema.report.markup import (
     signed_percent,
     table,
 )
+from kinema.report.other_evaluations import WITH_PRIOR, all_ks, others_section
 from kinema.report.record import Evaluation, RunRecord
 from kinema.types import JOINT
 
@@ -35,11 +38,14 @@ PAIR_MARGIN = 0.05
 
 def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
     """Verdicts, the headline, all numbers."""
-    latest = run.latest
-    if latest is None:
+    headline = run.headline
+    if headline is None:
         return _not_evaluated(run)
+    shown = run.plain or [headline]
+    others = [other for other in run.others if other not in shown]
+    first = verdicts(shown)
     only_validation = None
-    if all(evaluation.split != "test" for evaluation in run.evaluations):
+    if all(evaluation.split != "test" for evaluation in run.plain):
         only_validation = element(
             "p",
             "There is no evaluation on the test split yet. Where the data set has one: ",
@@ -47,14 +53,15 @@ def results_section(run: RunRecord, files: FigureFiles | None = None) -> Markup:
             class_="note",
         )
     return join(
-        element("ul", [element("li", verdict) for verdict in verdicts(run.evaluations)], class_="verdicts"),
-        _headline(latest),
+        element("ul", [element("li", verdict) for verdict in first], class_="verdicts"),
+        _headline(headline),
         only_validation,
-        _bars(run.evaluations, files),
-        numbers_table(run.evaluations),
-        frequency_table(run.evaluations),
-        subset_table(run.evaluations),
-        _pairs(latest),
+        _bars(shown, files),
+        numbers_table(shown),
+        frequency_table(shown),
+        subset_table(shown),
+        _pairs(headline),
+        others_section(others, [verdict for verdict in verdicts(others) if verdict not in first]),
     )
 
 
@@ -65,8 +72,10 @@ def verdicts(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
     """One row per evaluation and task."""
-    columns = ["top3", "top5", "mean_class", "chance", "majority", "train_top1"]
-    titles = ["top-1", "95 % interval", "top-3", "top-5", "mean class", "chance", "majority", "training clips", "gap"]
+    ks = all_ks(evaluations)
+    columns = [*(f"top{k}" for k in ks), "mean_class", "chance", "majority", "train_top1"]
+    titles = ["top-1", "95 % interval", *(f"top-{k}" for k in ks)]
+    titles += ["mean class", "chance", "majority", "training clips", "gap"]
     with_pairs = any("pairs" in evaluation.record for evaluation in evaluations)
     rows: list[list[Child]] = []
     for evaluation in evaluations:
@@ -80,8 +89,16 @@ def numbers_table(evaluations: Sequence[Evaluation]) -> Markup:
                 first = task == next(iter(evaluation.tasks))
                 row.append(percent(evaluation.record.get("pairs")) if first else "")
             rows.append(row)
+            if task == JOINT and "with_prior" in values:
+                of_prior = [percent(values["with_prior"].get(f"top{k}")) for k in ks]
+                row = [*row[:1], WITH_PRIOR, *row[2:4], element("b", percent(values["with_prior"].get("top1"))), DASH]
+                rows.append([*row, *of_prior, *[DASH] * (len(rows[-1]) - len(row) - len(of_prior))])
     head = ["evaluation", "task", "clips", "skipped", *titles, *(["within pairs"] if with_pairs else [])]
-    return table(head, rows, text_columns=(0, 1))
+    note = (
+        "With prior: probabilities multiplied by how much oftener the classes came together in training than by chance."
+    )
+    has_prior = any("with_prior" in evaluation.tasks.get(JOINT, {}) for evaluation in evaluations)
+    return join(table(head, rows, text_columns=(0, 1)), element("p", note, class_="note") if has_prior else None)
 
 
 def frequency_table(evaluations: Sequence[Evaluation]) -> Markup | None:
@@ -186,6 +203,9 @@ def _verdicts(evaluation: Evaluation) -> Iterator[str]:
     ]
     if gaps:
         yield f"{evaluation.name}: the gap to the training clips is large ({'; '.join(gaps)})."
+    if evaluation.record.get("inputs_unknown"):
+        unknown = evaluation.record["inputs_unknown"]
+        yield f"{evaluation.name}: whether clips are prepared as in training could not be looked at: {unknown}."
     for finding in evaluation.record.get("findings", ()):
         if finding["fault"] == "training":  # of the run, whatever was evaluated
             yield f"{finding['message'][0].upper()}{finding['message'][1:]}."
@@ -204,6 +224,9 @@ def _headline(evaluation: Evaluation) -> Markup:
     task = main_task(record["tasks"])
     values = evaluation.tasks.get(task, {})
     clips = counted(record.get("num_clips", 0), "clip")
+    if not evaluation.is_plain:
+        looks = "" if evaluation.is_own else f" of {evaluation.record['list']['source']}"
+        clips += f"{looks}, looked at {views_words(record)}" if "views" in record else looks
     name = "top-1" if len(record["tasks"]) == 1 else "right in all tasks"
     interval = values.get("interval")
     sure = clips if interval is None else f"{clips}; 95 % interval {percent_range(interval)}"

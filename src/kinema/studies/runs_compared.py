@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kinema.evaluation.asked import clips_words, views_words
 from kinema.evaluation.class_statistics import group_numbers, intervals
 from kinema.report.record import Evaluation, read_run
+from kinema.studies.comparable import choose
 from kinema.studies.significance import Comparison, compare
 from kinema.types import JOINT, ConfigError, DataError
 
@@ -41,7 +43,10 @@ class Compared:
     """Several runs on the same clips.
 
     Attributes:
-        split: Of the evaluations.
+        evaluations: Run -> name of the evaluation that was taken.
+        asked: Run -> what that was of, in words.
+        is_same_list: Whether all were asked about the same list of clips.
+        split: Of the first's evaluation.
         task: What is right: the only task, or "joint", all of them.
         num_clips: Clips that all of the evaluations have.
         num_left_out: Clips that only some have.
@@ -51,6 +56,9 @@ class Compared:
         differences: Other run -> it beside the best.
     """
 
+    evaluations: Mapping[str, str]
+    asked: Mapping[str, str]
+    is_same_list: bool
     split: str
     task: str
     num_clips: int
@@ -61,30 +69,23 @@ class Compared:
     differences: Mapping[str, Difference]
 
 
-def compare_runs(folders: Sequence[Path], *, split: str | None = None) -> Compared:
-    """Compare the newest evaluations of runs.
+def compare_runs(folders: Sequence[Path], *, split: str | None = None, named: Sequence[str] = ()) -> Compared:
+    """Compare runs on the evaluations of the same list of clips that say the most about them (`choose`).
 
     Args:
         folders: At least two runs of the same tasks.
         split: On which; by default the test split, or validation where not all were evaluated on a test split.
+        named: Names of evaluations: of the first run, for which those of the others are found, or one for each run.
 
     Raises:
-        ConfigError: A run is given twice, or not evaluated on the split.
+        ConfigError: A run is given twice, not evaluated on the split, or has no such evaluation.
         DataError: A folder is no run, runs have other tasks, or a clip has another label in one of them.
     """
     names = [str(folder) for folder in folders]
     if len(set(names)) < len(names) or len(names) < 2:
         raise ConfigError("kinema compare: give two runs or more, each once")
-    found = {name: read_run(Path(name)).evaluations for name in names}
-    wanted = split or ("test" if all(any(e.split == "test" for e in some) for some in found.values()) else "validation")
-    chosen: dict[str, Evaluation] = {}
-    for name, evaluations in found.items():
-        of_split = [evaluation for evaluation in evaluations if evaluation.split == wanted]
-        if not of_split:
-            raise ConfigError(
-                f"{name}: not evaluated on the {wanted} split; run kinema evaluate {name} --split {wanted}"
-            )
-        chosen[name] = of_split[-1]
+    chosen = choose({name: read_run(Path(name)) for name in names}, split=split, named=named)
+    lists = {evaluation.record["list"]["fingerprint"] for evaluation in chosen.values()}
     tasks = list(chosen[names[0]].record["tasks"])
     rows = {name: _rows(evaluation, tasks) for name, evaluation in chosen.items()}
     common = [clip for clip in rows[names[0]] if all(clip in of_run for of_run in rows.values())]
@@ -105,7 +106,10 @@ def compare_runs(folders: Sequence[Path], *, split: str | None = None) -> Compar
     tests = compare(_shares(common, right[best]), {n: _shares(common, right[n]) for n in names if n != best})
     labels_of_first = [first[clip][f"{tasks[0]}_label"] for clip in common]
     return Compared(
-        split=wanted,
+        evaluations={name: evaluation.name for name, evaluation in chosen.items()},
+        asked={name: f"{clips_words(e.record)}, each looked at {views_words(e.record)}" for name, e in chosen.items()},
+        is_same_list=len(lists) == 1,
+        split=chosen[names[0]].split,
         task=tasks[0] if len(tasks) == 1 else JOINT,
         num_clips=len(common),
         num_left_out=len(set().union(*rows.values())) - len(common),

@@ -19,7 +19,9 @@ from kinema.data.read_ahead import Reader
 from kinema.data.video import Video
 from kinema.evaluation.baselines import class_counts, combinations, commonest
 from kinema.evaluation.calibration import fit_calibration
-from kinema.evaluation.leakage import leakage, leakage_findings
+from kinema.evaluation.clip_list import clip_list
+from kinema.evaluation.input_moments import NUM_CLIPS, frame_moments
+from kinema.evaluation.leakage import leakage, leakage_findings, video_contents
 from kinema.evaluation.metrics import accuracy, main_task
 from kinema.evaluation.predict import predict_clips
 from kinema.evaluation.reading import evaluation_reader
@@ -83,6 +85,15 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         if lag is not None:
             log.warning("%s", lag)
             module.warned["batch norm"] = lag
+    inputs = dict(on_training.inputs)
+    if not inputs.keys() & prepared.preprocessing.keys():  # of features: a later evaluation may be of frames
+        inputs |= frame_moments(
+            on_training.clips[:NUM_CLIPS],
+            prepared.videos,
+            prepared.preprocessing,
+            batch_size=recipe.clips.batch_size,
+            workers=recipe.clips.workers,
+        )
     facts = TrainingFacts(
         data=recipe.data.model_dump(mode="json"),
         seed=recipe.trainer.seed,
@@ -96,7 +107,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
         contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
         preprocessing={stream: settings.fingerprint for stream, settings in prepared.preprocessing.items()},
-        inputs={name: list(of) for name, of in on_training.inputs.items()},
+        inputs={name: list(of) for name, of in inputs.items()},
         warnings=list(module.warned.values()),
         combinations=combinations(shown, classes),
         background=background,
@@ -115,7 +126,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     }
     record = found = None
     if "validation" in prepared.clips:
-        record, found = _evaluate(prepared, run, model, facts, settings)
+        record, found, facts = _evaluate(prepared, run, model, facts, settings)
         headline = record["joint"] if main == "joint" else record["tasks"][main]
         best |= {"split": "validation", "top1": headline["top1"], "gap": headline["gap"]}
     # Written last: their presence says that the run is finished.
@@ -147,8 +158,12 @@ def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], 
 
 def _evaluate(
     prepared: Prepared, run: Run, model: nn.Module, facts: TrainingFacts, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], Calibration | None]:
-    """Evaluate on the validation split and keep the result in the run."""
+) -> tuple[dict[str, Any], Calibration | None, TrainingFacts]:
+    """Evaluate on the validation split and keep the result in the run.
+
+    Training clips are stored as features of augmented frames, if at all: what plain features look like is known from
+    these clips first, and is added to the facts.
+    """
     predictions = predict_clips(
         model,
         prepared.clips["validation"],
@@ -161,6 +176,7 @@ def _evaluate(
         reason = next(iter(predictions.skipped.values()))
         raise DataError(f"no validation clip can be read any more; the first: {reason}")
     predictions = replace(predictions, skipped={**prepared.skipped["validation"], **predictions.skipped})
+    facts = replace(facts, inputs={name: list(of) for name, of in predictions.inputs.items()} | dict(facts.inputs))
     found = fit_calibration(predictions, split="validation")
     dataset = prepared.dataset
     record = results(
@@ -173,7 +189,11 @@ def _evaluate(
         calibrated=found,
         fitted_here=found is not None,
     )
-    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data)
+    listed = dataset.splits["validation"]
+    contents = video_contents(listed)
+    source = str(prepared.recipe.data.root or prepared.recipe.data.name)
+    record["list"] = clip_list(listed, dataset.classes, contents, is_own=True, source=source)
+    record["leakage"] = leakage(predictions.clips, "validation", facts, data=facts.data, contents=contents)
     record["findings"] += leakage_findings(record["leakage"], num_clips=len(predictions.clips))
     for finding in record["findings"]:
         if finding["fault"] not in ("training", "selected", "skipped"):  # said before, or where the result is
@@ -181,8 +201,8 @@ def _evaluate(
     # Without weights there can be none but that of an attempt that was interrupted at this place.
     shutil.rmtree(run.evaluations / "validation", ignore_errors=True)
     try:
-        save_evaluation(run.new_evaluation("validation"), record, predictions)
+        save_evaluation(run.new_evaluation(record), record, predictions)
     except OSError as error:
         hint = f"make room and go on with --resume {run.folder}"
         raise DataError(f"{error.filename}: cannot be written: {error.strerror or error}; {hint}") from None
-    return record, found
+    return record, found, facts

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kinema.evaluation.asked import clips_words, views_words
 from kinema.evaluation.metrics import main_task
 from kinema.files import to_yaml, write_atomically
 from kinema.models.weights import TrainingFacts, WeightsConfig, read_config, read_training
@@ -19,13 +20,19 @@ _LICENCE = """No licence is set. What these weights may be used for follows from
 and the weights that they began with; say it under `license:` on top of this file before you share them."""
 
 
-def model_card(config: WeightsConfig, training: TrainingFacts, evaluations: Sequence[Mapping[str, Any]] = ()) -> str:
+def model_card(
+    config: WeightsConfig,
+    training: TrainingFacts,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    others: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Markdown with Hugging Face's front matter.
 
     Args:
         config: The model.
         training: What it was trained on.
-        evaluations: Records of evaluations, at most one for each split.
+        evaluations: Records of evaluations of the splits of what it was trained on, at most one for each split.
+        others: Records of evaluations of other clips, or with several views of each.
     """
     name = f"{config.model} on {training.data['name']}"
     inputs = "\n".join(_input(each) for each in config.preprocessing.values())
@@ -60,7 +67,7 @@ print(kinema.load("this/folder").predict("clip.avi"))
 ## Accuracy
 
 {_numbers(config, training, evaluations)}
-
+{_others(others)}
 {_made(training)}; trained on {training.num_clips} clips.
 
 ## Licence
@@ -69,12 +76,15 @@ print(kinema.load("this/folder").predict("clip.avi"))
 """
 
 
-def update_model_card(weights: Path, evaluations: Sequence[Mapping[str, Any]]) -> bool:
+def update_model_card(
+    weights: Path, evaluations: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+) -> bool:
     """Put the numbers of evaluations into the card of a weights folder.
 
     Args:
         weights: The folder.
-        evaluations: Records, at most one for each split.
+        evaluations: Records of the splits of what it was trained on, at most one for each split.
+        others: Records of evaluations of other clips, or with several views of each.
 
     Returns:
         Whether it was done: not where the card was taken over by hand, or there is none.
@@ -86,7 +96,7 @@ def update_model_card(weights: Path, evaluations: Sequence[Mapping[str, Any]]) -
     try:
         if not path.is_file() or MARK not in path.read_text(encoding="utf-8"):
             return False
-        card = model_card(read_config(weights), read_training(weights), evaluations)
+        card = model_card(read_config(weights), read_training(weights), evaluations, others)
         write_atomically(path, card.encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -157,12 +167,36 @@ def _numbers(config: WeightsConfig, training: TrainingFacts, evaluations: Sequen
         for record in evaluations
         for task, values in _tasks(record).items()
     ]
-    table = ["| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows)]
     note = (
         "The interval is where the accuracy could lie had other groups of clips been filmed; the commonest class is "
         "that of the training clips."
     )
-    return "\n".join([*lines, "", *table, "", note])
+    return "\n".join([*lines, "", *_table(head, rows), "", note])
+
+
+def _others(records: Sequence[Mapping[str, Any]]) -> str:
+    """What is no accuracy of a split of its own, with one look at each clip; sources without the folders above them,
+    which say nothing elsewhere."""
+    if not records:
+        return ""
+    rows = [
+        (
+            clips_words(record, short=True),
+            views_words(record),
+            task,
+            f"{record['num_clips']}",
+            percent(values.get("top1")),
+            percent_range(values.get("interval")),
+        )
+        for record in records
+        for task, values in _tasks(record).items()
+    ]
+    head = ("clips", "each looked at", "task", "number", "top-1", "95 % interval")
+    return "\n".join(["", "Other evaluations:", "", *_table(head, rows), ""])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows)]
 
 
 def _tasks(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from kinema.data.decoding import Video
 from kinema.data.load_dataset import load_dataset
 from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import Store
+from kinema.data.sides import warn_of_sides
 from kinema.data.sources import videos_read
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
@@ -27,7 +28,6 @@ from kinema.sections import Recipe, TrainerSection
 from kinema.training.imbalance import sampling_task
 from kinema.training.losses import check_tasks
 from kinema.training.optimisers import parameter_groups
-from kinema.training.sides import warn_of_sides
 from kinema.training.unfreezing import Thaw, thaw_of
 from kinema.training_sections import Plateau
 from kinema.types import SPLITS, Clip, ConfigError, Dataset, Inputs, Preprocessing, Split

@@ -7,7 +7,7 @@ metrics.csv          one row per epoch
 tensorboard/         the same for TensorBoard
 checkpoints/         last.ckpt (to go on from), best.ckpt
 weights/             the result, to share
-evaluations/<split>/ metrics.json, predictions.csv, ...
+evaluations/<split>/ metrics.json, predictions.csv, ...; of other clips evaluations/other/
 report.html          a page about all of it
 figures/             its figures as SVG, their numbers as CSV
 """
@@ -21,6 +21,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,8 +83,17 @@ class Run:
             raise DataError(f"{self.folder}: not a run, config.yaml is missing")
         return resolve(parse_yaml(self.config.read_text(encoding="utf-8"), source=str(self.config)))
 
-    def new_evaluation(self, name: str) -> Path:
-        """A folder for an evaluation that does not exist yet: `name`, or `name-2`, ..."""
+    def new_evaluation(self, record: Mapping[str, Any]) -> Path:
+        """A folder for an evaluation that does not exist yet, named by what was evaluated: `test`, `test_10x3`, or
+        `other` of clips that are not of a split of the run's own; a second one is `test-2`, ...
+
+        Args:
+            record: Its numbers.
+        """
+        name = str(record["split"]) if record["list"]["own"] else "other"
+        if "views" in record:
+            views = record["views"]
+            name += f"_{views['clips']}x{views['crops']}" + ("_flip" if views["flip"] else "")
         return fresh_folder(self.evaluations / name)
 
     def remove_leftovers(self) -> None:

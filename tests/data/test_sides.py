@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from kinema.data.sides import sided, warn_of_mirrored_views, warn_of_sides
 from kinema.sections import Augmentation
-from kinema.training.sides import sided, warn_of_sides
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,15 @@ def test_nothing_is_said_where_nothing_is_mirrored(caplog: pytest.LogCaptureFixt
         warn_of_sides(Augmentation(flip=0), {"action": ("left", "right")})
         warn_of_sides(Augmentation(), {"action": ("walk", "run")})
     assert caplog.messages == []
+
+
+def test_mirrored_views_are_looked_at_in_the_same_way(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="kinema"):
+        logging.getLogger("kinema").propagate = True
+        warn_of_mirrored_views({"action": ("walk", "run")})
+        assert caplog.messages == []
+        warn_of_mirrored_views({"verb": ("swipe left", "walk"), "noun": ("cup",)})
+    assert caplog.messages == [
+        "--flip also looks at each clip mirrored, and these verb classes tell left from right: swipe left; leave "
+        "--flip out"
+    ]
