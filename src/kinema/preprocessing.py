@@ -23,8 +23,7 @@ def streams_of(recipe: Recipe, *, mean: tuple[float, ...], std: tuple[float, ...
     Raises:
         ConfigError: The size is odd where it has to be even.
     """
-    modality = recipe.data.modality
-    return {modality: make_preprocessing(recipe.clips, modality, mean=mean, std=std)}
+    return {stream: make_preprocessing(recipe.clips, stream, mean=mean, std=std) for stream in recipe.data.streams}
 
 
 def shapes(preprocessing: Mapping[str, Preprocessing]) -> Inputs:
@@ -59,12 +58,14 @@ def make_preprocessing(
     return rgb if modality == "rgb" else _of_motion(rgb, clips, modality)
 
 
-def rgb_normalisation(preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB that a stream's were made of, as far as they say."""
-    if preprocessing.motion is None:
-        return preprocessing.mean, preprocessing.std
-    is_difference = preprocessing.modality == "rgb_difference"
-    return (0.5,) * 3, preprocessing.std[:3] if is_difference else preprocessing.std[:1] * 3
+def rgb_normalisation(streams: Mapping[str, Preprocessing]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB that those of a model's streams were made of, as far as they say."""
+    for preprocessing in streams.values():
+        if preprocessing.motion is None:
+            return preprocessing.mean, preprocessing.std
+    of_motion = next(iter(streams.values()))
+    is_difference = of_motion.modality == "rgb_difference"
+    return (0.5,) * 3, of_motion.std[:3] if is_difference else of_motion.std[:1] * 3
 
 
 def _of_motion(rgb: Preprocessing, clips: ClipsSection, modality: Modality) -> Preprocessing:

@@ -36,9 +36,9 @@ class DataSection(Section):
     """A data set: see `kinema datasets`."""
     root: Path | None = None
     """Folder (or annotation file) of the data set."""
-    modality: Modality = "rgb"
-    """What of a video the model sees: frames; optical `flow`, or its magnitude alone; or differences of frames. How
-    motion is taken says `clips.motion`."""
+    modality: Modality | Annotated[tuple[Modality, ...], Field(min_length=1)] = "rgb"
+    """What of a video the model sees: frames; optical `flow`, or its magnitude alone; or differences of frames. Several
+    at once for `two_stream`. How motion is taken says `clips.motion`."""
     validation: Share = 0.0
     """Share of the training clips, whole groups at a time, that becomes the validation split where there is none."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -58,6 +58,18 @@ class DataSection(Section):
     download: bool = False
     """Fetch what the root lacks before the first use, as `kinema data download` does. Its licence has to be accepted
     before, there or by KINEMA_ACCEPT_LICENCE=1; KINEMA_MIRROR names another place to fetch from."""
+
+    @property
+    def streams(self) -> tuple[Modality, ...]:
+        """What of a video the model sees."""
+        return (self.modality,) if isinstance(self.modality, str) else self.modality
+
+    @field_validator("modality")
+    @classmethod
+    def _each_once(cls, modality: Any) -> Any:
+        if not isinstance(modality, str) and len(set(modality)) < len(modality):
+            raise ValueError(f"a stream comes twice: {', '.join(modality)}")
+        return modality
 
     @field_validator("root", "quarantine")
     @classmethod
@@ -304,19 +316,22 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _motion_of_modality(self) -> Recipe:
-        modality, clips = self.data.modality, self.clips
-        if modality == "rgb" and clips.motion != MotionSection():
+        streams, motion = self.data.streams, self.clips.motion
+        moving = [stream for stream in streams if stream != "rgb"]
+        if not moving and motion != MotionSection():
             raise ValueError("clips.motion is of what moves; set data.modality, flow for example, or leave it out")
-        if modality == "rgb_difference" and clips.motion != MotionSection(
-            stack=clips.motion.stack, interval_s=clips.motion.interval_s
-        ):
+        has_flow = "flow" in streams or "flow_magnitude" in streams
+        if moving and not has_flow and motion != MotionSection(stack=motion.stack, interval_s=motion.interval_s):
             raise ValueError("clips.motion: differences of frames have stack and interval_s alone; the rest is of flow")
-        if modality == "flow_magnitude" and clips.motion.magnitude:
+        if motion.magnitude and "flow" not in streams:
             raise ValueError("clips.motion.magnitude: is of data.modality=flow; flow_magnitude has nothing else")
-        of_pictures = ("rotation_deg", "hue", "grey", "blur", "rand_augment")
-        given = [key for key in of_pictures if modality != "rgb" and getattr(clips.augmentation, key)]
+        # What turns or bends pictures would have to turn movements too; and colours are of frames alone.
+        of_pictures = ("rotation_deg", "rand_augment", *(() if "rgb" in streams else ("hue", "grey", "blur")))
+        given = [key for key in of_pictures if moving and getattr(self.clips.augmentation, key)]
         if given:
-            raise ValueError(f"clips.augmentation.{given[0]}: changes pictures, and data.modality is {modality}")
+            raise ValueError(
+                f"clips.augmentation.{given[0]}: changes pictures, and data.modality has {', '.join(moving)}"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -165,8 +165,8 @@ def only(streams: Mapping[str, T]) -> T:
     """
     if len(streams) != 1:
         raise ConfigError(
-            f"data.modality: this model sees one stream, not {len(streams)} ({', '.join(streams)}); name one of them, "
-            "or take model.name=two_stream"
+            f"data.modality: one stream is looked at here, not {len(streams)} ({', '.join(streams)}); name one of "
+            "them. model.name=two_stream sees several"
         )
     return next(iter(streams.values()))
 

@@ -152,8 +152,8 @@ def test_input_is_as_large_as_weights_of_rgb_expect(moving: Video) -> None:
     flow = form("flow")
     inputs = to_model_input({"f": torch.full((1, 4, 2, SIZE_PX, SIZE_PX), 255, dtype=torch.uint8)}, {"f": flow})["f"]
     assert torch.allclose(inputs, torch.tensor(127 / 255 / 0.25), atol=1e-5)
-    assert rgb_normalisation(wanted)[1] == pytest.approx(STD)
-    assert rgb_normalisation(flow)[1] == pytest.approx((0.25,) * 3)
+    assert rgb_normalisation({"d": wanted})[1] == pytest.approx(STD)
+    assert rgb_normalisation({"f": flow})[1] == pytest.approx((0.25,) * 3)
 
 
 def test_a_mirrored_clip_moves_the_other_way(moving: Video) -> None:

@@ -85,9 +85,11 @@ def _classes(one: Mapping[str, Any]) -> str:
 
 def _settings(one: Mapping[str, Any]) -> list[str]:
     """A configuration as it is written behind a recipe on the command line."""
-    num_frames, _, size_px, _ = one["input"]["rgb"]
+    num_frames, _, size_px, _ = next(iter(one["input"].values()))
     given = {f"model.{key}": value for key, value in one["arguments"].items()}
     given |= {"init.freeze": one["freeze"], "clips.num_frames": num_frames, "clips.size_px": size_px}
+    if list(one["input"]) != ["rgb"]:
+        given["data.modality"] = list(one["input"])
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items()]
 
 

@@ -11,7 +11,7 @@ import typer
 
 from kinema.cli.console import JsonOption, Output
 from kinema.training.outside import outside
-from kinema.types import JOINT, ConfigError, StoppedBySignal, UserError, only
+from kinema.types import JOINT, ConfigError, StoppedBySignal, UserError
 from kinema.wording import percent
 
 if TYPE_CHECKING:
@@ -273,5 +273,5 @@ def _plan(prepared: Prepared, spread: Spread) -> dict[str, Any]:
         "processes": spread.num_processes,
         "strategy": spread.strategy if spread.num_processes > 1 else None,
         "select": prepared.select,
-        "fingerprint": only(prepared.preprocessing).fingerprint,
+        "fingerprint": {stream: of.fingerprint for stream, of in prepared.preprocessing.items()},
     }

@@ -82,6 +82,12 @@ class Changes:
     erased: tuple[float, float, float, float] | None = None
 
     @property
+    def num_drawn(self) -> int:
+        """Settings that are another than of a clip of which nothing is changed."""
+        plain = Changes()
+        return sum(getattr(self, name) != getattr(plain, name) for name in self.__slots__)
+
+    @property
     def of_motion(self) -> Changes | None:
         """What of it is done to fields of motion."""
         return None if self.erased is None else Changes(erased=self.erased)

@@ -28,6 +28,7 @@ from kinema.evaluation.input_moments import Moments, moments_of
 from kinema.evaluation.predictions import Predictions
 from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import faster, micro_batch
+from kinema.models.streams_model import StreamsModel
 from kinema.progress import SILENT, Reporter
 from kinema.sections import RuntimeSection
 from kinema.types import Clip, DataError, Heads, Preprocessing, UserError
@@ -213,9 +214,9 @@ class _Answerer:
         return found
 
     @cached_property
-    def _on_features(self) -> FrameModel:
+    def _on_features(self) -> FrameModel | StreamsModel:
         found = copy.deepcopy(self._model).eval()
-        assert isinstance(found, FrameModel)
+        assert isinstance(found, FrameModel | StreamsModel)
         return found
 
     @cached_property

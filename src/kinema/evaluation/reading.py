@@ -15,7 +15,8 @@ from kinema.data.streams import StreamsReader
 from kinema.data.video import Video
 from kinema.data.views import Views
 from kinema.models.frame_model import FrameModel
-from kinema.preparation.feature_store import KIND, FeatureReader
+from kinema.models.streams_model import frame_models
+from kinema.preparation.feature_store import KIND, FeatureReader, StreamFeatures
 from kinema.preparation.features import frozen_features
 from kinema.sections import ClipsSection
 from kinema.types import Clip, ConfigError, DataError, Preprocessing
@@ -33,7 +34,7 @@ def named_features(section: ClipsSection) -> Path | None:
     return store if isinstance(store, Path) and Store.open(store).kind == KIND else None
 
 
-def say_features(reader: FeatureReader, name: str) -> None:
+def say_features(reader: FeatureReader | StreamFeatures, name: str) -> None:
     """Log that features are read."""
     used = ", ".join(map(str, reader.folders))
     log.info("%s: read as features of the frozen backbone, in %s, from %s", name, reader.form.stored_as, used)
@@ -50,7 +51,7 @@ def evaluation_reader(
     name: str,
     required: bool = False,
     views: Views | None = None,
-) -> ClipReader | FeatureReader | StreamsReader:
+) -> ClipReader | FeatureReader | StreamsReader | StreamFeatures:
     """What reads clips as evaluation takes them. Where stores hold the features that the model's backbone gives of all
     of them, it is these.
 
@@ -70,22 +71,15 @@ def evaluation_reader(
         DataError: The store that is named is not there, or is of no use.
     """
     named = named_features(section)
-    if named is not None and required and not isinstance(model, FrameModel):
-        raise ConfigError(f"clips.store: {named} holds features of frames, and this model has no frame backbone")
+    networks = frame_models(model, list(preprocessing))
+    if named is not None and required and (networks is None or len(networks) > 1):
+        raise ConfigError(
+            f"clips.store: {named} holds features of frames, and this model has no frame backbone, or several"
+        )
     if named is not None and required and views is not None:
         raise ConfigError(f"clips.store: {named} holds features of one view; take clips.store=auto, or --views 1x1")
-    if views is None and isinstance(model, FrameModel) and (named is not None or section.store == "auto"):
-        plain = ClipReader(clips, videos, preprocessing, augmentation=None, seed=0, decoder=section.decoder)
-        features = frozen_features(
-            model.backbone,
-            plain,
-            maps=model.takes_maps,
-            batch_size=section.batch_size,
-            workers=0,
-            root=root,
-            folder=named,
-            compute=False,
-        )
+    if views is None and networks is not None and (named is not None or section.store == "auto"):
+        features = _stored_features(networks, section, clips, videos, preprocessing, root=root, folder=named)
         if features is not None:
             say_features(features, name)
             return features
@@ -104,3 +98,35 @@ def evaluation_reader(
         readers[stream] = clip_reader(section, clips, videos, {stream: settings}, root=root, name=called, views=views)
         say_frames(readers[stream], called)
     return StreamsReader(readers)
+
+
+def _stored_features(
+    networks: Mapping[str, FrameModel],
+    section: ClipsSection,
+    clips: Sequence[Clip],
+    videos: Mapping[Path, Video],
+    preprocessing: Mapping[str, Preprocessing],
+    *,
+    root: Path | None,
+    folder: Path | None,
+) -> FeatureReader | StreamFeatures | None:
+    """Features of every stream, where those of all clips are stored."""
+    if len(networks) > 1 and (folder is not None or any(network.takes_maps for network in networks.values())):
+        return None
+    found: dict[str, FeatureReader] = {}
+    for stream, network in networks.items():
+        own = {stream: preprocessing[stream]}
+        features = frozen_features(
+            network.backbone,
+            ClipReader(clips, videos, own, augmentation=None, seed=0, decoder=section.decoder),
+            maps=network.takes_maps,
+            batch_size=section.batch_size,
+            workers=0,
+            root=root,
+            folder=folder,
+            compute=False,
+        )
+        if features is None:
+            return None
+        found[stream] = features
+    return next(iter(found.values())) if len(found) == 1 else StreamFeatures(found)

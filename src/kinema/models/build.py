@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -62,11 +62,7 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
     """
     function = registry.entry("model", name, key="model.name").load()
     try:
-        module: nn.Module = function(heads, inputs, **arguments)
-        if len(inputs) == 1 and only(inputs).channels != RGB:
-            parts = backbones(module)
-            for part in parts.values() if parts else (module,):
-                set_channels(part, only(inputs).channels, name=name)
+        module = construct(name, function, arguments, heads=heads, inputs=inputs)
         _check_centred(module, inputs)
         sizes = tuple((task, len(names)) for task, names in heads.items())
         case = (function, repr(sorted(arguments.items())), sizes, tuple(inputs.items()))
@@ -83,6 +79,22 @@ def build_model(name: str, arguments: Mapping[str, Any], *, heads: Heads, inputs
     return module
 
 
+def construct(
+    name: str, function: Callable[..., nn.Module], arguments: Mapping[str, Any], *, heads: Heads, inputs: Inputs
+) -> nn.Module:
+    """What a registered function builds, with first layers for the channels of the stream that it sees.
+
+    Raises:
+        ConfigError: An argument is impossible, or the first layer is for red, green and blue alone.
+    """
+    module = function(heads, inputs, **arguments)
+    if len(inputs) == 1 and only(inputs).channels != RGB:
+        parts = backbones(module)
+        for part in parts.values() if parts else (module,):
+            set_channels(part, only(inputs).channels, name=name)
+    return module
+
+
 def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     """Load weights and freeze, in place.
 
@@ -96,19 +108,21 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     mean, std = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
     given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
     weights = init.weights
-    if weights == "published":
-        weights = dict.fromkeys(parts, "published")
-    loaded: Loaded | None = None
-    meant = parts  # whose weights are given
     folder = weights_folder(Path(weights)) if isinstance(weights, str) else None
     is_folder = folder is not None and (folder / "config.json").is_file()
+    # One network several times, as of the streams of a clip: a file is for each of them.
+    is_same = len(parts) > 1 and len({part.name for part in parts.values()}) == 1 and not takes_all and not is_folder
+    if isinstance(weights, str) and (weights == "published" or is_same):
+        weights = dict.fromkeys(parts, weights)
+    loaded: Loaded | None = None
+    meant = parts  # whose weights are given
     if takes_all and weights is not None and not is_folder:
         raise ConfigError("init.weights: this model normalises pixels itself (model.means); give a weights folder")
     if given and (takes_all or is_folder):
         why = f"{folder} brings its own" if is_folder else "this model normalises pixels itself (model.means)"
         raise ConfigError(f"init.mean: {why}; leave init.mean and init.std out")
     if folder is not None and is_folder:
-        mean, std = rgb_normalisation(only(read_config(folder).preprocessing))
+        mean, std = rgb_normalisation(read_config(folder).preprocessing)
         state = read_state_dict(folder / "model.safetensors")
         loaded = load_matching(model, state, source=str(folder), inflate=init.inflate)
     elif isinstance(weights, str):

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.models.build import construct
 from kinema.models.clip_model import ClipModel
-from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import freeze
+from kinema.models.layers.channels import RGB
 from kinema.models.streaming import Streaming, streaming
+from kinema.models.streams_model import frame_models
 from kinema.registry import entries, entry
-from kinema.types import InputShape
+from kinema.types import Inputs, InputShape
 
 Kind = Literal["frames", "clips", "other"]
 
@@ -38,7 +40,7 @@ class Configuration:
         size_px: Height and width of a frame.
         freeze: The recipe's `init.freeze`.
         summary: What it reproduces, with its source.
-        channels: Of a frame.
+        streams: Stream -> channels of a frame.
     """
 
     name: str
@@ -48,7 +50,16 @@ class Configuration:
     size_px: int
     freeze: str | int = "none"
     summary: str
-    channels: int = 3
+    streams: Mapping[str, int] = field(default_factory=lambda: {"rgb": RGB})
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model receives."""
+        num, side = self.num_frames, self.size_px
+        return {
+            stream: InputShape(num_frames=num, channels=channels, height_px=side, width_px=side)
+            for stream, channels in self.streams.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +97,8 @@ def build_without_memory(model_name: str, configuration: Configuration) -> nn.Mo
     heads = {
         task: tuple(str(number) for number in range(num_classes)) for task, num_classes in configuration.classes.items()
     }
-    size_px = configuration.size_px
-    shape = InputShape(
-        num_frames=configuration.num_frames, channels=configuration.channels, height_px=size_px, width_px=size_px
-    )
     with torch.device("meta"):
-        model: nn.Module = function(heads, {"rgb": shape}, **configuration.arguments)
-    return model
+        return construct(model_name, function, configuration.arguments, heads=heads, inputs=configuration.inputs)
 
 
 def measure(model_name: str, configuration: Configuration) -> Measured:
@@ -104,17 +110,18 @@ def measure(model_name: str, configuration: Configuration) -> Measured:
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     # The counter follows gradients, and takes a view of a parameter for one, where there are none to follow.
     gflops = _gflops(model.eval().requires_grad_(False), configuration)
-    kind: Kind = "frames" if isinstance(model, FrameModel) else "clips" if isinstance(model, ClipModel) else "other"
+    of_frames = frame_models(model, list(configuration.streams)) is not None
+    kind: Kind = "frames" if of_frames else "clips" if isinstance(model, ClipModel) else "other"
     return Measured(total=total, trainable=trainable, gflops=gflops, kind=kind, streams=streaming(model))
 
 
 def described(configuration: Configuration) -> dict[str, Any]:
     """What a configuration is, as JSON has it."""
-    size_px = configuration.size_px
+    shapes = configuration.inputs.items()
     return {
         "name": configuration.name,
         "summary": configuration.summary,
-        "input": {"rgb": [configuration.num_frames, configuration.channels, size_px, size_px]},
+        "input": {name: [of.num_frames, of.channels, of.height_px, of.width_px] for name, of in shapes},
         "classes": dict(configuration.classes),
         "arguments": {
             key: list(value) if isinstance(value, tuple) else value for key, value in configuration.arguments.items()
@@ -136,13 +143,15 @@ def record(model_name: str, configuration: Configuration) -> dict[str, Any]:
 
 
 def _gflops(model: nn.Module, configuration: Configuration) -> float:
-    size_px = configuration.size_px
-    clip = torch.empty(1, configuration.num_frames, configuration.channels, size_px, size_px, device="meta")
+    clips = {
+        stream: torch.empty(1, of.num_frames, of.channels, of.height_px, of.width_px, device="meta")
+        for stream, of in configuration.inputs.items()
+    }
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it is one kernel, in which nothing is counted
     try:
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model({"rgb": clip})
+            model(clips)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() / 2e9

@@ -55,7 +55,7 @@ FIGURES = ("clip", "parameters", "trainable", "GFLOPs", "stored", "streams")
 
 def figures(one: Record) -> list[str | int | float]:
     """What people are shown of a configuration, in the order of `FIGURES`."""
-    num_frames, _, height_px, _ = one["input"]["rgb"]
+    num_frames, _, height_px, _ = next(iter(one["input"].values()))
     return [
         f"{num_frames} x {height_px}",
         one["parameters"]["total"],

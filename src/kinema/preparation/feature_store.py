@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -230,3 +230,56 @@ class FeatureReader:
         for row, index in enumerate(chosen):
             self.read(index, view, {"features": found[row]})
         return found
+
+
+class StreamFeatures:
+    """Reads the features of several streams of a clip, those of one behind those of the other. What it says of itself
+    is what a `FeatureReader` says.
+
+    Args:
+        readers: Stream -> what reads its features, (T, D); all of the same clips, as many frames and one type.
+    """
+
+    in_processes = False
+
+    def __init__(self, readers: Mapping[str, FeatureReader]) -> None:
+        self.readers = list(readers.values())
+        first = self.readers[0]
+        self.clips = first.clips
+        self.failures = {index: why for reader in self.readers for index, why in reader.failures.items()}
+        lengths = [reader.form.shape[1] for reader in self.readers]
+        self._bounds = np.cumsum([0, *lengths]).tolist()
+        self.form = replace(first.form, shape=(first.form.shape[0], sum(lengths)))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def source(self) -> str:
+        """Differs whenever a feature does that is read."""
+        return fingerprint([reader.source for reader in self.readers])
+
+    @property
+    def folders(self) -> list[Path]:
+        """Stores that it reads from."""
+        return list(dict.fromkeys(folder for reader in self.readers for folder in reader.folders))
+
+    def layout(self) -> Layout:
+        """Shape and type of the features of one clip."""
+        return {"features": (self.form.shape, self.form.dtype)}
+
+    def read(self, index: int, epoch: int, out: Mapping[str, NDArray[Any]]) -> Drawn:
+        """Write the features of a clip, as they are in an epoch.
+
+        Raises:
+            DataError: There are none of a stream, or a store cannot be read.
+        """
+        for reader, start, stop in zip(self.readers, self._bounds, self._bounds[1:], strict=False):
+            own = np.empty(reader.form.shape, dtype=reader.form.dtype)
+            reader.read(index, epoch, {"features": own})
+            out["features"][:, start:stop] = own
+        return Drawn()
+
+    def values(self, indices: Sequence[int] | None = None, view: int = 0) -> NDArray[Any]:
+        """Features of some clips, of all by default: (N, T, D)."""
+        return np.concatenate([reader.values(indices, view) for reader in self.readers], axis=2)

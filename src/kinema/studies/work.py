@@ -20,8 +20,8 @@ from kinema.evaluation.metrics import main_task
 from kinema.evaluation.results import save_evaluation
 from kinema.files import read_json_object, write_json
 from kinema.models.configurations import Configuration, measure
-from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import give_back_memory, set_up
+from kinema.models.streams_model import frame_models
 from kinema.models.weights import read_training
 from kinema.preparation.features import frozen_features
 from kinema.progress import SILENT, Reporter
@@ -31,7 +31,7 @@ from kinema.studies.jobs import Job, Place
 from kinema.training.prepare import Prepared, compute_device, prepare
 from kinema.training.run_folder import Run, create_run
 from kinema.training.train import train
-from kinema.types import JOINT, DataError, Split, UserError, only
+from kinema.types import JOINT, DataError, Split, UserError
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,10 @@ def _store_plain_features(prepared: Prepared, job: Job, reporter: Reporter) -> N
         and recipe.trainer.runtime.features == "fp32"
         and recipe.clips.augmentation.num_views is not None
     )
-    if not plain or not isinstance(model, FrameModel) or not model.backbone.frozen:
+    networks = frame_models(model, list(prepared.preprocessing)) if plain else None
+    if networks is None or not all(network.backbone.frozen for network in networks.values()):
+        return
+    if len(networks) > 1 and any(network.takes_maps for network in networks.values()):
         return
     clips, videos = dict(prepared.clips), dict(prepared.videos)
     if job.split == "test":
@@ -116,30 +119,32 @@ def _store_plain_features(prepared: Prepared, job: Job, reporter: Reporter) -> N
     device = compute_device(recipe.trainer)
     set_up(model.to(device), recipe.trainer.runtime, device)
     listed = [clip for of_split in clips.values() for clip in of_split]
-    reader = ClipReader(listed, videos, prepared.preprocessing, augmentation=None, seed=0, decoder=recipe.clips.decoder)
-    frozen_features(
-        model.backbone,
-        reader,
-        maps=model.takes_maps,
-        batch_size=recipe.clips.batch_size,
-        workers=recipe.clips.workers,
-        root=recipe.data.root,
-        name="plain",
-        reporter=reporter,
-    )
+    for stream, network in networks.items():
+        own = {stream: prepared.preprocessing[stream]}
+        frozen_features(
+            network.backbone,
+            ClipReader(listed, videos, own, augmentation=None, seed=0, decoder=recipe.clips.decoder),
+            maps=network.takes_maps,
+            batch_size=recipe.clips.batch_size,
+            workers=recipe.clips.workers,
+            root=recipe.data.root,
+            name="plain" if len(networks) == 1 else f"plain, {stream}",
+            reporter=reporter,
+        )
 
 
 def _write_facts(path: Path, prepared: Prepared) -> None:
     """What only those know who have the model and the data at hand."""
     total, trainable = prepared.num_parameters
     recipe = prepared.recipe
-    shape = only(prepared.preprocessing).shape
+    shape = next(iter(prepared.preprocessing.values())).shape
     configuration = Configuration(
         name=recipe.model.name,
         arguments=recipe.model.arguments(),
         classes={task: len(names) for task, names in prepared.dataset.classes.items()},
         num_frames=shape.num_frames,
         size_px=shape.height_px,
+        streams={stream: of.channels for stream, of in prepared.preprocessing.items()},
         summary="",
     )
     try:

@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from kinema.data.loading import ClipLoader, ClipReader, EpochOrder, clip_loader
+from kinema.data.loading import ClipLoader, EpochOrder, clip_loader
 from kinema.data.parts import Part
-from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import backbones
-from kinema.preparation.feature_store import FeatureReader
+from kinema.models.streams_model import frame_models
+from kinema.preparation.feature_store import FeatureReader, StreamFeatures
 from kinema.progress import Reporter
 from kinema.sections import ClipsSection
 from kinema.training.callbacks import (
@@ -28,6 +28,7 @@ from kinema.training.callbacks import (
 from kinema.training.imbalance import draw_of
 from kinema.training.module import RecogniserTraining, TrainingBatches
 from kinema.training.prepare import Prepared
+from kinema.training.readers import Features, Frames
 from kinema.training.run_folder import Run
 from kinema.training.sanity import Sanity, WatchFeatures
 from kinema.training.stand_in import stand_in
@@ -119,11 +120,11 @@ def fit(
     module.precision = work.precision
     module.warned = dict(work.warned)
     module.sources = {split: reader.source for split, reader in readers.items()}
-    if isinstance(readers["train"], FeatureReader):
+    if isinstance(readers["train"], FeatureReader | StreamFeatures):
         module.reads, module.stored_as = "features", readers["train"].form.stored_as
-    if isinstance(prepared.model, FrameModel):
-        module.arithmetic = prepared.model.backbone.arithmetic
-        module.ranges = prepared.model.backbone.ranges
+    for network in (frame_models(prepared.model, list(prepared.preprocessing)) or {}).values():  # the same in all
+        module.arithmetic = network.backbone.arithmetic
+        module.ranges = network.backbone.ranges
     module.compiled, module.optimiser_state = work.compiled, spread.state
     if team.size > 1:
         module.stand_in = stand_in(readers["train"].layout(), prepared.dataset.classes)
@@ -186,7 +187,7 @@ def fit(
 
 
 def _batches(
-    reader: ClipReader | FeatureReader,
+    reader: Frames | Features,
     order: EpochOrder,
     section: ClipsSection,
     team: Team,

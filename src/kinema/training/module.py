@@ -24,6 +24,7 @@ from kinema.evaluation.metrics import accuracy, main_task, task_metrics
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import Arithmetic
 from kinema.models.layers.int8 import Ranges
+from kinema.models.streams_model import StreamsModel
 from kinema.sections import Recipe
 from kinema.training.averaging import Average
 from kinema.training.imbalance import Skew, skews_of
@@ -243,7 +244,7 @@ class RecogniserTraining(LightningModule):
 
     def _answer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "features" in inputs:
-            assert isinstance(self.model, FrameModel)
+            assert isinstance(self.model, FrameModel | StreamsModel)
             return self.model.classify(inputs["features"])
         return self.model(inputs)
 

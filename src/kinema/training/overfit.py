@@ -16,12 +16,13 @@ from kinema.data.device import to_model_input
 from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.models.frame_model import FrameModel
 from kinema.models.runtime import set_up
+from kinema.models.streams_model import StreamsModel, frame_models
 from kinema.progress import SILENT, Reporter
 from kinema.sections import TaskSection
 from kinema.training.losses import multi_task_loss
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, compute_device
-from kinema.types import Clip, DataError, UserError, only
+from kinema.types import Clip, DataError, UserError
 from kinema.wording import percent
 
 MOST_STEPS = 500
@@ -76,9 +77,11 @@ def overfit(
         elif type(part).__name__ == "DropPath":  # timm and transformers have one each
             vars(part)["drop_prob"] = 0.0
     inputs = to_model_input({s: f.to(device) for s, f in frames.items()}, prepared.preprocessing)
-    if isinstance(model, FrameModel) and model.backbone.frozen:
+    networks = frame_models(model, list(inputs)) or {}
+    with_maps = len(networks) > 1 and any(network.takes_maps for network in networks.values())
+    if networks and not with_maps and all(network.backbone.frozen for network in networks.values()):
         with torch.no_grad():
-            inputs = {"features": model.features(only(inputs))}
+            inputs = {"features": torch.cat([networks[s].features(x) for s, x in inputs.items()], dim=2)}
     on_device = {task: values.to(device) for task, values in labels.items()}
     torch.manual_seed(recipe.trainer.seed)
     optim = recipe.optim.model_copy(update={"weight_decay": 0.0})
@@ -151,7 +154,7 @@ def _check_distinct(frames: Mapping[str, Tensor], labels: Mapping[str, Tensor], 
 
 def _answer(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "features" in inputs:
-        assert isinstance(model, FrameModel)
+        assert isinstance(model, FrameModel | StreamsModel)
         return model.classify(inputs["features"])
     found: dict[str, Tensor] = model(inputs)
     return found

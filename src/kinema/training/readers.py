@@ -9,17 +9,20 @@ from typing import Any
 from kinema.data.cache import cache_folder
 from kinema.data.loading import ClipReader
 from kinema.data.sources import clip_reader, say_frames
+from kinema.data.streams import StreamsReader
 from kinema.evaluation.reading import named_features, say_features
 from kinema.models.frame_model import FrameModel
-from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.streams_model import frame_models
 from kinema.preparation.arithmetic import choose_arithmetic
-from kinema.preparation.feature_store import FeatureReader
+from kinema.preparation.feature_store import FeatureReader, StreamFeatures
 from kinema.preparation.features import frozen_features
 from kinema.progress import Reporter
 from kinema.training.prepare import Prepared, compute_device
 from kinema.types import ConfigError, DataError, Split
 
-Readers = dict[Split, ClipReader | FeatureReader]
+Frames = ClipReader | StreamsReader
+Features = FeatureReader | StreamFeatures
+Readers = dict[Split, Frames | Features]
 
 
 def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
@@ -51,82 +54,100 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
 def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
     section = prepared.recipe.clips
     frames = {split: _frames(prepared, split) for split in prepared.clips}
-    backbone = _frozen_backbone(prepared)
-    if backbone is not None:
-        _choose_arithmetic(prepared, backbone, frames["train"], saved, reporter)
+    frozen = _frozen(prepared)
+    if frozen is not None:
+        _choose_arithmetic(prepared, frozen, frames["train"], saved, reporter)
     before = None if saved is None else saved["reads"]
-    folder = _feature_store(prepared, backbone)
-    can = backbone is not None and section.augmentation.num_views is not None and section.store != "none"
+    folder = _feature_store(prepared, frozen)
+    can = frozen is not None and section.augmentation.num_views is not None and section.store != "none"
     if not can or before == "frames" or (isinstance(section.store, Path) and folder is None):
         return _said(frames)
-    assert backbone is not None
+    assert frozen is not None
     if section.augmentation.cutmix:
         raise ConfigError(
             "clips.augmentation.cutmix: cuts frames, and what is read are stored features of the frozen backbone; use "
             "mixup, or clips.store=none"
         )
-    of_features: dict[Split, FeatureReader] = {}
+    of_features: dict[Split, Features] = {}
     for split, reader in frames.items():
-        features = frozen_features(
-            backbone,
-            reader,
-            maps=isinstance(prepared.model, FrameModel) and prepared.model.takes_maps,
-            batch_size=section.batch_size,
-            workers=section.workers,
-            root=prepared.recipe.data.root,
-            folder=folder,
-            stored_as=None if saved is None else saved.get("stored_as"),
-            name=split,
-            reporter=reporter,
-        )
-        if features is None and before == "features":
-            raise DataError(
-                f"features of {split} clips cannot be kept in {cache_folder()} (why is said above), and the run was "
-                "begun with features; mend that, or begin a new run with clips.store=none"
+        features: dict[str, FeatureReader] = {}
+        for stream, network in frozen.items():
+            found = frozen_features(
+                network.backbone,
+                reader if isinstance(reader, ClipReader) else reader.readers[stream],
+                maps=network.takes_maps,
+                batch_size=section.batch_size,
+                workers=section.workers,
+                root=prepared.recipe.data.root,
+                folder=folder,
+                stored_as=None if saved is None else saved.get("stored_as"),
+                name=split if len(frozen) == 1 else f"{split}, {stream}",
+                reporter=reporter,
             )
-        if features is None:
-            return _said(frames)
-        of_features[split] = features
-    for split, features in of_features.items():
-        say_features(features, split)
+            if found is None and before == "features":
+                raise DataError(
+                    f"features of {split} clips cannot be kept in {cache_folder()} (why is said above), and the run "
+                    "was begun with features; mend that, or begin a new run with clips.store=none"
+                )
+            if found is None:
+                return _said(frames)
+            features[stream] = found
+        of_features[split] = next(iter(features.values())) if len(features) == 1 else StreamFeatures(features)
+    for split, of_split in of_features.items():
+        say_features(of_split, split)
     return dict(of_features)
 
 
-def _said(frames: Mapping[Split, ClipReader]) -> Readers:
+def _said(frames: Mapping[Split, Frames]) -> Readers:
     for split, reader in frames.items():
-        say_frames(reader, split)
+        for stream, own in reader.readers.items() if isinstance(reader, StreamsReader) else [("", reader)]:
+            say_frames(own, f"{split}, {stream}" if stream else split)
     return dict(frames)
 
 
-def _frames(prepared: Prepared, split: Split) -> ClipReader:
+def _frames(prepared: Prepared, split: Split) -> Frames:
     recipe = prepared.recipe
-    return clip_reader(
-        recipe.clips,
-        prepared.clips[split],
-        prepared.videos,
-        prepared.preprocessing,
-        root=recipe.data.root,
-        augmentation=recipe.clips.augmentation if split == "train" else None,
-        seed=recipe.trainer.seed,
-        name=split,
-    )
+    several = len(prepared.preprocessing) > 1
+    readers = {
+        stream: clip_reader(
+            recipe.clips,
+            prepared.clips[split],
+            prepared.videos,
+            {stream: preprocessing},
+            root=recipe.data.root,
+            augmentation=recipe.clips.augmentation if split == "train" else None,
+            seed=recipe.trainer.seed,
+            name=f"{split}, {stream}" if several else split,
+        )
+        for stream, preprocessing in prepared.preprocessing.items()
+    }
+    return StreamsReader(readers) if several else next(iter(readers.values()))
 
 
-def _frozen_backbone(prepared: Prepared) -> FrameBackbone | None:
-    model = prepared.model
-    if not isinstance(model, FrameModel) or not model.backbone.frozen:
+def _frozen(prepared: Prepared) -> dict[str, FrameModel] | None:
+    """Stream -> network, of a model all of whose backbones are frozen and see single frames."""
+    found = frame_models(prepared.model, list(prepared.preprocessing))
+    if found is None or not all(network.backbone.frozen for network in found.values()):
         return None
-    return model.to(compute_device(prepared.recipe.trainer)).backbone
+    if len(found) > 1 and any(network.takes_maps for network in found.values()):
+        return None  # maps of several streams have no common form
+    prepared.model.to(compute_device(prepared.recipe.trainer))
+    return found
 
 
-def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path | None:
+def _feature_store(prepared: Prepared, frozen: Mapping[str, FrameModel] | None) -> Path | None:
     """The store of features that the recipe names, if it names one."""
     section = prepared.recipe.clips
     folder = named_features(section)
     if folder is None:
         return None
-    if backbone is None:
+    if frozen is None:
         raise ConfigError("clips.store: features are of a frozen backbone; this recipe has none (init.freeze=backbone)")
+    if len(frozen) > 1:
+        raise ConfigError(
+            "clips.store: a store holds features of one stream, and this recipe has several; take auto, which finds "
+            "the store of each"
+        )
     if section.augmentation.num_views is None:
         raise ConfigError(
             "clips.store: features cannot be stored of clips that are another in every epoch; "
@@ -136,19 +157,30 @@ def _feature_store(prepared: Prepared, backbone: FrameBackbone | None) -> Path |
 
 
 def _choose_arithmetic(
-    prepared: Prepared, backbone: FrameBackbone, reader: ClipReader, saved: Mapping[str, Any] | None, reporter: Reporter
+    prepared: Prepared,
+    frozen: Mapping[str, FrameModel],
+    reader: Frames,
+    saved: Mapping[str, Any] | None,
+    reporter: Reporter,
 ) -> None:
     recipe = prepared.recipe
-    if saved is not None:
-        backbone.arithmetic = saved["arithmetic"]
-        backbone.ranges = dict(saved["ranges"])
-        return
-    choose_arithmetic(
-        backbone,
-        reader,
-        recipe.trainer.runtime,
-        maps=isinstance(prepared.model, FrameModel) and prepared.model.takes_maps,
-        batch_size=recipe.clips.batch_size,
-        workers=recipe.clips.workers,
-        reporter=reporter,
-    )
+    runtime = recipe.trainer.runtime
+    if len(frozen) > 1 and runtime.features == "int8":
+        raise ConfigError("trainer.runtime.features: int8 is for one stream; take fp32, bf16 or auto")
+    for network in frozen.values():
+        backbone = network.backbone
+        if saved is not None:
+            backbone.arithmetic = saved["arithmetic"]
+            backbone.ranges = dict(saved["ranges"])
+        elif isinstance(reader, ClipReader):
+            choose_arithmetic(
+                backbone,
+                reader,
+                runtime,
+                maps=network.takes_maps,
+                batch_size=recipe.clips.batch_size,
+                workers=recipe.clips.workers,
+                reporter=reporter,
+            )
+        elif runtime.features == "bf16":  # of several streams, auto is fp32: they would have to agree together
+            backbone.arithmetic = "bf16"

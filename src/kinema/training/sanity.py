@@ -22,7 +22,7 @@ from kinema.evaluation.baselines import class_counts, commonest
 from kinema.evaluation.metrics import main_task
 from kinema.models.freezing import Backbone, backbones
 from kinema.models.layers.backbone import FrameBackbone
-from kinema.preparation.feature_store import FeatureReader
+from kinema.preparation.feature_store import FeatureReader, StreamFeatures
 from kinema.training.callbacks import Progress
 from kinema.training.imbalance import sampling_task
 from kinema.training.losses import smoothing_of
@@ -270,7 +270,7 @@ def blind_loss(prepared: Prepared) -> float | None:
 # Before the first step
 
 
-def look_before(prepared: Prepared, features: FeatureReader | None) -> dict[str, str]:
+def look_before(prepared: Prepared, features: FeatureReader | StreamFeatures | None) -> dict[str, str]:
     """Warn of what can be seen before anything is trained.
 
     Args:
@@ -304,7 +304,7 @@ def _is_published(part: Backbone) -> bool:
     return part.library != "kinema" if isinstance(part, FrameBackbone) else part.is_published
 
 
-def _of_features(prepared: Prepared, reader: FeatureReader) -> Iterator[str]:
+def _of_features(prepared: Prepared, reader: FeatureReader | StreamFeatures) -> Iterator[str]:
     indices = np.random.default_rng(prepared.recipe.trainer.seed).permutation(len(reader))[:_MOST_NEIGHBOURS]
     chosen = [int(index) for index in sorted(indices) if int(index) not in reader.failures]
     if len(chosen) < 2:

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
 from kinema.models.runtime import compile_for_training, describe, precision, set_up
-from kinema.preparation.feature_store import FeatureReader
+from kinema.preparation.feature_store import FeatureReader, StreamFeatures
 from kinema.progress import SILENT, Reporter
 from kinema.training.callbacks import History, StopNow, StopRequest, quiet_lightning, read_checkpoint, stop_request
 from kinema.training.finish import finish
@@ -153,7 +153,8 @@ def _lead(
         clips_done=clips_done(checkpoint, prepared),
         precision=arithmetic,
     )
-    features = work.readers["train"] if isinstance(work.readers["train"], FeatureReader) else None
+    reader = work.readers["train"]
+    features = reader if isinstance(reader, FeatureReader | StreamFeatures) else None
     work.compiled = _compile(work, checkpoint, reads_features=features is not None)
     if checkpoint is None:
         work.warned = look_before(prepared, features)
