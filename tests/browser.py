@@ -58,9 +58,10 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self._tell("Emulation.setEmulatedMedia", {"media": "", "features": [feature]})
 
-    def look_at_print(self) -> None:
-        """Show the page as it is printed."""
-        self._tell("Emulation.setEmulatedMedia", {"media": "print"})
+    def look_at_print(self, *, scheme: Literal["light", "dark"] = "light") -> None:
+        """Show the page as it is printed, for somebody who prefers light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._tell("Emulation.setEmulatedMedia", {"media": "print", "features": [feature]})
 
     def pdf(self) -> bytes:
         """The page as it is printed, as a file."""

@@ -40,7 +40,7 @@ TRAINED_TWO = replace(
 
 # What is promised to scripts, and what comes beside it.
 TOP = {"split", "tasks", "train_top1", "gap", "gap_unknown", "num_clips", "num_skipped", "temperature_fitted_here"}
-TOP |= {"findings"}
+TOP |= {"inputs_unknown", "findings"}
 TASK = {"top1", "top3", "top5", "mean_class", "chance", "majority"}
 ALSO_IN_A_TASK = {
     "loss",

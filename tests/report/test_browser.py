@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from tests.browser import Browser, chromium
-from tests.report.made_up import TASKS, make_run
+from tests.report.made_up import TASKS, evaluate_again, make_run
 from tests.videos import numbered_frames, write_video
 
 from kinema.report.page import write_page
@@ -200,6 +200,22 @@ def test_dark_and_light_and_print(browser: Browser, few: Run) -> None:
     assert browser.texts(".controls, nav, .files") == []
     assert len(browser.texts("h2")) == 7
     assert browser.pdf().startswith(b"%PDF-")
+
+
+def test_on_paper_it_is_light_and_nothing_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+    """At the width of an A4 page, asked for by somebody who prefers dark."""
+    run = make_run(tmp_path / "run", num_clips=60)
+    views = {"clips": 10, "crops": 3, "flip": True, "average": "probabilities", "num": 60}
+    evaluate_again(run, "test_10x3_flip", views=views)
+    evaluate_again(run, "other", source=f"/{'a long name of a folder/' * 4}/{'x' * 60}.csv", unknown="nothing.csv")
+    write_page(run.folder)
+    browser.look(width_px=718, scheme="dark")
+    browser.look_at_print(scheme="dark")
+    browser.open(run.report)
+    assert browser.script("return document.documentElement.scrollWidth") == 718
+    assert browser.script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    cut = "return [...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert browser.script(cut) == 0
 
 
 def test_names_are_text_in_the_script_too(browser: Browser, tmp_path: Path) -> None:

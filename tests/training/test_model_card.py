@@ -81,3 +81,13 @@ def test_numbers_that_are_not_there(run: Run) -> None:
 def front_matter(card: ModelCard) -> dict[str, Any]:
     found: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
     return found
+
+
+def test_each_evaluation_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Taken at once, so that two processes never write into the same."""
+    run = Run(tmp_path)
+    own: dict[str, Any] = {"split": "test", "list": {"own": True}}
+    views = {"clips": 10, "crops": 3, "flip": True}
+    records = [own, own, own | {"views": views}, own | {"list": {"own": False}}]
+    assert [run.new_evaluation(record).name for record in records] == ["test", "test-2", "test_10x3_flip", "other"]
+    assert all((tmp_path / "evaluations" / name).is_dir() for name in ("test", "test-2", "test_10x3_flip", "other"))

@@ -84,7 +84,7 @@ class Run:
         return resolve(parse_yaml(self.config.read_text(encoding="utf-8"), source=str(self.config)))
 
     def new_evaluation(self, record: Mapping[str, Any]) -> Path:
-        """A folder for an evaluation that does not exist yet, named by what was evaluated: `test`, `test_10x3`, or
+        """Make a folder for an evaluation, named by what was evaluated: `test`, `test_10x3`, or
         `other` of clips that are not of a split of the run's own; a second one is `test-2`, ...
 
         Args:
@@ -94,7 +94,11 @@ class Run:
         if "views" in record:
             views = record["views"]
             name += f"_{views['clips']}x{views['crops']}" + ("_flip" if views["flip"] else "")
-        return fresh_folder(self.evaluations / name)
+        while True:
+            folder = fresh_folder(self.evaluations / name)
+            with contextlib.suppress(FileExistsError):  # another process took the same name just now
+                folder.mkdir(parents=True)
+                return folder
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed in the middle of writing left of its temporary files."""
