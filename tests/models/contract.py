@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from kinema.models.build import build_model
 from kinema.models.load import load_model
 from kinema.models.weights import WeightsConfig, save
-from kinema.types import Heads, Inputs, InputShape, Preprocessing
+from kinema.types import Heads, Inputs, InputShape, Motion, Preprocessing
 
 ONE: Heads = {"action": ("open", "close", "push")}
 THREE: Heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar", "lid"), "hand": ("left", "right", "both")}
@@ -46,7 +47,7 @@ def check_answers(model: nn.Module, batch: dict[str, Tensor], heads: Heads) -> N
     logits = model.eval()(batch)
     assert list(logits) == list(heads)
     for task, names in heads.items():
-        assert tuple(logits[task].shape) == (len(batch["rgb"]), len(names)), task
+        assert tuple(logits[task].shape) == (len(next(iter(batch.values()))), len(names)), task
         assert torch.isfinite(logits[task]).all(), task
 
 
@@ -106,8 +107,8 @@ def check_evaluation(model: nn.Module, batch: dict[str, Tensor]) -> None:
     with torch.inference_mode():
         together, again = model(batch), model(batch)
         assert all(torch.equal(again[task], logits) for task, logits in together.items())
-        for row in range(len(batch["rgb"])):
-            alone = model({"rgb": batch["rgb"][row : row + 1]})
+        for row in range(len(next(iter(batch.values())))):
+            alone = model({stream: frames[row : row + 1] for stream, frames in batch.items()})
             for task, logits in together.items():
                 torch.testing.assert_close(alone[task][0], logits[row], rtol=0, atol=1e-5)
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
@@ -118,11 +119,12 @@ def check_round_trip(
 ) -> None:
     """Saved and loaded it says the same, to the bit."""
     model.train()(batch)  # so that batch norm's statistics are not those of a new model
-    num_frames, size_px = batch["rgb"].shape[1], batch["rgb"].shape[-1]
-    preprocessing = Preprocessing(
-        num_frames=num_frames, size_px=size_px, resize_px=size_px, fit="crop", mean=MEAN, std=STD
+    config = WeightsConfig(
+        model=name,
+        arguments=arguments,
+        heads=heads,
+        preprocessing={stream: _preprocessing(stream, frames) for stream, frames in batch.items()},
     )
-    config = WeightsConfig(model=name, arguments=arguments, heads=heads, preprocessing={"rgb": preprocessing})
     save(folder, model.state_dict(), config, TRAINING, card="# A model\n")
     loaded, loaded_config = load_model(folder)
     assert loaded_config == config
@@ -131,3 +133,14 @@ def check_round_trip(
         expected, found = model.eval()(batch), loaded(batch)
     assert list(found) == list(expected) == list(heads)
     assert all(torch.equal(found[task], expected[task]) for task in heads)
+
+
+def _preprocessing(stream: str, frames: Tensor) -> Preprocessing:
+    """That gives such frames."""
+    size_px = frames.shape[-1]
+    rgb = Preprocessing(num_frames=frames.shape[1], size_px=size_px, resize_px=size_px, fit="crop", mean=MEAN, std=STD)
+    if stream == "rgb":
+        return rgb
+    motion = Motion(stack=frames.shape[2] // 2, interval_s=1 / 30, method="dis", bound_px=20.0)
+    channels = frames.shape[2]
+    return replace(rgb, modality="flow", motion=motion, mean=(0.5,) * channels, std=(0.25,) * channels)

@@ -39,7 +39,11 @@ FRAME_NAMES = [
 ]
 LARGE = ("mvit", "swin3d", "s3d", "resnext101_3d")
 """No argument makes them small enough: of these, the contract is in the slow suite."""
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in entries("model")]
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+    for name in entries("model")
+    if name != "two_stream"  # which sees several: `test_two_stream.py`
+]
 SHORTEST = {"video_transformer": 2, "s3d": 5}
 """Frames, where one is too few."""
 

@@ -74,7 +74,7 @@ def evaluation_reader(
     networks = frame_models(model, list(preprocessing))
     if named is not None and required and (networks is None or len(networks) > 1):
         raise ConfigError(
-            f"clips.store: {named} holds features of frames, and this model has no frame backbone, or several"
+            f"clips.store: {named} holds features of frames, and this model has no frame backbone, or several streams"
         )
     if named is not None and required and views is not None:
         raise ConfigError(f"clips.store: {named} holds features of one view; take clips.store=auto, or --views 1x1")

@@ -41,4 +41,8 @@ class ClipModel(nn.Module):
         self.heads = LinearHeads(num_features, heads, dropout=dropout, hidden=hidden, hidden_dropout=hidden_dropout)
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        return self.heads(self.pool(self.backbone(only(streams).transpose(1, 2))))
+        return self.heads(self.describe(streams))
+
+    def describe(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> Float[Tensor, "B _D"]:
+        """The feature of the clip, which the heads take."""
+        return self.pool(self.backbone(only(streams).transpose(1, 2)))

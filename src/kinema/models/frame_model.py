@@ -51,12 +51,15 @@ class FrameModel(nn.Module):
         """Of one frame: (D,), or (D, h, w) where the temporal module takes maps."""
         return self.backbone.map_shape(size_px) if self.takes_maps else (self.backbone.num_features,)
 
-    def classify(self, features: Float[Tensor, "B T D *map"]) -> dict[str, Float[Tensor, "B _K"]]:
-        """Logits from the frames' features."""
+    def describe(self, features: Float[Tensor, "B T D *map"]) -> Float[Tensor, "B *_feature"]:
+        """What the heads take, from the frames' features."""
         if self.centred:
             features = features - features.mean(dim=1, keepdim=True)
-        normed = self.norm(features.flatten(0, 1)).unflatten(0, features.shape[:2])
-        return self.heads(self.temporal(normed))
+        return self.temporal(self.norm(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
+
+    def classify(self, features: Float[Tensor, "B T D *map"]) -> dict[str, Float[Tensor, "B _K"]]:
+        """Logits from the frames' features."""
+        return self.heads(self.describe(features))
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         return self.classify(self.features(only(streams)))

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinema.models.clip_model import ClipModel
 from kinema.models.frame_model import FrameModel
+from kinema.types import ConfigError, only
 
 Fusion = Literal["probabilities", "logits", "features"]
 
@@ -19,7 +21,7 @@ class StreamsModel(nn.Module):
     """A network for each stream, fused late.
 
     Args:
-        networks: Stream -> {that stream: (B, T, C, H, W)} -> {task: (B, K)}; with `fusion="features"`, -> (B, D).
+        networks: Stream -> {that stream: (B, T, C, H, W)} -> {task: (B, K)}; with `fusion="features"`, without heads.
         fusion: `probabilities` and `logits` are averaged; `features` are put one behind the other, for `heads`.
         shares: How much the answer of each stream counts; they need not sum to 1.
         heads: Of `features`: gives {task: (B, K)}.
@@ -40,7 +42,10 @@ class StreamsModel(nn.Module):
         self.heads = heads
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B _T _C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        return self._fused([network({stream: streams[stream]}) for stream, network in self.networks.items()])
+        if self.heads is None:
+            return self._averaged([network({stream: streams[stream]}) for stream, network in self.networks.items()])
+        described = [describe(network, {stream: streams[stream]}) for stream, network in self.networks.items()]
+        return self._classified(described)
 
     @property
     def frame_models(self) -> dict[str, FrameModel]:
@@ -51,15 +56,20 @@ class StreamsModel(nn.Module):
         """Logits from the frames' features, those of one stream behind those of the other."""
         networks = list(self.frame_models.values())
         parts = torch.split(features, [network.backbone.num_features for network in networks], dim=2)
-        return self._fused([network.classify(part) for network, part in zip(networks, parts, strict=True)])
+        given = list(zip(networks, parts, strict=True))
+        if self.heads is None:
+            return self._averaged([network.classify(part) for network, part in given])
+        return self._classified([network.describe(part) for network, part in given])
 
-    def _fused(self, said: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        if self.heads is not None:
-            found: dict[str, Tensor] = self.heads(torch.cat(list(said), dim=1))  # type: ignore[arg-type]
-            return found
-        return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
+    def _classified(self, described: Sequence[Float[Tensor, "B _D"]]) -> dict[str, Tensor]:
+        assert self.heads is not None
+        found: dict[str, Tensor] = self.heads(torch.cat(list(described), dim=1))
+        return found
 
-    def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
+    def _averaged(self, said: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {task: self._average([logits[task] for logits in said]) for task in said[0]}
+
+    def _average(self, logits: Sequence[Tensor]) -> Tensor:
         if self.fusion == "logits":
             return torch.stack([share * each for share, each in zip(self.shares, logits, strict=True)]).sum(dim=0)
         # Their softmax is the averaged probabilities again. In fp32: far from the likely class half precision has none.
@@ -67,6 +77,25 @@ class StreamsModel(nn.Module):
             each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
         ]
         return torch.logsumexp(torch.stack(weighted), dim=0)
+
+
+def describe(network: nn.Module, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> Float[Tensor, "B _D"]:
+    """The feature of a clip that a network's heads would take.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if isinstance(network, FrameModel):
+        found = network.describe(network.features(only(streams)))
+    elif isinstance(network, ClipModel):
+        found = network.describe(streams)
+    else:
+        found = None
+    if found is None or found.ndim != 2:
+        raise ConfigError(
+            f"model.fusion: the network of {next(iter(streams))} has no feature of a clip; take probabilities or logits"
+        )
+    return found
 
 
 def frame_models(model: nn.Module, streams: Sequence[str]) -> dict[str, FrameModel] | None:

@@ -7,6 +7,7 @@ two streams, and the networks are trained together, on the loss of the fused ans
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from kinema.config import model_section
 from kinema.models.build import build_model
 from kinema.models.configurations import Configuration
 from kinema.models.layers.heads import LinearHeads
-from kinema.models.streams_model import StreamsModel
+from kinema.models.streams_model import StreamsModel, describe
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
 
@@ -100,17 +101,10 @@ def _network(stream: str, section: dict[str, Any] | None, heads: Heads, inputs: 
 
 
 def _described(stream: str, network: nn.Module, inputs: Inputs) -> int:
-    """Take the classifier away; how many features are left."""
-    if not isinstance(getattr(network, "heads", None), nn.Module):
-        raise ConfigError(f"model.fusion: the network of {stream} has no features of a clip; take probabilities")
-    network.heads = nn.Identity()
+    """Take the classifier away; how long the feature is that it took."""
     shape = inputs[stream]
-    meta = {name: torch.empty_like(value, device="meta") for name, value in network.state_dict().items()}
+    network.heads = nn.Identity()
+    on_meta = copy.deepcopy(network).to("meta").eval()
     clip = torch.empty(2, shape.num_frames, shape.channels, shape.height_px, shape.width_px, device="meta")
-    was_training = network.training
     with torch.no_grad():
-        found = torch.func.functional_call(network.eval(), meta, ({stream: clip},))
-    network.train(was_training)
-    if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        raise ConfigError(f"model.fusion: the network of {stream} has no features of a clip; take probabilities")
-    return int(found.shape[1])
+        return describe(on_meta, {stream: clip}).shape[1]

@@ -39,7 +39,7 @@ def crossval_study(
         key, separator, text = argument.partition("=")
         if separator and key.strip() in _KEYS:
             folds[key.strip()] = parse_yaml(text, source=argument)
-        elif separator and "." not in key:
+        elif separator and "." not in key and key.strip() not in Recipe.model_fields:
             raise ConfigError(f"{argument!r}: expected by=COLUMN, k=n or section.key=value")
         else:
             overrides.append(argument)

@@ -1,0 +1,148 @@
+"""Networks on frames and on motion, side by side: the contract of all models, and how answers are fused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models import contract
+from tests.models.contract import ONE, THREE
+from torch import Tensor, nn
+
+from kinema.models.build import build_model, initialise
+from kinema.models.freezing import backbones
+from kinema.models.streams_model import StreamsModel, frame_models
+from kinema.sections import InitSection
+from kinema.types import ConfigError, Heads, Inputs, InputShape
+
+SIZE_PX = 32
+LSTM: dict[str, Any] = {"name": "cnn_lstm", "backbone": "tiny", "hidden_size": 16}
+KINDS: dict[str, dict[str, Any]] = {
+    "probabilities": {"network": LSTM},
+    "logits": {"network": LSTM, "fusion": "logits", "shares": {"flow": 2.0}},
+    "features": {"network": LSTM, "fusion": "features", "head_norm": "batch"},
+    "of clips": {"network": {"name": "conv3d"}, "fusion": "features"},
+    "mixed": {"network": LSTM, "networks": {"flow": {"name": "conv3d"}}},
+}
+
+
+def inputs(num_frames: int = 4, stack: int = 2) -> Inputs:
+    def of(channels: int) -> InputShape:
+        return InputShape(num_frames=num_frames, channels=channels, height_px=SIZE_PX, width_px=SIZE_PX)
+
+    return {"rgb": of(3), "flow": of(2 * stack)}
+
+
+def build(kind: str = "probabilities", heads: Heads = ONE, **more: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("two_stream", {**KINDS[kind], **more}, heads=heads, inputs=inputs())
+
+
+def clips(num: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(num)
+    return {
+        stream: torch.randn(num, shape.num_frames, shape.channels, SIZE_PX, SIZE_PX, generator=generator)
+        for stream, shape in inputs().items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("heads", [ONE, THREE], ids=["one", "three"])
+def test_contract(kind: str, heads: Heads, tmp_path: Path) -> None:
+    model = build(kind, heads)
+    contract.check_answers(model, clips(3), heads)
+    contract.check_forward_makes_no_parameter_and_changes_none(build(kind, heads), clips(3))
+    contract.check_evaluation(build(kind, heads), clips(3))
+    contract.check_gradient(build(kind, heads), clips(4))
+    contract.check_half_precision(build(kind, heads), clips(3))
+    contract.check_round_trip(
+        build(kind, heads), clips(4), tmp_path / "weights", name="two_stream", arguments=KINDS[kind], heads=heads
+    )
+
+
+def answers(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    assert isinstance(model, StreamsModel)
+    return {stream: network({stream: batch[stream]})["action"] for stream, network in model.networks.items()}
+
+
+def test_fused_as_computed_by_hand() -> None:
+    batch = clips(3)
+    with torch.no_grad():
+        model = build("logits").eval()
+        each = answers(model, batch)
+        torch.testing.assert_close(model(batch)["action"], each["rgb"] / 3 + each["flow"] * 2 / 3)
+        model = build(shares={"rgb": 3.0}).eval()
+        each = answers(model, batch)
+        expected = 0.75 * each["rgb"].softmax(1) + 0.25 * each["flow"].softmax(1)
+        torch.testing.assert_close(model(batch)["action"].softmax(1), expected)
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits", "features"])
+def test_each_stream_counts(kind: str) -> None:
+    model, batch = build(kind).eval(), clips(3)
+    with torch.no_grad():
+        plain = model(batch)["action"]
+        for stream in batch:
+            other = model({**batch, stream: batch[stream].flip(0)})["action"]
+            assert not torch.allclose(plain, other), stream
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "features"])
+def test_from_features_it_says_the_same(kind: str) -> None:
+    model, batch = build(kind).eval(), clips(3)
+    assert isinstance(model, StreamsModel)
+    networks = frame_models(model, list(batch))
+    assert networks is not None
+    with torch.no_grad():
+        features = torch.cat([networks[stream].features(frames) for stream, frames in batch.items()], dim=2)
+        torch.testing.assert_close(model.classify(features)["action"], model(batch)["action"])
+
+
+def test_networks_on_whole_clips_have_no_features_of_frames() -> None:
+    assert frame_models(build("mixed"), ["rgb", "flow"]) is None
+
+
+def test_a_file_is_for_every_stream(tmp_path: Path) -> None:
+    """One stream's first layer has its weights as they are, the other's adapted; and one may begin from the other."""
+    source = build_model("cnn_lstm", {"backbone": "tiny"}, heads=ONE, inputs={"rgb": inputs()["rgb"]})
+    (part,) = backbones(source).values()
+    torch.save(part.body.state_dict(), tmp_path / "tiny.pt")
+    model = build()
+    settings = {"weights": str(tmp_path / "tiny.pt"), "mean": (0.5,) * 3, "std": (0.5,) * 3, "freeze": "backbone"}
+    found = initialise(model, InitSection.model_validate(settings))
+    assert "backbone frozen" in found.summary
+    rgb, flow = backbones(model).values()
+    name = "convolutions.0.0.weight"
+    expected = part.body.get_parameter(name)
+    torch.testing.assert_close(rgb.body.get_parameter(name), expected)
+    torch.testing.assert_close(
+        flow.body.get_parameter(name), expected.mean(dim=1, keepdim=True).expand(-1, 4, -1, -1) * 0.75
+    )
+    one = build()
+    initialise(one, InitSection(weights={"networks.flow.backbone": str(tmp_path / "tiny.pt")}, mean=None, std=None))
+    assert not torch.equal(backbones(one)["networks.rgb.backbone"].body.get_parameter(name), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"networks": {"depth": LSTM}}, r"model\.networks: there is no stream 'depth'; data\.modality names rgb, flow"),
+        ({"shares": {"depth": 1.0}}, r"model\.shares: there is no stream 'depth'"),
+        ({"network": LSTM, "shares": {"rgb": 0.0}}, r"model\.shares: have to be above 0"),
+        ({"network": LSTM, "shares": {"rgb": 2.0}, "fusion": "features"}, r"model\.shares: features are not averaged"),
+        ({"network": {"name": "two_stream"}}, r"model\.networks\.rgb: two_stream is no network of one stream"),
+        ({"network": {"name": "cnn_lstm", "hiden": 3}}, r"model\.networks\.rgb\.hiden: unknown key"),
+    ],
+)
+def test_impossible_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_model("two_stream", arguments, heads=ONE, inputs=inputs())
+
+
+def test_one_stream_is_too_few_and_two_are_too_many_for_others() -> None:
+    with pytest.raises(ConfigError, match="two_stream fuses several streams, and there is one"):
+        build_model("two_stream", {}, heads=ONE, inputs={"rgb": inputs()["rgb"]})
+    with pytest.raises(ConfigError, match=r"data\.modality: one stream is looked at here, not 2 \(rgb, flow\)"):
+        build_model("cnn_lstm", {"backbone": "tiny"}, heads=ONE, inputs=inputs())
