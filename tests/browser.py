@@ -102,8 +102,12 @@ class Browser:
         element.click()
 
     def _show(self, element: WebElement) -> None:
-        """At once: the driver does not wait where a page scrolls smoothly."""
-        self.script("arguments[0].scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'})", element)
+        """At once, as the driver does not wait where a page scrolls smoothly; and until it has been drawn there."""
+        self.driver.execute_async_script(
+            """arguments[0].scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+            requestAnimationFrame(() => requestAnimationFrame(arguments[1]))""",
+            element,
+        )
 
     def _tell(self, command: str, values: dict[str, Any]) -> Any:
         return self.driver.execute_cdp_cmd(command, values)

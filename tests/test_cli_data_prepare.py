@@ -177,8 +177,8 @@ def test_transcoding(kinema: Kinema, root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "s"], "give one of --frames, --transcode and --features"),
-        (["--out", "s", "--frames", "--transcode"], "give one of --frames, --transcode and --features"),
+        (["--out", "s"], "give one of --frames, --flow, --transcode and --features"),
+        (["--out", "s", "--frames", "--transcode"], "give one of --frames, --flow, --transcode and --features"),
         (["--frames"], "--out: say where the store is to be"),
         (["--out", "s", "--frames", "--shard", "3/2"], "--shard: '3/2': expected I/N"),
         (["--out", "s", "--frames", "--size", "64", "--short-side", "64"], "--short-side keeps them whole"),

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kinema.data.device import to_model_input, to_rgb
-from kinema.data.loading import Batch, ClipReader, EpochOrder, clip_loader
-from kinema.data.sources import clip_reader
+from kinema.data.loading import Batch, EpochOrder, clip_loader
 from kinema.sections import Augmentation
 from kinema.training.prepare import Prepared
-from kinema.types import DataError, Preprocessing, only
+from kinema.training.readers import frame_reader
+from kinema.types import DataError, Preprocessing
 
 NUM_CLIPS = 8
 NUM_FRAMES = 4
@@ -61,9 +61,8 @@ def shown_clips(prepared: Prepared) -> list[Shown]:
     Raises:
         DataError: None of them can be read.
     """
-    recipe, preprocessing = prepared.recipe, only(prepared.preprocessing)
     before = _batch(prepared, None)
-    after = _batch(prepared, recipe.clips.augmentation)
+    after = _batch(prepared, prepared.recipe.clips.augmentation)
     places = {index: row for row, index in enumerate(before.indices.tolist())}
     shown = []
     for row, index in enumerate(after.indices.tolist()):
@@ -72,8 +71,11 @@ def shown_clips(prepared: Prepared) -> list[Shown]:
             names = {task: prepared.dataset.classes[task][label] for task, label in labels.items()}
             told_apart = [f"{task}: {name}" for task, name in names.items()] if len(names) > 1 else names.values()
             caption = ", ".join(told_apart)
-            frames = (_visible(batch, at, preprocessing) for batch, at in ((before, places[index]), (after, row)))
-            shown.append(Shown(caption=caption, before=next(frames), after=next(frames)))
+            plain = _visible(before, places[index], prepared.preprocessing)
+            changed = _visible(after, row, prepared.preprocessing)
+            for stream, frames in plain.items():
+                of_stream = f"{caption} ({stream})" if len(plain) > 1 else caption
+                shown.append(Shown(caption=of_stream, before=frames, after=changed[stream]))
     if not shown:
         failures = {**before.failures, **after.failures}
         raise DataError(next(iter(failures.values()), "there are no training clips"))
@@ -82,33 +84,27 @@ def shown_clips(prepared: Prepared) -> list[Shown]:
 
 def _batch(prepared: Prepared, augmentation: Augmentation | None) -> Batch:
     recipe, clips = prepared.recipe, prepared.clips["train"]
-    reader: ClipReader = clip_reader(
-        recipe.clips,
-        clips,
-        prepared.videos,
-        prepared.preprocessing,
-        root=recipe.data.root,
-        augmentation=augmentation,
-        seed=recipe.trainer.seed,
-    )
+    reader = frame_reader(prepared, "train", augmentation)
     # The order has the same beginning whatever the size of a batch.
     size = min(NUM_CLIPS, recipe.clips.batch_size)
     with clip_loader(reader, EpochOrder(len(clips), batch_size=size, seed=recipe.trainer.seed), workers=0) as loader:
         return next(iter(loader))
 
 
-def _visible(batch: Batch, row: int, preprocessing: Preprocessing) -> UInt8[Tensor, "N 3 S S"]:
-    """Some frames of a clip, as the model is given them, but for the normalisation."""
+def _visible(batch: Batch, row: int, preprocessing: Mapping[str, Preprocessing]) -> dict[str, UInt8[Tensor, "N 3 S S"]]:
+    """Stream -> some frames of a clip, as the model is given them, but for the normalisation."""
     rows = slice(row, row + 1)
-    values = only(
-        to_model_input(
-            {preprocessing.modality: only(batch.streams)[rows]},
-            {preprocessing.modality: preprocessing},
-            colour=None if batch.colour is None else batch.colour[rows],
-            flip=None if batch.flip is None else batch.flip[rows],
-            changes=None if batch.changes is None else batch.changes[rows],
-        )
-    )[0]
+    inputs = to_model_input(
+        {stream: frames[rows] for stream, frames in batch.streams.items()},
+        preprocessing,
+        colour=None if batch.colour is None else batch.colour[rows],
+        flip=None if batch.flip is None else batch.flip[rows],
+        changes=None if batch.changes is None else batch.changes[rows],
+    )
+    return {stream: _pixels(values[0], preprocessing[stream]) for stream, values in inputs.items()}
+
+
+def _pixels(values: Float[Tensor, "T C S S"], preprocessing: Preprocessing) -> UInt8[Tensor, "N 3 S S"]:
     chosen = np.linspace(0, len(values) - 1, min(NUM_FRAMES, len(values))).round().astype(int)
     values = values[torch.from_numpy(chosen)]
     mean, std = (values.new_tensor(of).view(-1, 1, 1) for of in (preprocessing.mean, preprocessing.std))

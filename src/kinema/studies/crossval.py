@@ -10,6 +10,7 @@ from typing import Any
 from kinema import recipes
 from kinema.config import apply_overrides, checked, resolve
 from kinema.files import parse_yaml
+from kinema.sections import Recipe
 from kinema.studies.jobs import recipe_fingerprint
 from kinema.studies.outcomes import Outcome, Outcomes
 from kinema.studies.study import Folds, Setting, Study, StudyFile, refuse_holdout

@@ -17,6 +17,7 @@ from kinema.preparation.arithmetic import choose_arithmetic
 from kinema.preparation.feature_store import FeatureReader, StreamFeatures
 from kinema.preparation.features import frozen_features
 from kinema.progress import Reporter
+from kinema.sections import Augmentation
 from kinema.training.prepare import Prepared, compute_device
 from kinema.types import ConfigError, DataError, Split
 
@@ -53,7 +54,8 @@ def readers_of(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Re
 
 def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Reporter) -> Readers:
     section = prepared.recipe.clips
-    frames = {split: _frames(prepared, split) for split in prepared.clips}
+    augmentation = section.augmentation
+    frames = {s: frame_reader(prepared, s, augmentation if s == "train" else None) for s in prepared.clips}
     frozen = _frozen(prepared)
     if frozen is not None:
         _choose_arithmetic(prepared, frozen, frames["train"], saved, reporter)
@@ -105,7 +107,17 @@ def _said(frames: Mapping[Split, Frames]) -> Readers:
     return dict(frames)
 
 
-def _frames(prepared: Prepared, split: Split) -> Frames:
+def frame_reader(prepared: Prepared, split: Split, augmentation: Augmentation | None) -> Frames:
+    """What reads the frames of a split's clips, of every stream.
+
+    Args:
+        prepared: The run.
+        split: Of its clips.
+        augmentation: Random versions of them; None: as evaluation sees them.
+
+    Raises:
+        DataError: The store that the recipe names is not there, is damaged or of an unknown version.
+    """
     recipe = prepared.recipe
     several = len(prepared.preprocessing) > 1
     readers = {
@@ -115,7 +127,7 @@ def _frames(prepared: Prepared, split: Split) -> Frames:
             prepared.videos,
             {stream: preprocessing},
             root=recipe.data.root,
-            augmentation=recipe.clips.augmentation if split == "train" else None,
+            augmentation=augmentation,
             seed=recipe.trainer.seed,
             name=f"{split}, {stream}" if several else split,
         )
