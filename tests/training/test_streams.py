@@ -1,0 +1,155 @@
+"""Several streams of a clip at once: read, trained on from frames and from features, gone on with, evaluated, used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.videos import write_video
+
+import kinema
+from kinema.data.streams import StreamsReader
+from kinema.evaluation.evaluate import evaluate
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.streams_model import StreamsModel
+from kinema.preparation.feature_store import StreamFeatures
+from kinema.progress import SILENT
+from kinema.report.augmented_batch import shown_clips
+from kinema.sections import Recipe
+from kinema.training.prepare import Prepared, prepare
+from kinema.training.readers import frame_reader, readers_of
+from kinema.training.run_folder import create_run
+from kinema.training.train import train
+
+LSTM = "{name: cnn_lstm, backbone: tiny, hidden_size: 16, dropout: 0}"
+STREAMS = ("data.modality=[rgb, flow]", f"model={{name: two_stream, network: {LSTM}}}", "clips.motion.bound_px=8")
+FROZEN = ("init.freeze=backbone", "clips.augmentation={preset: none, flip: 0.5, views: 2, colour: 0.3}")
+
+
+@pytest.fixture
+def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Squares that go up or down, in two splits."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, num in (("train", 6), ("validation", 2)):
+        for number in range(num):
+            path = tmp_path / "moving" / split / ("up", "down")[number % 2] / f"{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            patch = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            frames = []
+            for step in range(12):
+                frame = np.full((48, 48, 3), 90, dtype=np.uint8)
+                top = 2 + 2 * (step if number % 2 else 11 - step)
+                frame[top : top + 16, 16:32] = patch
+                frames.append(frame)
+            write_video(path, frames, fps=30)
+    return tmp_path / "moving"
+
+
+@pytest.fixture
+def made(recipe: Callable[..., Recipe], moving: Path, tmp_path: Path) -> Callable[..., Prepared]:
+    torch.save(FrameBackbone("tiny").body.state_dict(), tmp_path / "tiny.pt")
+    weights = f"init={{weights: {tmp_path / 'tiny.pt'}, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}"
+
+    def make(*overrides: str) -> Prepared:
+        return prepare(recipe(f"data={{name: folder, root: {moving}}}", *STREAMS, weights, *overrides))
+
+    return make
+
+
+def test_streams_show_the_same_cut_and_side(made: Callable[..., Prepared]) -> None:
+    prepared = made("clips.augmentation={min_scale: 0.5, flip: 0.5, colour: 0.4, erase: 0.5}")
+    reader = frame_reader(prepared, "train", prepared.recipe.clips.augmentation)
+    assert isinstance(reader, StreamsReader)
+    flips = set()
+    for index in range(len(reader)):
+        for epoch in range(3):
+            plans, drawn = reader.readers["rgb"].plan(index, epoch)
+            of_motion, of_flow = reader.readers["flow"].plan(index, epoch)
+            rgb, flow = plans["rgb"], of_motion["flow"]
+            assert (rgb.indices, rgb.box, rgb.flip) == (flow.indices, flow.box, flow.flip)
+            assert drawn.colour is not None
+            assert of_flow.colour is None
+            out = {name: np.empty(shape, dtype) for name, (shape, dtype) in reader.layout().items()}
+            read = reader.read(index, epoch, out)
+            assert (read.flip, read.colour, read.changes) == (drawn.flip, drawn.colour, drawn.changes)
+            flips.add(read.flip)
+    assert flips == {True, False}
+
+
+def test_from_features_as_from_frames(made: Callable[..., Prepared]) -> None:
+    """What the frozen backbones say of both streams is stored, and is what they say."""
+    prepared = made(*FROZEN)
+    readers = readers_of(prepared, None, SILENT)
+    features = readers["train"]
+    assert isinstance(features, StreamFeatures)
+    model = prepared.model.eval()
+    assert isinstance(model, StreamsModel)
+    frames = frame_reader(prepared, "train", prepared.recipe.clips.augmentation)
+    from kinema.data.device import to_model_input
+
+    for index in range(len(frames)):
+        for epoch in range(2):
+            out = {name: np.empty(shape, dtype) for name, (shape, dtype) in frames.layout().items()}
+            drawn = frames.read(index, epoch, out)
+            inputs = to_model_input(
+                {name: torch.from_numpy(values)[None] for name, values in out.items()},
+                prepared.preprocessing,
+                flip=torch.tensor([drawn.flip]),
+                colour=None if drawn.colour is None else torch.tensor([drawn.colour]),
+            )
+            stored = {"features": np.empty(features.form.shape, features.form.dtype)}
+            features.read(index, epoch, stored)
+            with torch.no_grad():
+                expected = torch.cat(
+                    [network.features(inputs[stream]) for stream, network in model.frame_models.items()], dim=2
+                )[0]
+            difference = (torch.from_numpy(stored["features"]).float() - expected).abs().max()
+            assert float(difference) < 5e-3 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("more", [(), FROZEN], ids=["frames", "features"])
+def test_trained_evaluated_and_used(made: Callable[..., Prepared], moving: Path, more: tuple[str, ...]) -> None:
+    prepared = made(*more, "trainer.epochs=2")
+    run = create_run(prepared.recipe)
+    train(prepared, run)
+    config = json.loads((run.weights / "config.json").read_text())
+    assert list(config["preprocessing"]) == ["rgb", "flow"]
+    assert config["preprocessing"]["flow"]["motion"]["bound_px"] == 8
+    kept = json.loads((run.weights / "training.json").read_text())
+    assert {"rgb", "flow"} <= kept["inputs"].keys()
+    found = evaluate(run.weights, ["clips.workers=0"], split="validation").record
+    assert found["num_clips"] == 2
+    video = next((moving / "validation" / "up").iterdir())
+    said = kinema.load(run.weights).predict(video)
+    assert sum(said.probabilities["action"].values()) == pytest.approx(1)
+    shown = shown_clips(prepared)
+    assert {clip.caption.partition(" ")[2] for clip in shown} == {"(rgb)", "(flow)"}
+
+
+def test_a_stored_stream_is_taken(made: Callable[..., Prepared], moving: Path, tmp_path: Path) -> None:
+    """Flow that was prepared is read, frames beside it are decoded; as without the store, to the byte."""
+    from kinema.data.frame_store import FrameFormat
+    from kinema.preparation.frames import FrameSettings, prepare_frames
+
+    prepared = made("clips.augmentation=none")
+    flow = prepared.preprocessing["flow"]
+    settings = FrameSettings(form=FrameFormat.of(flow), num_frames=flow.num_frames)
+    prepare_frames(prepared.clips, prepared.videos, settings, tmp_path / "flow", root=moving, workers=0)
+    plain = frame_reader(made("clips.augmentation=none", "clips.store=none"), "train", None)
+    stored = frame_reader(prepared, "train", None)
+    assert isinstance(stored, StreamsReader)
+    assert stored.readers["flow"].store is not None
+    assert stored.readers["rgb"].store is None
+    for index in range(len(stored)):
+        outs = []
+        for reader in (plain, stored):
+            out: dict[str, Any] = {name: np.empty(shape, dtype) for name, (shape, dtype) in reader.layout().items()}
+            reader.read(index, 0, out)
+            outs.append(out)
+        assert all(np.array_equal(outs[0][stream], outs[1][stream]) for stream in ("rgb", "flow"))
