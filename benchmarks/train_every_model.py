@@ -124,6 +124,8 @@ def plan(row: str) -> Plan:
     if row in VARIANTS:
         return _of_clips(*VARIANTS[row])
     name = row
+    if name == "two_stream":
+        return Plan(recipe="ut_interaction/best", settings=(), start=FROZEN)
     parameters = {parameter.name for parameter in registry.entry("model", name, key="model").parameters}
     if "feature_norm" not in parameters:
         return _of_clips(name, CLIPS.get(name, {}))

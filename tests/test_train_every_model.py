@@ -41,6 +41,20 @@ def test_each_model_has_settings_that_go_together(name: str, module: ModuleType)
 
 def test_settings_are_of_models_that_there_are(module: ModuleType) -> None:
     assert {*module.FRAMES, *module.CLIPS, *module.TRANSFORMERS} <= {*NAMES}
+    assert {name for name, _ in module.VARIANTS.values()} <= {*NAMES}
+
+
+def test_variants_are_networks_of_their_own(module: ModuleType) -> None:
+    models = []
+    for row, (name, arguments) in module.VARIANTS.items():
+        chosen = module.plan(row)
+        recipe = resolve(recipes.read(chosen.recipe), chosen.command(Path("c"), Path("w.pt"), Path("r"))[2:])
+        assert recipe.model.name == name
+        given = recipe.model.arguments()
+        assert all(given[key] == value for key, value in arguments.items())
+        models.append(given)
+
+    assert len(models) == len(module.VARIANTS)
 
 
 @pytest.mark.parametrize(
