@@ -15,6 +15,7 @@ from kinema.explain.opened import Opened
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.shift import Shift
 from kinema.models.matching import load_matching
+from kinema.models.streams_model import StreamsModel
 from kinema.state_dict import read_state_dict
 from kinema.types import ConfigError, DataError, Preprocessing, fingerprint
 
@@ -33,16 +34,22 @@ def of_model(opened: Opened, *, size_px: int | None = None) -> list[Subject]:
         size_px: Of still pictures.
 
     Raises:
-        ConfigError: The network cannot take pictures of that size.
+        ConfigError: The network cannot take pictures of that size, or sees no pictures but what moves.
     """
-    (stream, *_), preprocessing = list(opened.config.preprocessing), opened.config.preprocessing
-    own = preprocessing[stream]
+    preprocessing = {stream: one for stream, one in opened.config.preprocessing.items() if one.motion is None}
+    if not preprocessing:
+        seen = ", ".join(opened.config.preprocessing)
+        raise ConfigError(f"features are drawn as pictures, and this model sees none but {seen}; try explain saliency")
+    model = opened.model
+    if isinstance(model, StreamsModel) and len(preprocessing) == 1:
+        model = model.networks[next(iter(preprocessing))]
+    own = next(iter(preprocessing.values()))
     subjects = [
         _still(module, own, size_px=size_px)
-        for module in opened.model.modules()
+        for module in model.modules()
         if isinstance(module, FrameBackbone) and not _sees_neighbours(module)
     ]
-    return [*subjects, _moving(opened.model, preprocessing)]
+    return [*subjects, _moving(model, preprocessing)]
 
 
 def of_backbone(
