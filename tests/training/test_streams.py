@@ -15,6 +15,9 @@ from tests.videos import write_video
 import kinema
 from kinema.data.streams import StreamsReader
 from kinema.evaluation.evaluate import evaluate
+from kinema.explain.opened import open_weights
+from kinema.explain.subjects import of_model
+from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.streams_model import StreamsModel
 from kinema.preparation.feature_store import StreamFeatures
@@ -128,6 +131,10 @@ def test_trained_evaluated_and_used(made: Callable[..., Prepared], moving: Path,
     video = next((moving / "validation" / "up").iterdir())
     said = kinema.load(run.weights).predict(video)
     assert sum(said.probabilities["action"].values()) == pytest.approx(1)
+    # Of features pictures are drawn for what sees pictures.
+    still, whole = of_model(open_weights(run.weights), size_px=32)
+    assert still.module.name == "tiny"
+    assert isinstance(whole.module, FrameModel)
     shown = shown_clips(prepared)
     assert {clip.caption.partition(" ")[2] for clip in shown} == {"(rgb)", "(flow)"}
 
