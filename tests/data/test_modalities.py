@@ -19,7 +19,7 @@ from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.device import to_model_input, to_rgb
 from kinema.data.modalities import stacks_of
 from kinema.data.optical_flow import dequantise
-from kinema.data.reading import plan_clip, read_clip, read_plan
+from kinema.data.reading import from_rgb, plan_clip, read_clip, read_plan
 from kinema.preprocessing import make_preprocessing, rgb_normalisation
 from kinema.sections import Augmentation, ClipsSection
 from kinema.types import Clip, ConfigError, DataError, Motion, Preprocessing
@@ -218,3 +218,30 @@ def test_flow_needs_an_even_size() -> None:
     with pytest.raises(ConfigError, match=r"clips\.size_px: .* 33 is odd"):
         make_preprocessing(ClipsSection(size_px=33), "flow", mean=MEAN, std=STD)
     assert make_preprocessing(ClipsSection(size_px=33), "rgb_difference", mean=MEAN, std=STD).frame_shape == (3, 33, 33)
+
+
+NAMES = (
+    "h264_10bits.mp4",
+    "nasa_13013_rotated.mp4",
+    "portrait_h264.mp4",
+    "testsrc2_mpeg4.avi",
+    "test_non_zero_start.mp4",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_awkward_videos_move_as_their_upright_pictures_do(data_root: Path, name: str) -> None:
+    """10 bits, turned, portrait, without timestamps, from another time than 0: as flow of the RGB that players show."""
+    video = probe(data_root / "edge_cases" / name)
+    num = min(len(video.times_s), 24)
+    wanted = form("flow", bound_px=4)
+    clip = clip_of(video, 0.0, float(video.times_s[num]) if num < len(video.times_s) else None)
+    plan = plan_clip(clip, video, wanted)
+    found = read_plan(video, plan, wanted)
+    pictures = np.stack(read_frames(video, range(num)))
+    expected = from_rgb(pictures, plan.indices, wanted, fps=video.fps).numpy()
+    # Brightness is computed twice here, and rounded twice.
+    assert np.abs(found.astype(int) - expected).mean() < 1.0
+    turned = from_rgb(pictures[:, ::-1].copy(), plan.indices, wanted, fps=video.fps).numpy()
+    if np.abs(expected.astype(int) - 128).mean() > 0.5:  # something moves
+        assert np.abs(found.astype(int) - turned).mean() > 2 * np.abs(found.astype(int) - expected).mean()
