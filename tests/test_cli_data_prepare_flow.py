@@ -94,13 +94,44 @@ def test_a_recipe_of_flow_takes_its_store(kinema: Kinema, root: Path, recipe: Pa
     assert "train: all read from frames stored in" in answer.out
     config = json.loads(Path("run/weights/config.json").read_text())
     assert config["preprocessing"]["flow"]["motion"]["bound_px"] == 8
-    evaluated = kinema("evaluate", "run", "--split", "validation", "--time-test", "--json", "-")
+    evaluated = kinema("evaluate", "run", "--split", "validation", "--json", "-")
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["num_clips"] == 2
+    in_order = kinema("evaluate", "run", "--split", "validation", "--time-test").error()
+    assert "--time-test: this model sees flow, of which each field shows motion in whatever order they come" in in_order
     refused = kinema("evaluate", "run", "data.modality=rgb")
     assert "data.modality: belongs to the weights" in refused.error()
     said = kinema("predict", "run/weights", root / "left" / "0.mp4", "--json", "-")
     assert said.code == 0, said.err
+
+
+def test_a_store_of_something_else_is_not_taken_for_it(kinema: Kinema, root: Path, recipe: Path) -> None:
+    """Fields of motion are no frames, sparse frames have no motion, and fields cannot be cut again."""
+    prepare = ("data", "prepare", "folder", root, "--num-frames", 4, "--size", 32, "--workers", 0)
+    assert kinema(*prepare, "--flow", "dis", "--bound", 8, "--out", "flow").code == 0
+    assert kinema(*prepare, "--frames", "--out", "frames").code == 0
+    train = ("train", recipe, f"data.root={root}", "output=run")
+    rgb = ("data.modality=rgb", "clips.motion={}")
+    assert (
+        "flow holds fields of motion, and what this recipe reads, frames"
+        in kinema(*train, *rgb, "clips.store=flow").error()
+    )
+    assert (
+        "frames holds frames, and what this recipe reads, other fields" in kinema(*train, "clips.store=frames").error()
+    )
+    other = kinema(*train, "clips.motion.bound_px=4", "clips.store=flow").error()
+    assert "flow holds fields of motion, and what this recipe reads, other fields of motion" in other
+
+
+def test_long_stacks_are_found_again(kinema: Kinema, root: Path, recipe: Path) -> None:
+    """Of more bytes than a block of frames has."""
+    more = ("clips.num_frames=11", "clips.size_px=224", "clips.motion.stack=30", "clips.augmentation=none")
+    prepare = ("data", "prepare", "folder", root, "--frames", "--recipe", recipe, "--out", "s", "--workers", 0)
+    assert kinema(*prepare, *more).code == 0
+    assert len(Store.open(Path("s"))) == 6
+    answer = kinema("train", recipe, f"data.root={root}", "output=run", "clips.store=s", *more)
+    assert answer.code == 0, answer.err
+    assert "train: all read from frames stored in" in answer.out
 
 
 def test_pictures_are_left_out_by_name(kinema: Kinema, root: Path, recipe: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from kinema.sections import ClipsSection, Recipe
-from kinema.types import ConfigError, Inputs, Modality, Motion, Preprocessing
+from kinema.types import ConfigError, DataError, Inputs, Modality, Motion, Preprocessing
 
 _ZERO = 128 / 255
 """What stands for no motion in a channel with a sign, as a pixel in 0..1."""
@@ -63,9 +65,10 @@ def rgb_normalisation(streams: Mapping[str, Preprocessing]) -> tuple[tuple[float
     for preprocessing in streams.values():
         if preprocessing.motion is None:
             return preprocessing.mean, preprocessing.std
-    of_motion = next(iter(streams.values()))
-    is_difference = of_motion.modality == "rgb_difference"
-    return (0.5,) * 3, of_motion.std[:3] if is_difference else of_motion.std[:1] * 3
+    for preprocessing in streams.values():
+        if preprocessing.modality == "rgb_difference":
+            return (0.5,) * 3, preprocessing.std[:3]
+    return (0.5,) * 3, next(iter(streams.values())).std[:1] * 3
 
 
 def _of_motion(rgb: Preprocessing, clips: ClipsSection, modality: Modality) -> Preprocessing:
@@ -82,8 +85,9 @@ def _of_motion(rgb: Preprocessing, clips: ClipsSection, modality: Modality) -> P
         interval_s=given.interval_s,
         method=given.method if is_flow else None,
         bound_px=given.bound_px if is_flow else None,
-        magnitude=given.magnitude,
-        weights=given.weights,
+        magnitude=given.magnitude and modality == "flow",
+        weights=given.weights if is_flow else None,
+        digest=_digest(given.weights) if is_flow else None,
     )
     grey = sum(rgb.std) / len(rgb.std)
     per_field = {
@@ -93,3 +97,13 @@ def _of_motion(rgb: Preprocessing, clips: ClipsSection, modality: Modality) -> P
     }[modality]
     mean, std = zip(*per_field * given.stack, strict=True)
     return replace(rgb, modality=modality, motion=motion, pixels="rgb", mean=mean, std=std)
+
+
+def _digest(weights: str | None) -> str | None:
+    """Of a file, which may be another one tomorrow."""
+    if weights in (None, "published"):
+        return None
+    try:
+        return hashlib.sha256(Path(str(weights)).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"clips.motion.weights: {weights}: {error.strerror or error}") from None

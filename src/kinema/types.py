@@ -184,6 +184,7 @@ class Motion:
             for differences.
         magnitude: Of flow: each field has its length as a third channel behind u and v.
         weights: Of a method that has any: their file, or `published`.
+        digest: Of that file's content.
     """
 
     stack: int
@@ -192,6 +193,7 @@ class Motion:
     bound_px: float | None = None
     magnitude: bool = False
     weights: str | None = None
+    digest: str | None = None
 
     def step(self, fps: float) -> int:
         """Frames from a picture to the next in a video of a rate."""

@@ -17,6 +17,7 @@ from tests.videos import numbered_frames, write_video
 from kinema.config import resolve
 from kinema.data.decoding import Video, probe, read_frames
 from kinema.data.device import to_model_input, to_rgb
+from kinema.data.loading import ClipReader, EpochOrder, clip_loader
 from kinema.data.modalities import stacks_of
 from kinema.data.optical_flow import dequantise
 from kinema.data.reading import from_rgb, plan_clip, read_clip, read_plan
@@ -181,8 +182,6 @@ def test_fields_can_be_looked_at(moving: Video, modality: Any) -> None:
 
 def test_random_versions_have_no_colours(moving: Video) -> None:
     augmentation = Augmentation(colour=0.4, erase=1.0)
-    from kinema.data.loading import ClipReader
-
     for modality, has_colour in (("rgb", True), ("flow", False)):
         wanted = form("flow") if modality == "flow" else replace(form("flow"), modality="rgb", motion=None)
         reader = ClipReader(
@@ -207,11 +206,44 @@ def test_random_versions_have_no_colours(moving: Video) -> None:
         (["data.modality=flow", "clips.motion.method=raft"], "method raft needs weights"),
         (["data.modality=flow", "clips.motion.weights=published"], "weights are of method raft"),
         (["data.modality=flows"], r"data\.modality"),
+        (["data.modality=[rgb, rgb]"], "a stream comes twice"),
+        (["data.modality=[rgb, flow]", "data.background=nothing"], "data.background makes clips that stand still"),
     ],
 )
 def test_settings_that_say_nothing_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve({"data": {"name": "motion"}, "model": {"name": "cnn_lstm"}}, overrides)
+
+
+def test_what_is_erased_is_drawn_clip_by_clip(moving: Video) -> None:
+    """Clips of which nothing is erased say so; else others would have it in their place."""
+    wanted = form("flow")
+    clips = [replace(clip_of(moving), clip_id=str(number)) for number in range(12)]
+    reader = ClipReader(
+        clips, {moving.path: moving}, {"flow": wanted}, augmentation=Augmentation(erase=0.5, flip=0), seed=0
+    )
+    drawn = [reader.plan(index, 0)[1].changes for index in range(12)]
+    assert all(one is not None for one in drawn)
+    erased = [one is not None and one.erased is not None for one in drawn]
+    assert True in erased
+    assert False in erased
+    loader = clip_loader(reader, EpochOrder(12, batch_size=12, seed=None), workers=0)
+    with loader:
+        (batch,) = loader
+    inputs = to_model_input(batch.streams, {"flow": wanted}, changes=batch.changes)["flow"]
+    plain = to_model_input(batch.streams, {"flow": wanted})["flow"]
+    assert [not torch.equal(one, other) for one, other in zip(inputs, plain, strict=True)] == erased
+
+
+def test_other_weights_of_a_network_are_other_fields(tmp_path: Path) -> None:
+    path = tmp_path / "raft.pth"
+    found = []
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        found.append(form("flow", method="raft", weights=str(path)).fingerprint)
+    assert found[0] != found[1]
+    with pytest.raises(DataError, match=r"clips\.motion\.weights: .*gone\.pth: No such file"):
+        form("flow", method="raft", weights=str(tmp_path / "gone.pth"))
 
 
 def test_flow_needs_an_even_size() -> None:

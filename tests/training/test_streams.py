@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kinema.data.streams import StreamsReader
 from kinema.evaluation.evaluate import evaluate
 from kinema.explain.opened import open_weights
 from kinema.explain.subjects import of_model
+from kinema.inference.ensemble import make_ensemble
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.streams_model import StreamsModel
@@ -137,6 +138,38 @@ def test_trained_evaluated_and_used(made: Callable[..., Prepared], moving: Path,
     assert isinstance(whole.module, FrameModel)
     shown = shown_clips(prepared)
     assert {clip.caption.partition(" ")[2] for clip in shown} == {"(rgb)", "(flow)"}
+
+
+def plain(folder: Path, video: Path) -> Mapping[str, float]:
+    """Probabilities without a temperature."""
+    recogniser = kinema.load(folder)
+    recogniser.temperatures = {}
+    return recogniser.predict(video).probabilities["action"]
+
+
+def test_networks_that_were_trained_alone_are_averaged(
+    made: Callable[..., Prepared], moving: Path, tmp_path: Path
+) -> None:
+    """On frames, on flow, and on both: as their probabilities by hand."""
+    alone = ("model=" + LSTM, "trainer.epochs=1")
+    runs = []
+    for name, more in (
+        ("rgb", ("data.modality=rgb", "clips.motion={bound_px: 20}", *alone)),
+        ("flow", ("data.modality=flow", *alone)),
+        ("two", ("trainer.epochs=1",)),
+    ):
+        prepared = made(*more, f"output={tmp_path / name}")
+        run = create_run(prepared.recipe)
+        train(prepared, run)
+        runs.append(run.weights)
+    video = next((moving / "validation" / "up").iterdir())
+    each = {path.parent.name: plain(path, video) for path in runs}
+    for members in (["rgb", "flow"], ["flow", "flow"], ["two", "two"], ["rgb", "two"]):
+        out = tmp_path / "-".join(members)
+        make_ensemble([tmp_path / name for name in members], out)
+        found = plain(out, video)
+        for label, probability in found.items():
+            assert probability == pytest.approx(sum(each[name][label] for name in members) / 2, abs=1e-5)
 
 
 def test_a_stored_stream_is_taken(made: Callable[..., Prepared], moving: Path, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ class Changes:
         return sum(getattr(self, name) != getattr(plain, name) for name in self.__slots__)
 
     @property
-    def of_motion(self) -> Changes | None:
+    def of_motion(self) -> Changes:
         """What of it is done to fields of motion."""
-        return None if self.erased is None else Changes(erased=self.erased)
+        return Changes(erased=self.erased)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _rectangle(numbers: Any) -> tuple[float, float, float, float] | None:
     return None
 
 
-def before_colour(frames: Float[Tensor, "T 3 H W"], changes: Changes) -> Float[Tensor, "T 3 H W"]:
+def before_colour(frames: Float[Tensor, "T C H W"], changes: Changes) -> Float[Tensor, "T C H W"]:
     """What moves pixels, and RandAugment: done first.
 
     Args:
@@ -174,7 +174,7 @@ def before_colour(frames: Float[Tensor, "T 3 H W"], changes: Changes) -> Float[T
     return frames
 
 
-def after_colour(frames: Float[Tensor, "T 3 H W"], changes: Changes) -> Float[Tensor, "T 3 H W"]:
+def after_colour(frames: Float[Tensor, "T C H W"], changes: Changes) -> Float[Tensor, "T C H W"]:
     """Hue, grey and blur, in this order.
 
     Args:
@@ -192,7 +192,7 @@ def after_colour(frames: Float[Tensor, "T 3 H W"], changes: Changes) -> Float[Te
     return frames
 
 
-def erase(values: Float[Tensor, "T 3 H W"], changes: Changes) -> None:
+def erase(values: Float[Tensor, "T C H W"], changes: Changes) -> None:
     """Replace what is to be erased by 0, which in normalised values is the mean colour.
 
     Args:

@@ -98,7 +98,7 @@ def _normalised(
     changes: Sequence[Changes] | None,
 ) -> Float[Tensor, "B T C H W"]:
     if preprocessing.motion is not None:  # it has no colours; frames beside it may
-        colour, changes = None, None if changes is None else [one.of_motion or Changes() for one in changes]
+        colour, changes = None, None if changes is None else [one.of_motion for one in changes]
     inputs = torch.empty((*frames.shape[:2], *_square(preprocessing)), dtype=torch.float32, device=frames.device)
     mean, std = preprocessing.mean, preprocessing.std
     for rows in _parts(frames, preprocessing):

@@ -290,7 +290,7 @@ class ClipReader:
                 colour = draw_colour(self.augmentation, rng)
                 changes = draw_changes(self.augmentation, seed=self.seed, view=view, index=index)
                 if preprocessing.motion is not None:  # it has no colours
-                    colour, changes = None, changes and changes.of_motion
+                    colour, changes = None, None if changes is None else changes.of_motion
                 drawn = Drawn(plans[stream].flip, colour, changes)
         return plans, drawn
 

@@ -46,6 +46,7 @@ def clip_reader(
     seed: int = 0,
     name: str = "clips",
     views: Views | None = None,
+    several: bool = False,
 ) -> ClipReader:
     """What reads a list of clips: from stores, as far as `clips.store` asks for it and they hold it; logs what it took.
 
@@ -60,6 +61,7 @@ def clip_reader(
         name: Of the list, for the log ("train").
         views: Looks at each clip, without augmentation. Stores of frames hold one, and are then of use only where they
             are named and can be cut again.
+        several: The clips are read in other forms beside, of which the store that the recipe names may be.
 
     Raises:
         DataError: The store that the recipe names is not there, is damaged or of an unknown version.
@@ -83,6 +85,16 @@ def clip_reader(
         if ready.num_held:
             return _ready(ready, reader)
     if named is not None and named.kind == frame_store.KIND:
+        of_motion = only(preprocessing).motion is not None
+        if of_motion or named.settings.get("motion") is not None:
+            if several:  # it is of another stream
+                return reader
+            held = "frames" if named.settings.get("motion") is None else "fields of motion"
+            read = "other fields of motion, or other cuts of them," if of_motion else "frames"
+            raise DataError(
+                f"clips.store: {named.folder} holds {held}, and what this recipe reads, {read} cannot be made of "
+                "these; prepare it with --recipe, or take clips.store=auto or none"
+            )
         _check_geometry(named, only(preprocessing))
         moves = views is not None or (augmentation is not None and augmentation.jitter)
         _check_window(named, only(preprocessing), moves=moves)

@@ -16,7 +16,7 @@ from kinema.data.video import Video
 from kinema.data.views import Views
 from kinema.models.frame_model import FrameModel
 from kinema.models.streams_model import frame_models
-from kinema.preparation.feature_store import KIND, FeatureReader, StreamFeatures
+from kinema.preparation.feature_store import KIND, FeatureReader, StoredAs, StreamFeatures
 from kinema.preparation.features import frozen_features
 from kinema.sections import ClipsSection
 from kinema.types import Clip, ConfigError, DataError, Preprocessing
@@ -95,7 +95,9 @@ def evaluation_reader(
     readers = {}
     for stream, settings in preprocessing.items():
         called = f"{name}, {stream}"
-        readers[stream] = clip_reader(section, clips, videos, {stream: settings}, root=root, name=called, views=views)
+        readers[stream] = clip_reader(
+            section, clips, videos, {stream: settings}, root=root, name=called, views=views, several=True
+        )
         say_frames(readers[stream], called)
     return StreamsReader(readers)
 
@@ -114,6 +116,7 @@ def _stored_features(
     if len(networks) > 1 and (folder is not None or any(network.takes_maps for network in networks.values())):
         return None
     found: dict[str, FeatureReader] = {}
+    stored_as: StoredAs | None = None
     for stream, network in networks.items():
         own = {stream: preprocessing[stream]}
         features = frozen_features(
@@ -124,9 +127,11 @@ def _stored_features(
             workers=0,
             root=root,
             folder=folder,
+            stored_as=stored_as,
             compute=False,
         )
         if features is None:
             return None
+        stored_as = features.form.stored_as
         found[stream] = features
     return next(iter(found.values())) if len(found) == 1 else StreamFeatures(found)

@@ -79,16 +79,19 @@ def make_ensemble(
 def _config(configs: Sequence[WeightsConfig], shares: Sequence[float], average: str) -> WeightsConfig:
     """How the ensemble is built, and fed."""
     normalised = [_normalisation(config) for config in configs]
-    differ = len(set(normalised)) > 1
-    preprocessing, streams = _streams(configs, *(_PIXELS_AS_THEY_ARE if differ else normalised[0]))
+    of_frames = set(normalised) - {None}
+    differ = len(of_frames) > 1
+    frames = _PIXELS_AS_THEY_ARE if differ else next(iter(of_frames), None)
+    preprocessing, streams = _streams(configs, frames)
+    each = [one or _PIXELS_AS_THEY_ARE for one in normalised]
     return WeightsConfig(
         model="ensemble",
         arguments={
             "members": [{"name": config.model, **config.arguments} for config in configs],
             "shares": list(shares),
             "average": average,
-            "means": [list(mean) for mean, _ in normalised] if differ else [],
-            "stds": [list(std) for _, std in normalised] if differ else [],
+            "means": [list(mean) for mean, _ in each] if differ else [],
+            "stds": [list(std) for _, std in each] if differ else [],
             "streams": streams if len(preprocessing) > 1 else [],
         },
         heads=configs[0].heads,
@@ -96,14 +99,15 @@ def _config(configs: Sequence[WeightsConfig], shares: Sequence[float], average: 
     )
 
 
-def _normalisation(config: WeightsConfig) -> Normalisation:
-    """Of all that a member sees: a model has one for all its streams, and so has an ensemble."""
-    (found,) = {(each.mean, each.std) for each in config.preprocessing.values()}
-    return found
+def _normalisation(config: WeightsConfig) -> Normalisation | None:
+    """Of all frames that a member sees: a model has one for all its streams of these, and so has an ensemble. Fields of
+    motion are of a stream of their own for each normalisation; None where a member sees nothing else."""
+    found = {(each.mean, each.std) for each in config.preprocessing.values() if each.motion is None}
+    return next(iter(found), None)
 
 
 def _streams(
-    configs: Sequence[WeightsConfig], mean: Numbers, std: Numbers
+    configs: Sequence[WeightsConfig], of_frames: Normalisation | None
 ) -> tuple[dict[str, Preprocessing], list[dict[str, str]]]:
     """The streams of an ensemble, and for each member, stream of its own -> stream of the ensemble. Streams that are
     read in the same way are one, `rgb`; others are `rgb_2` and so on."""
@@ -112,7 +116,9 @@ def _streams(
     for config in configs:
         names = {}
         for stream, each in config.preprocessing.items():
-            wanted = replace(each, mean=mean, std=std)
+            wanted = each
+            if each.motion is None and of_frames is not None:
+                wanted = replace(each, mean=of_frames[0], std=of_frames[1])
             known = [name for name, other in found.items() if other == wanted]
             number = 1 + sum(other.modality == wanted.modality for other in found.values())
             names[stream] = known[0] if known else f"{wanted.modality}_{number}" if number > 1 else wanted.modality

@@ -16,7 +16,7 @@ from kinema import registry
 from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-from kinema.models.layers.channels import RGB, set_channels
+from kinema.models.layers.channels import RGB, input_channels, set_channels
 from kinema.models.matching import Loaded, load_matching, some_of
 from kinema.models.weights import read_config, weights_folder
 from kinema.preprocessing import rgb_normalisation
@@ -90,8 +90,10 @@ def construct(
     module = function(heads, inputs, **arguments)
     if len(inputs) == 1 and only(inputs).channels != RGB:
         parts = backbones(module)
+        ((stream, shape),) = inputs.items()
         for part in parts.values() if parts else (module,):
-            set_channels(part, only(inputs).channels, name=name)
+            if input_channels(part) != shape.channels:  # members of an ensemble have theirs
+                set_channels(part, shape.channels, name=name, of_colours=stream.startswith("rgb_difference"))
     return module
 
 

@@ -9,6 +9,7 @@ weights folders, whose members may see a clip in different forms. Deviations: no
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -33,6 +34,10 @@ CONFIGURATIONS = (
         summary="A model that cannot see order beside one that can, with the classes of UCF101.",
     ),
 )
+
+
+_FRAMES = re.compile(r"rgb(_\d+)?")
+"""Names of streams of frames; fields of motion come normalised."""
 
 
 class Ensemble(nn.Module):
@@ -79,7 +84,10 @@ class Ensemble(nn.Module):
         if not self.normalises:
             return streams
         mean, std = self.normalisation[number].unsqueeze(-1).unsqueeze(-1)
-        return {stream: (frames - mean) * (1 / std) for stream, frames in streams.items()}
+        return {
+            stream: (frames - mean) * (1 / std) if _FRAMES.fullmatch(stream) else frames
+            for stream, frames in streams.items()
+        }
 
     def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
         if self.average == "logits":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kinema.models.freezing import backbones
-from kinema.models.layers.channels import RGB, adapted
+from kinema.models.layers.channels import RGB, adapted, has_colours
 from kinema.models.layers.heads import LinearHeads
 from kinema.types import DataError
 
@@ -142,14 +142,15 @@ def _best(
     inflate: bool,
 ) -> _Match:
     """What fills the most."""
-    best = _Match("", {}, {}, len(own))
+    best, colours = _Match("", {}, {}, len(own)), has_colours(model)
     for prefix in prefixes:
         num_wanted = sum(name.startswith(prefix) for name in own)
         children = [name for name, _ in model.get_submodule(prefix.rstrip(".")).named_children()]
         for names in [*namings, *(_counted(names, children) for names in namings)]:
             found = {}
             for name, name_in_file in names.items():
-                fitting = _fit(state[name_in_file], own.get(prefix + name), inflate=inflate)
+                place = prefix + name
+                fitting = _fit(state[name_in_file], own.get(place), inflate=inflate, of_colours=place in colours)
                 if fitting is not None:
                     found[prefix + name] = fitting
             if len(found) > len(best.found):
@@ -247,13 +248,13 @@ def some_of(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _fit(tensor: Tensor, own: Tensor | None, *, inflate: bool) -> Tensor | None:
+def _fit(tensor: Tensor, own: Tensor | None, *, inflate: bool, of_colours: bool = False) -> Tensor | None:
     if own is None or own.shape == tensor.shape:
         return None if own is None else tensor
     if own.ndim == tensor.ndim > 3 and tensor.shape[1] == RGB != own.shape[1]:
         # Of a first layer, for a stream of something else.
         return (
-            adapted(tensor, own.shape[1])
+            adapted(tensor, own.shape[1], of_colours=of_colours)
             if own.shape[0] == tensor.shape[0] and own.shape[2:] == tensor.shape[2:]
             else None
         )

@@ -193,8 +193,10 @@ def _items(
 
 def _blocks(plan: ClipPlan, form: FrameFormat, video: Video) -> list[ClipPlan]:
     """A plan in parts, each of so few frames that a process can hold them."""
+    if form.motion is not None:  # as many as a recipe reads, which are looked up together
+        return [plan]
     height_px, width_px = _frame_size(form, video)
-    num = max(_FEWEST_FRAMES, _BLOCK_BYTES // (_channels(form) * height_px * width_px))
+    num = max(_FEWEST_FRAMES, _BLOCK_BYTES // (3 * height_px * width_px))
     if len(set(plan.indices)) <= num:
         return [plan]
     indices = sorted(set(plan.indices))

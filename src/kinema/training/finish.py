@@ -30,6 +30,7 @@ from kinema.evaluation.training_clips import sample
 from kinema.models.weights import Calibration, TrainingFacts, WeightsConfig, save
 from kinema.progress import Reporter
 from kinema.training.fitting import order_of
+from kinema.training.imbalance import sampling_task
 from kinema.training.model_card import model_card
 from kinema.training.module import RecogniserTraining
 from kinema.training.prepare import Prepared, compute_device
@@ -80,7 +81,8 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     if not on_training.clips:
         raise DataError(f"no training clip can be read any more; the first: {next(iter(on_training.skipped.values()))}")
     measured = accuracy(on_training)
-    if epoch == module.counted_epoch + 1:
+    alike = not background and sampling_task(recipe.task.imbalance, classes) is None  # the same clips, as often
+    if epoch == module.counted_epoch + 1 and alike:
         lag = lagging_statistics(model, module.train_metrics(), measured, num_clips=len(on_training.clips))
         if lag is not None:
             log.warning("%s", lag)

@@ -73,6 +73,7 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
     of_features: dict[Split, Features] = {}
     for split, reader in frames.items():
         features: dict[str, FeatureReader] = {}
+        stored_as = None if saved is None else saved.get("stored_as")
         for stream, network in frozen.items():
             found = frozen_features(
                 network.backbone,
@@ -82,7 +83,7 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
                 workers=section.workers,
                 root=prepared.recipe.data.root,
                 folder=folder,
-                stored_as=None if saved is None else saved.get("stored_as"),
+                stored_as=stored_as,
                 name=split if len(frozen) == 1 else f"{split}, {stream}",
                 reporter=reporter,
             )
@@ -94,6 +95,7 @@ def _readers(prepared: Prepared, saved: Mapping[str, Any] | None, reporter: Repo
             if found is None:
                 return _said(frames)
             features[stream] = found
+            stored_as = found.form.stored_as  # of all streams the same, as they lie side by side
         of_features[split] = next(iter(features.values())) if len(features) == 1 else StreamFeatures(features)
     for split, of_split in of_features.items():
         say_features(of_split, split)
@@ -130,6 +132,7 @@ def frame_reader(prepared: Prepared, split: Split, augmentation: Augmentation | 
             augmentation=augmentation,
             seed=recipe.trainer.seed,
             name=f"{split}, {stream}" if several else split,
+            several=several,
         )
         for stream, preprocessing in prepared.preprocessing.items()
     }

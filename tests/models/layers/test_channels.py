@@ -11,6 +11,7 @@ from tests.models.test_contract import LARGE, SHORTEST, small
 from torch import nn
 
 from kinema.models.build import build_model
+from kinema.models.freezing import backbones
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.channels import adapted, input_channels, set_channels
 from kinema.models.matching import load_matching
@@ -60,7 +61,7 @@ def test_a_picture_in_all_channels_is_answered_alike(channels: int) -> None:
     layer = nn.Conv2d(3, 8, 5, bias=False)
     grey = torch.randn(2, 1, 16, 16)
     expected = layer(grey.expand(2, 3, 16, 16))
-    weight = adapted(layer.weight, channels)
+    weight = adapted(layer.weight, channels, of_colours=False)
     assert weight.shape == (8, channels, 5, 5)
     torch.testing.assert_close(
         nn.functional.conv2d(grey.expand(2, channels, 16, 16), weight), expected, rtol=1e-4, atol=1e-5
@@ -70,7 +71,7 @@ def test_a_picture_in_all_channels_is_answered_alike(channels: int) -> None:
 def test_stacked_differences_keep_their_colours() -> None:
     layer = nn.Conv2d(3, 8, 5, bias=False)
     frames = torch.randn(2, 3, 16, 16)
-    twice = nn.functional.conv2d(torch.cat([frames, frames], dim=1), adapted(layer.weight, 6))
+    twice = nn.functional.conv2d(torch.cat([frames, frames], dim=1), adapted(layer.weight, 6, of_colours=True))
     torch.testing.assert_close(twice, layer(frames), rtol=1e-4, atol=1e-5)
 
 
@@ -84,6 +85,24 @@ def test_weights_of_rgb_are_loaded_adapted() -> None:
     assert not [name for name in loaded.random if "num_batches" not in name]
     expected = rgb.body.get_parameter("conv1.weight").mean(dim=1, keepdim=True) * 1.5
     torch.testing.assert_close(flow.body.get_parameter("conv1.weight"), expected.expand(-1, 2, -1, -1))
+
+
+def test_stacked_flow_has_no_colours() -> None:
+    """Six channels of flow are no two pictures."""
+    source = build_model("cnn_lstm", small("cnn_lstm"), heads=ONE, inputs=_inputs("rgb", 3))
+    (part,) = backbones(source).values()
+    expected = part.body.get_parameter("convolutions.0.0.weight")
+    for stream in ("flow", "rgb_difference"):
+        model = build_model("cnn_lstm", small("cnn_lstm"), heads=ONE, inputs=_inputs(stream, 6))
+        load_matching(model, part.body.state_dict(), source="rgb.pt")
+        (own,) = backbones(model).values()
+        found = own.body.get_parameter("convolutions.0.0.weight")
+        mean = expected.mean(dim=1, keepdim=True).expand(-1, 6, -1, -1) / 2
+        torch.testing.assert_close(found, mean if stream == "flow" else torch.cat([expected, expected], dim=1) / 2)
+
+
+def _inputs(stream: str, channels: int) -> dict[str, InputShape]:
+    return {stream: InputShape(num_frames=4, channels=channels, height_px=32, width_px=32)}
 
 
 def test_new_weights_have_the_deviation_of_the_old() -> None:

@@ -17,7 +17,7 @@ def input_channels(network: nn.Module) -> int:
     return next((layer.in_channels for layer in _convolutions(network)), RGB)
 
 
-def set_channels(network: nn.Module, channels: int, *, name: str) -> None:
+def set_channels(network: nn.Module, channels: int, *, name: str, of_colours: bool = False) -> None:
     """Let the first convolution of a network on RGB take another number of channels, in place. Its weights are drawn
     anew, with the deviation that they had.
 
@@ -25,6 +25,7 @@ def set_channels(network: nn.Module, channels: int, *, name: str) -> None:
         network: An image or video network, or a whole model of one.
         channels: Of its input.
         name: Of the network, for the message.
+        of_colours: They are red, green and blue again and again, as stacked differences are.
 
     Raises:
         ConfigError: It has no first convolution on three channels.
@@ -36,6 +37,7 @@ def set_channels(network: nn.Module, channels: int, *, name: str) -> None:
     deviation = 0.0 if old.is_meta else float(old.detach().std())
     drawn = torch.empty((old.shape[0], channels, *old.shape[2:]), dtype=old.dtype, device=old.device)
     first.in_channels = channels
+    vars(first)["of_colours"] = of_colours  # for weights that are loaded later
     first.weight = nn.Parameter(nn.init.normal_(drawn, std=deviation), requires_grad=old.requires_grad)
     for part in network.modules():
         if getattr(part, "num_channels", None) == RGB:  # transformers' embeddings check it
@@ -44,19 +46,25 @@ def set_channels(network: nn.Module, channels: int, *, name: str) -> None:
             part.transform_input = False  # type: ignore[assignment]
 
 
-def adapted(weight: Tensor, channels: int) -> Tensor:
+def has_colours(network: nn.Module) -> set[str]:
+    """Names of the weights of first layers on stacked red, green and blue."""
+    return {f"{name}.weight" for name, layer in network.named_modules() if vars(layer).get("of_colours")}
+
+
+def adapted(weight: Tensor, channels: int, *, of_colours: bool) -> Tensor:
     """A first layer's weights on RGB, for another number of channels. Stacked differences of RGB each have them as they
     are, other channels their mean (Wang et al., "Temporal Segment Networks", ECCV 2016), both divided by how much more
     channels there are, so that what the layer gives stays as large, as in timm.
 
     Args:
         weight: (D, 3, ...).
-        channels: C; a multiple of three is taken for stacked RGB.
+        channels: C.
+        of_colours: They are red, green and blue again and again.
 
     Returns:
         (D, C, ...).
     """
-    if channels % RGB == 0:
+    if of_colours:
         return torch.cat([weight] * (channels // RGB), dim=1) * (RGB / channels)
     mean = weight.mean(dim=1, keepdim=True) * (RGB / channels)
     return mean.expand(weight.shape[0], channels, *weight.shape[2:]).contiguous()
