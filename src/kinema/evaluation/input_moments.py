@@ -18,8 +18,9 @@ from kinema.types import Clip, Preprocessing
 Moments: TypeAlias = Mapping[str, Sequence[float]]
 """Stream, or "features" -> number, sum and sum of squares."""
 
-NUM_CLIPS = 64
-"""Of which frames are decoded where a model was trained on stored features."""
+NUM_CLIPS = 16
+"""Of which frames are decoded where a model was trained on stored features: as many as say enough. Each run of a
+cross-validation decodes its own."""
 
 
 def moments_of(values: Float[torch.Tensor, "B T *rest"]) -> Float[torch.Tensor, "3"]:
