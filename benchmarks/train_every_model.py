@@ -193,6 +193,13 @@ def trained(chosen: Plan, root: Path, weights: Path, place: Path) -> dict[str, A
     run = place / "run"
     shutil.rmtree(run, ignore_errors=True)  # of a model during which it was interrupted
     place.mkdir(parents=True, exist_ok=True)
+    try:
+        return _trained(chosen, root, weights, place, run)
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _trained(chosen: Plan, root: Path, weights: Path, place: Path, run: Path) -> dict[str, Any]:
     training = kinema(chosen.command(root, weights, run), place)
     facts: dict[str, Any] = {
         "seconds": training.seconds,
@@ -213,7 +220,6 @@ def trained(chosen: Plan, root: Path, weights: Path, place: Path) -> dict[str, A
         return {**facts, "problem": evaluation.error}
     figures = read_json_object(result)["tasks"]["action"]
     facts |= {name: figures[name] for name in ("top1", "train_top1", "chance", "majority")}
-    shutil.rmtree(run)
     return facts
 
 

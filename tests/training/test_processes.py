@@ -53,8 +53,16 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> tuple[list[floa
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "on_train_batch_end", look)
-        trained = train(prepare(recipe), create_run(recipe))
+        try:
+            trained = train(prepare(recipe), create_run(recipe))
+        finally:
+            if recipe.trainer.strategy.startswith("fsdp"):
+                HAS_SHARDED.append(recipe.trainer.strategy)
     return seen, trained.run
+
+
+HAS_SHARDED: list[str] = []
+"""Strategies by which this process has trained: sharding begins threads of autograd, with which none can be forked."""
 
 
 class Forked:
@@ -91,12 +99,13 @@ class Forked:
 
 
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
-    """Followers are forked, and are here."""
-    found: list[Forked] = []
+def forked(monkeypatch: pytest.MonkeyPatch) -> list[Forked | subprocess.Popen[bytes]]:
+    """Followers are forked where they can be, and are here."""
+    found: list[Forked | subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
 
-    def start(command: list[str], **named: Any) -> Forked:
-        found.append(Forked(command, **named))
+    def start(command: list[str], **named: Any) -> Forked | subprocess.Popen[bytes]:
+        found.append(popen(command, **named) if HAS_SHARDED else Forked(command, **named))
         return found[-1]
 
     names = {"DEVNULL": subprocess.DEVNULL, "TimeoutExpired": subprocess.TimeoutExpired}
