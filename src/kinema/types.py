@@ -259,7 +259,10 @@ class Preprocessing:
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that differ whenever any setting differs. What is not set counts for nothing, so
         that a setting that comes later leaves the weights of before as they are."""
-        return fingerprint({name: value for name, value in asdict(self).items() if value is not None})
+        settings = asdict(self)
+        if self.motion is not None:
+            settings["motion"] = _given(asdict(self.motion))
+        return fingerprint(_given(settings))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -278,6 +281,11 @@ class Preprocessing:
             return cls(**{**values, **changed})
         except (KeyError, TypeError) as error:
             raise DataError(f"preprocessing is not what this version of kinema writes: {error}") from None
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def fingerprint(value: Any) -> str:

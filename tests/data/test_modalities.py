@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from kinema.data.optical_flow import dequantise
 from kinema.data.reading import from_rgb, plan_clip, read_clip, read_plan
 from kinema.preprocessing import make_preprocessing, rgb_normalisation
 from kinema.sections import Augmentation, ClipsSection
-from kinema.types import Clip, ConfigError, DataError, Motion, Preprocessing
+from kinema.types import Clip, ConfigError, DataError, Motion, Preprocessing, fingerprint
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIZE_PX = 64
@@ -277,3 +277,14 @@ def test_awkward_videos_move_as_their_upright_pictures_do(data_root: Path, name:
     turned = from_rgb(pictures[:, ::-1].copy(), plan.indices, wanted, fps=video.fps).numpy()
     if np.abs(expected.astype(int) - 128).mean() > 0.5:  # something moves
         assert np.abs(found.astype(int) - turned).mean() > 2 * np.abs(found.astype(int) - expected).mean()
+
+
+def test_what_is_not_set_does_not_count() -> None:
+    """A setting that comes later leaves what was trained before as it was."""
+    wanted = form("flow")
+    assert wanted.motion is not None
+    settings = {name: value for name, value in asdict(wanted).items() if value is not None}
+    settings["motion"] = {name: value for name, value in asdict(wanted.motion).items() if value is not None}
+    assert {"weights", "digest"}.isdisjoint(settings["motion"])
+    assert wanted.fingerprint == fingerprint(settings)
+    assert form("flow", bound_px=5).fingerprint != wanted.fingerprint
