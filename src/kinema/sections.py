@@ -86,14 +86,23 @@ class MotionSection(Section):
     """Fields one behind the other."""
     interval_s: Annotated[float, Field(gt=0)] = 1 / 30
     """Seconds from a picture to the next; at least a frame."""
-    method: Literal["dis", "farneback", "tvl1", "raft"] = "dis"
-    """Of optical flow."""
+    method: Literal["dis", "farneback", "tvl1", "raft", "stored"] = "dis"
+    """Of optical flow. `stored`: it is read from the files that lie beside the frames, as EPIC-KITCHENS has them."""
     bound_px: Annotated[float, Field(gt=0)] = 20.0
     """The longest movement that is told from longer ones, in pixels of the model's input: flow has 8 bits."""
     magnitude: bool = False
     """Of `flow`: give the length of each movement beside u and v, as a third channel."""
     weights: str | None = None
     """Of `raft`: a file, or `published`."""
+    stored_bound_px: Annotated[float, Field(gt=0)] | None = None
+    """Of `stored`: the movement that 255 stands for, in pixels of these files. By default 20, as EPIC-KITCHENS and
+    denseflow have it."""
+
+    @model_validator(mode="after")
+    def _bound_of_stored(self) -> MotionSection:
+        if self.stored_bound_px is not None and self.method != "stored":
+            raise ValueError(f"stored_bound_px is of method stored, and the method is {self.method}")
+        return self
 
     @model_validator(mode="after")
     def _weights_of_raft(self) -> MotionSection:

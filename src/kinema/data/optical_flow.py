@@ -167,10 +167,22 @@ def from_stored(
     Raises:
         ConfigError: A bound is not a number above 0.
     """
+    return quantise(stored_px(stored_bound_px), bound_px)[values]
+
+
+def stored_px(stored_bound_px: float = STORED_BOUND_PX) -> Float32[np.ndarray, "256"]:
+    """What each value of such a file is in pixels.
+
+    Args:
+        stored_bound_px: B, of the file.
+
+    Raises:
+        ConfigError: The bound is not a number above 0.
+    """
     stored = np.arange(256, dtype=np.float64)
     flow_px = (stored / 255 * 2 - 1) * _bound(stored_bound_px)
     flow_px[127:129] = 0
-    return quantise(flow_px.astype(np.float32), bound_px)[values]
+    return flow_px.astype(np.float32)
 
 
 def _any_size(estimate: Callable[[Any, Any], Any], *, least_px: int = 1, multiple_px: int = 1) -> Estimator:

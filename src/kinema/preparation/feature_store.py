@@ -157,10 +157,10 @@ def clip_keys(reader: ClipReader, files: Files) -> tuple[NDArray[np.uint8], dict
     failures: dict[int, str] = {}
     for index, clip in enumerate(reader.clips):
         try:
-            state = files.state(clip.video)
             for view in range(reader.num_views):
                 plans, drawn = reader.plan(index, view)
                 plan = only(plans)
+                state = files.state_of(clip.video, plan)
                 box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
                 facts = [state, [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
                 if plan.stacks is not None:

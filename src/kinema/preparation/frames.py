@@ -164,11 +164,11 @@ def _items(
         for index, clip in enumerate(some):
             try:
                 plans = [_plan(clip, videos[clip.video], settings, index, view) for view in views]
-                state = files.state(clip.video)
+                states = [files.state_of(clip.video, plan) for plan in plans]
             except DataError as error:
                 failures[clip.clip_id] = str(error)
                 continue
-            for view, plan in zip(views, plans, strict=True):
+            for view, plan, state in zip(views, plans, states, strict=True):
                 parts = _blocks(plan, settings.form, videos[clip.video])
                 keys = [frames_key(state, plan, settings.form)]
                 if len(parts) > 1:
