@@ -97,8 +97,10 @@ def test_a_recipe_of_flow_takes_its_store(kinema: Kinema, root: Path, recipe: Pa
     evaluated = kinema("evaluate", "run", "--split", "validation", "--json", "-")
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["num_clips"] == 2
-    in_order = kinema("evaluate", "run", "--split", "validation", "--time-test").error()
-    assert "--time-test: this model sees flow, of which each field shows motion in whatever order they come" in in_order
+    in_order = kinema("evaluate", "run", "--split", "validation", "--time-test", "--json", "-")
+    assert in_order.code == 0, in_order.err
+    assert in_order.json["moving"] == ["flow"]
+    assert in_order.json["time"].keys() == {"reversed", "shuffled", "still"}
     refused = kinema("evaluate", "run", "data.modality=rgb")
     assert "data.modality: belongs to the weights" in refused.error()
     said = kinema("predict", "run/weights", root / "left" / "0.mp4", "--json", "-")

@@ -334,11 +334,6 @@ class Recipe(Section):
             raise ValueError("clips.motion: differences of frames have stack and interval_s alone; the rest is of flow")
         if motion.magnitude and "flow" not in streams:
             raise ValueError("clips.motion.magnitude: is of data.modality=flow; flow_magnitude has nothing else")
-        if moving and self.data.background is not None:
-            raise ValueError(
-                f"data.background makes clips that stand still, which have no {moving[0]}; leave it out, or take "
-                "data.modality=rgb"
-            )
         # What turns or bends pictures would have to turn movements too; and colours are of frames alone.
         of_pictures = ("rotation_deg", "rand_augment", *(() if "rgb" in streams else ("hue", "grey", "blur")))
         given = [key for key in of_pictures if moving and getattr(self.clips.augmentation, key)]

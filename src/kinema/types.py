@@ -69,6 +69,7 @@ class Clip:
         attributes: Further columns of the annotations, as text.
         number: Its random versions are drawn by it. None: by the clip's place in its split. In cross-validation a clip
             has another place in every fold, and keeps its versions, and what is stored of them.
+        still: It is made of pictures that stand still: as motion it is none, whatever its video shows.
     """
 
     clip_id: str
@@ -80,6 +81,7 @@ class Clip:
     fps: float | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     number: int | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

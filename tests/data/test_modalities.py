@@ -207,7 +207,6 @@ def test_random_versions_have_no_colours(moving: Video) -> None:
         (["data.modality=flow", "clips.motion.weights=published"], "weights are of method raft"),
         (["data.modality=flows"], r"data\.modality"),
         (["data.modality=[rgb, rgb]"], "a stream comes twice"),
-        (["data.modality=[rgb, flow]", "data.background=nothing"], "data.background makes clips that stand still"),
     ],
 )
 def test_settings_that_say_nothing_are_refused(overrides: list[str], message: str) -> None:

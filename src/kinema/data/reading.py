@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
-from kinema.data.modalities import distinct, fields, is_difference, stacks_between, stacks_of
+from kinema.data.modalities import distinct, fields, is_difference, is_still, no_motion, stacks_between, stacks_of
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames, window_of_s
 from kinema.data.stored_flow import METHOD, StoredFlow, fields_of, flow_of_clip, read_fields
@@ -90,7 +90,7 @@ def _motion_of(
     """Stacks of a plan, and where they lie if they are read from files."""
     if motion is None:
         return None, None
-    if motion.method != METHOD:
+    if motion.method != METHOD or clip.still:
         return stacks_of(indices, clip, video, motion), None
     flow = flow_of_clip(clip, video)
     return fields_of(indices, clip, video, motion, flow), flow
@@ -212,6 +212,9 @@ def _read_motion(
     out: NDArray[np.uint8],
 ) -> None:
     """Each picture is decoded, cut and scaled once, however many fields it is in."""
+    if all(map(is_still, stacks)):  # a clip that is made to stand still
+        out[...] = no_motion(preprocessing)
+        return
     wanted, places = distinct(stacks)
     pictures = read_plan(video, ClipPlan(indices=wanted, box=plan.box), _still(preprocessing), decoder=decoder)
     fields(pictures, places, preprocessing, out)
