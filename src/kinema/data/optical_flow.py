@@ -104,6 +104,22 @@ def flow_of(method: str, *, weights: Path | None = None) -> Estimator:
     )
 
 
+def made_by(method: str | None) -> str | None:
+    """Whose implementation of a method is installed, and of which version: another one may find a little other flow.
+    None of what is read from files, and of differences.
+
+    Raises:
+        ConfigError: OpenCV is not installed.
+    """
+    if method not in METHODS:
+        return None
+    if method == "raft":
+        import torchvision
+
+        return f"torchvision {torchvision.__version__.partition('+')[0]}"
+    return f"opencv {_opencv(method).__version__}"
+
+
 def quantise(flow: Float32[np.ndarray, "*shape"], bound_px: float) -> UInt8[np.ndarray, "*shape"]:
     """Flow as 8 bits: 1 to 255, 128 is no motion, and -f is 256 less what f is.
 
