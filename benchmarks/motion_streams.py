@@ -25,6 +25,7 @@ from kinema.studies.study import read_study
 from kinema.training.run_folder import Run
 
 STUDY = "motion_streams"
+QUICK_RUNS = ("RGB", "flow, no motion")
 QUICK = ("data.num_train_backgrounds=2", "data.num_test_backgrounds=1", "trainer.epochs=1", "trainer.warmup_epochs=0")
 
 
@@ -36,11 +37,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few clips, one epoch: shows that it works")
     given = parser.parse_args()
     overrides = [*QUICK] if given.quick else []
+    only = [argument for run in QUICK_RUNS for argument in ("--only", run)] if given.quick else []
     began_s = time.perf_counter()
     command = [sys.executable, "-m", "kinema.cli.main", "study", "run", STUDY, "--jobs", str(given.jobs)]
-    subprocess.run([*command, "--out", str(given.out), *overrides], check=True)
+    subprocess.run([*command, *only, "--out", str(given.out), *overrides], check=True)
     seconds = time.perf_counter() - began_s
-    rows = results(given.out, overrides)
+    rows = results(given.out, overrides, QUICK_RUNS if given.quick else None)
     print(table(rows))
     say(f"{len(rows)} runs, {seconds:.0f} s")
     if given.json is not None:
@@ -49,11 +51,14 @@ def main() -> None:
         given.json.write_text(json.dumps({**found, "seconds": seconds, "rows": rows}, indent=1) + "\n", "utf-8")
 
 
-def results(folder: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each run: its name, accuracy of all, within pairs and on training clips, and recall of each verb."""
+def results(folder: Path, overrides: Sequence[str], runs: Sequence[str] | None) -> list[dict[str, Any]]:
+    """A row for each run, or for some: name, accuracy of all, within pairs and on training clips, and recall of each
+    verb."""
     place = Place(folder)
     rows = []
     for job in jobs_of(read_study(STUDY, overrides, output=folder)):
+        if runs is not None and job.setting not in runs:
+            continue
         record = place.result(job)
         if record is None:
             raise SystemExit(f"{job.name}: {place.failure(job) or 'is not done'}")

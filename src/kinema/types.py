@@ -200,6 +200,14 @@ class Motion:
     digest: str | None = None
     stored_bound_px: float | None = None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As keys of stores have it. What came later counts only where it is set, so that stores of before are found."""
+        facts = asdict(self)
+        if self.stored_bound_px is None:
+            del facts["stored_bound_px"]
+        return facts
+
     def step(self, fps: float) -> int:
         """Frames from a picture to the next in a video of a rate."""
         return max(1, round(self.interval_s * fps))

@@ -278,6 +278,16 @@ def test_awkward_videos_move_as_their_upright_pictures_do(data_root: Path, name:
         assert np.abs(found.astype(int) - turned).mean() > 2 * np.abs(found.astype(int) - expected).mean()
 
 
+def test_stores_of_before_are_found() -> None:
+    """The keys of a store of flow are what they were before flow could be read from files."""
+    motion = form("flow").motion
+    assert motion is not None
+    names = ["stack", "interval_s", "method", "bound_px", "magnitude", "weights", "digest"]
+    assert list(motion.facts) == names
+    assert motion == Motion(**motion.facts)
+    assert replace(motion, stored_bound_px=10.0).facts["stored_bound_px"] == 10
+
+
 def test_what_is_not_set_does_not_count() -> None:
     """A setting that comes later leaves what was trained before as it was."""
     wanted = form("flow")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,7 +128,7 @@ def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> b
 
 def _motion_facts(preprocessing: Preprocessing) -> dict[str, Any] | None:
     motion = preprocessing.motion
-    return None if motion is None else {"modality": preprocessing.modality, **asdict(motion)}
+    return None if motion is None else {"modality": preprocessing.modality, **motion.facts}
 
 
 class FrameStore:

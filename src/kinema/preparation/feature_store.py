@@ -73,13 +73,16 @@ class FeatureFormat:
             ConfigError: Maps are asked for, and the backbone has none.
         """
         preprocessing = only(reader.preprocessing)
+        read = asdict(preprocessing)
+        if preprocessing.motion is not None:
+            read["motion"] = preprocessing.motion.facts
         shape = backbone.map_shape(preprocessing.size_px) if maps else (backbone.num_features,)
         return cls(
             backbone=backbone.name,
             weights=weights_digest(backbone),
             arithmetic=_arithmetic(backbone, maps=maps),
             device=None if backbone.arithmetic == "fp32" else next(backbone.parameters()).device.type,
-            preprocessing=asdict(preprocessing),
+            preprocessing=read,
             decoder=described(reader.decoder),
             stored_as=stored_as,
             shape=(preprocessing.num_frames, *shape),
