@@ -83,8 +83,8 @@ def main() -> None:
     }
     report.notes += [
         f"{num:,} clips; killed when {stored_before:,} were stored; then the others were made, and all are there",
-        f"largest error over {min(num, COMPARED)} clips, of flow before it was rounded: {errors['store']:.4f} px in the "
-        f"store, {errors['JPEG']:.2f} px in JPEG; half a step of 8 bits is {bound:.4f} px",
+        f"largest error over {min(num, COMPARED)} clips, of flow before it was rounded: {errors['store']:.4f} px in "
+        f"the store, {errors['JPEG']:.2f} px in JPEG; half a step of 8 bits is {bound:.4f} px",
         f"{available_cores()} processes each way; reading has one, of files that are in memory",
     ]
     report.finish()

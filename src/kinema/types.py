@@ -202,7 +202,7 @@ class Motion:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As keys of stores have it. What came later counts only where it is set, so that stores of before are found."""
+        """As keys of stores have it. What came later counts where it is set only: stores of before are found."""
         facts = asdict(self)
         if self.stored_bound_px is None:
             del facts["stored_bound_px"]
