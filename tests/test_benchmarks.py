@@ -68,6 +68,7 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
         "limits",
         "augmentation",
         "optical_flow",
+        "flow_preparation",
     ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
@@ -82,6 +83,29 @@ def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
         errors = {(facts["method"], facts["motion"]): facts["px"] for facts in found["facts"]["errors"]}
         assert errors["no flow at all", "4 px"] == pytest.approx(4)
         assert errors["dis", "4 px"] < 1
+
+
+@pytest.mark.slow
+def test_streams_are_told_verb_by_verb(tmp_path: Path) -> None:
+    result = tmp_path / "streams.json"
+    command = [sys.executable, "benchmarks/motion_streams.py", "--quick", "--json", str(result)]
+    environment = {**os.environ, "KINEMA_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "study")],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads(result.read_text(encoding="utf-8"))["rows"]
+    assert [row["name"] for row in rows] == ["RGB", "flow, no motion"]
+    for row in rows:
+        assert len(row["verbs"]) == 10
+        assert row["all"] == pytest.approx(sum(row["verbs"].values()) / 10)
+        assert f"| {row['name']} |" in done.stdout
+    assert rows[1]["within_pairs"] == 0.5  # one picture throughout is the same forwards and backwards
 
 
 def test_figures_get_into_the_page_and_missing_ones_say_so(tmp_path: Path) -> None:

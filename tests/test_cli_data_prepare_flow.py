@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,8 +98,10 @@ def test_a_recipe_of_flow_takes_its_store(kinema: Kinema, root: Path, recipe: Pa
     evaluated = kinema("evaluate", "run", "--split", "validation", "--json", "-")
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["num_clips"] == 2
-    in_order = kinema("evaluate", "run", "--split", "validation", "--time-test").error()
-    assert "--time-test: this model sees flow, of which each field shows motion in whatever order they come" in in_order
+    in_order = kinema("evaluate", "run", "--split", "validation", "--time-test", "--json", "-")
+    assert in_order.code == 0, in_order.err
+    assert in_order.json["moving"] == ["flow"]
+    assert in_order.json["time"].keys() == {"reversed", "shuffled", "still"}
     refused = kinema("evaluate", "run", "data.modality=rgb")
     assert "data.modality: belongs to the weights" in refused.error()
     said = kinema("predict", "run/weights", root / "left" / "0.mp4", "--json", "-")
@@ -176,3 +179,77 @@ def test_killed_and_continued(root: Path, tmp_path: Path) -> None:
     found = Store.open(store, kind="frames")
     assert len(found) == 6
     assert found.damaged() == []
+
+
+def test_another_opencv_does_not_go_on_with_a_store(
+    kinema: Kinema, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has stored is read as it is; two versions are not mixed."""
+    import cv2
+
+    command = ("data", "prepare", "folder", root, "--out", "s", "--flow", "dis", "--bound", 8, "--size", 32)
+    command = (*command, "--num-frames", 4, "--workers", 0)
+    assert kinema(*command, "--shard", "1/2").code == 0
+    assert Store.open(Path("s")).settings["flow_by"] == f"opencv {cv2.__version__}"
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "__version__", "3.4.1")
+        refused = kinema(*command, "--shard", "2/2").error()
+        assert "was made with flow_by = " in refused
+        assert "not 'opencv 3.4.1'; a store has one of each setting: give another folder" in refused
+    assert kinema(*command, "--shard", "2/2").code == 0
+    assert len(Store.open(Path("s"))) == 6
+
+
+AWKWARD = (
+    "av1_video.mkv",
+    "h264_10bits.mp4",
+    "nasa_13013_rotated.mp4",
+    "portrait_h264.mp4",
+    "test_non_zero_start.mp4",
+    "testsrc2_mpeg4.avi",
+    "testsrc2_odd_width_vp9.mp4",
+)
+
+
+def test_awkward_videos_go_all_the_way(
+    kinema: Kinema, data_root: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 bits, turned, portrait, of odd width, from another time than 0 and of a rate that varies: flow of each is
+    stored, read as it would be computed, trained on and predicted from."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "awkward"
+    for number, name in enumerate(AWKWARD):
+        path = root / ("a", "b")[number % 2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_root / "edge_cases" / name, path)
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    frames = [np.repeat(np.tile(np.roll(ramp, 3 * step), (64, 1))[..., None], 3, axis=2) for step in range(12)]
+    times_s = [0, 0.1, 0.15, 0.5, 0.6, 0.62, 0.7, 1.0, 1.1, 1.5, 1.6, 2.0]
+    write_video(root / "b" / "variable.mkv", frames, fps=25, times_s=times_s)
+    stored = kinema(
+        "data", "prepare", "folder", root, "--out", "s", "--frames", "--recipe", recipe, "--workers", 0, "--json", "-"
+    )
+    assert stored.code == 0, stored.err
+    assert stored.json["failed"] == {}
+    assert stored.json["new"] == 8
+
+    videos = {path: probe(path) for path in sorted(root.rglob("*.*")) if path.is_file()}
+    clips = [Clip(clip_id=path.name, video=path) for path in videos]
+    section = ClipsSection.model_validate({**SECTION, "store": Path("s")})
+    wanted = make_preprocessing(section, "flow", mean=(0.5,) * 3, std=(0.5,) * 3)
+    reader = clip_reader(section, clips, videos, {"flow": wanted}, root=root)
+    assert reader.store is not None
+    moved = set()
+    for index, clip in enumerate(clips):
+        out = np.empty((4, 2, 32, 32), dtype=np.uint8)
+        assert reader.store.read(index, 0, out) is not None, clip.clip_id
+        assert np.array_equal(out, read_clip(clip, videos[clip.video], wanted).numpy()), clip.clip_id
+        moved |= {clip.clip_id} if (out != 128).any() else set()
+    assert {"variable.mkv", "testsrc2_mpeg4.avi"} <= moved
+
+    run = kinema("train", recipe, f"data.root={root}", "output=run", "clips.store=s")
+    assert run.code == 0, run.err
+    assert "train: all read from frames stored in" in run.out
+    for path in videos:
+        said = kinema("predict", "run/weights", path, "--json", "-")
+        assert said.code == 0, said.err

@@ -88,6 +88,7 @@ def _of_motion(rgb: Preprocessing, clips: ClipsSection, modality: Modality) -> P
         magnitude=given.magnitude and modality == "flow",
         weights=given.weights if is_flow else None,
         digest=_digest(given.weights) if is_flow else None,
+        stored_bound_px=given.stored_bound_px if is_flow else None,
     )
     grey = sum(rgb.std) / len(rgb.std)
     per_field = {

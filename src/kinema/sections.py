@@ -86,14 +86,23 @@ class MotionSection(Section):
     """Fields one behind the other."""
     interval_s: Annotated[float, Field(gt=0)] = 1 / 30
     """Seconds from a picture to the next; at least a frame."""
-    method: Literal["dis", "farneback", "tvl1", "raft"] = "dis"
-    """Of optical flow."""
+    method: Literal["dis", "farneback", "tvl1", "raft", "stored"] = "dis"
+    """Of optical flow. `stored`: it is read from the files that lie beside the frames, as EPIC-KITCHENS has them."""
     bound_px: Annotated[float, Field(gt=0)] = 20.0
     """The longest movement that is told from longer ones, in pixels of the model's input: flow has 8 bits."""
     magnitude: bool = False
     """Of `flow`: give the length of each movement beside u and v, as a third channel."""
     weights: str | None = None
     """Of `raft`: a file, or `published`."""
+    stored_bound_px: Annotated[float, Field(gt=0)] | None = None
+    """Of `stored`: the movement that 255 stands for, in pixels of these files. By default 20, as EPIC-KITCHENS and
+    denseflow have it."""
+
+    @model_validator(mode="after")
+    def _bound_of_stored(self) -> MotionSection:
+        if self.stored_bound_px is not None and self.method != "stored":
+            raise ValueError(f"stored_bound_px is of method stored, and the method is {self.method}")
+        return self
 
     @model_validator(mode="after")
     def _weights_of_raft(self) -> MotionSection:
@@ -325,11 +334,6 @@ class Recipe(Section):
             raise ValueError("clips.motion: differences of frames have stack and interval_s alone; the rest is of flow")
         if motion.magnitude and "flow" not in streams:
             raise ValueError("clips.motion.magnitude: is of data.modality=flow; flow_magnitude has nothing else")
-        if moving and self.data.background is not None:
-            raise ValueError(
-                f"data.background makes clips that stand still, which have no {moving[0]}; leave it out, or take "
-                "data.modality=rgb"
-            )
         # What turns or bends pictures would have to turn movements too; and colours are of frames alone.
         of_pictures = ("rotation_deg", "rand_augment", *(() if "rgb" in streams else ("hue", "grey", "blur")))
         given = [key for key in of_pictures if moving and getattr(self.clips.augmentation, key)]

@@ -69,6 +69,7 @@ class Clip:
         attributes: Further columns of the annotations, as text.
         number: Its random versions are drawn by it. None: by the clip's place in its split. In cross-validation a clip
             has another place in every fold, and keeps its versions, and what is stored of them.
+        still: It is made of pictures that stand still: as motion it is none, whatever its video shows.
     """
 
     clip_id: str
@@ -80,6 +81,7 @@ class Clip:
     fps: float | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     number: int | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,12 +181,14 @@ class Motion:
     Attributes:
         stack: Fields, L; they are of L + 1 pictures, the first of which is the frame.
         interval_s: From a picture to the next; at least one frame of the video, and a whole number of them.
-        method: Of optical flow. None for differences.
+        method: Of optical flow; `stored` where it is read from files. None for differences.
         bound_px: The longest movement that 8 bits hold, in pixels of the model's input; what is longer is cut off. None
             for differences.
         magnitude: Of flow: each field has its length as a third channel behind u and v.
         weights: Of a method that has any: their file, or `published`.
         digest: Of that file's content.
+        stored_bound_px: Of method `stored`: the movement, in pixels of the files, that 255 stands for in them; None is
+            that of `kinema.data.optical_flow.STORED_BOUND_PX`.
     """
 
     stack: int
@@ -194,6 +198,15 @@ class Motion:
     magnitude: bool = False
     weights: str | None = None
     digest: str | None = None
+    stored_bound_px: float | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As keys of stores have it. What came later counts where it is set only: stores of before are found."""
+        facts = asdict(self)
+        if self.stored_bound_px is None:
+            del facts["stored_bound_px"]
+        return facts
 
     def step(self, fps: float) -> int:
         """Frames from a picture to the next in a video of a rate."""

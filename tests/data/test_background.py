@@ -15,9 +15,11 @@ from tests.videos import numbered_frames, write_video
 from kinema.config import resolve_evaluation
 from kinema.data.background import background_clips, background_labels
 from kinema.data.load_dataset import load_dataset
-from kinema.data.reading import plan_clip
+from kinema.data.reading import plan_clip, read_clip
 from kinema.data.usable import probe_splits
-from kinema.types import ConfigError, DataError, Dataset, Preprocessing
+from kinema.preprocessing import make_preprocessing
+from kinema.sections import ClipsSection
+from kinema.types import ConfigError, DataError, Dataset, Modality, Preprocessing
 
 RGB = Preprocessing(num_frames=4, size_px=16, resize_px=16, fit="squash", mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -120,3 +122,34 @@ def test_a_validation_split_is_what_was_filmed(root: Path) -> None:
 def test_a_class_of_that_name_is_not_taken_over(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.background: action has a class 'open' already"):
         listed(root, "data.background=open")
+
+
+@pytest.mark.parametrize("modality", ["flow", "flow_magnitude", "rgb_difference"])
+def test_a_frame_throughout_has_no_motion(root: Path, modality: Modality) -> None:
+    section = ClipsSection.model_validate({"num_frames": 4, "size_px": 16, "fit": "squash", "motion": {"stack": 2}})
+    wanted = make_preprocessing(section, modality, mean=(0.5,) * 3, std=(0.5,) * 3)
+    clips, videos, _ = probe_splits(listed(root, "data.background=nothing"), ["train"], workers=0)
+    clips["train"] = [replace(clips["train"][0], clip_id=f"clip {number}") for number in range(8)]
+    made = background_clips(clips["train"], videos, {"action": 2})
+    assert {clip.still for clip in made} == {True, False}
+    for clip in made:
+        found = read_clip(clip, videos[clip.video], wanted)
+        plan = plan_clip(clip, videos[clip.video], wanted)
+        assert len(set(plan.indices)) == 1 or not clip.still
+        zero = 0 if modality == "flow_magnitude" else 128
+        assert bool((found == zero).all()) is clip.still
+    stored = make_preprocessing(
+        ClipsSection.model_validate({**section.model_dump(), "motion": {"method": "stored"}}),
+        "flow",
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
+    still = next(clip for clip in made if clip.still)
+    assert bool((read_clip(still, videos[still.video], stored) == 128).all())  # no file of flow is asked for
+
+
+def test_a_fifth_of_a_single_frame_stands_still(root: Path) -> None:
+    clips, videos, _ = probe_splits(listed(root), ["train"], workers=0)
+    short = [replace(clips["train"][0], clip_id=f"clip {number}", stop_s=0.4) for number in range(16)]
+    made = background_clips(short, videos, {"action": 2})
+    assert all(clip.still for clip in made)

@@ -207,7 +207,6 @@ def test_random_versions_have_no_colours(moving: Video) -> None:
         (["data.modality=flow", "clips.motion.weights=published"], "weights are of method raft"),
         (["data.modality=flows"], r"data\.modality"),
         (["data.modality=[rgb, rgb]"], "a stream comes twice"),
-        (["data.modality=[rgb, flow]", "data.background=nothing"], "data.background makes clips that stand still"),
     ],
 )
 def test_settings_that_say_nothing_are_refused(overrides: list[str], message: str) -> None:
@@ -277,6 +276,16 @@ def test_awkward_videos_move_as_their_upright_pictures_do(data_root: Path, name:
     turned = from_rgb(pictures[:, ::-1].copy(), plan.indices, wanted, fps=video.fps).numpy()
     if np.abs(expected.astype(int) - 128).mean() > 0.5:  # something moves
         assert np.abs(found.astype(int) - turned).mean() > 2 * np.abs(found.astype(int) - expected).mean()
+
+
+def test_stores_of_before_are_found() -> None:
+    """The keys of a store of flow are what they were before flow could be read from files."""
+    motion = form("flow").motion
+    assert motion is not None
+    names = ["stack", "interval_s", "method", "bound_px", "magnitude", "weights", "digest"]
+    assert list(motion.facts) == names
+    assert motion == Motion(**motion.facts)
+    assert replace(motion, stored_bound_px=10.0).facts["stored_bound_px"] == 10
 
 
 def test_what_is_not_set_does_not_count() -> None:

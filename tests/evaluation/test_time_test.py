@@ -10,7 +10,7 @@ import torch
 from tests.evaluation.made_up import predictions
 
 from kinema.evaluation.frame_orders import FRAME_ORDERS, frame_places, reorder
-from kinema.evaluation.time_test import time_test, uses_time
+from kinema.evaluation.time_test import MEANING, meaning, no_use, time_test, uses_time
 
 
 def test_orders_are_what_they_are_called() -> None:
@@ -62,3 +62,12 @@ def test_of_few_groups_nothing_is_said() -> None:
     logits = {"verb": np.eye(2, dtype=np.float32)[labels["verb"]]}
     found = time_test(replace(predictions(logits, labels), reordered={"still": logits}))
     assert uses_time({"still": found["still"]["verb"]}) is None
+
+
+def test_of_motion_less_is_said() -> None:
+    """A model may use the motion in each moment and be the same in any order of them."""
+    assert no_use([]) == "it does not use time"
+    assert no_use(["flow"]).startswith("it does not use the order of moments, whatever it makes of the motion in each")
+    for order in FRAME_ORDERS:
+        assert meaning(order, []) == MEANING[order]
+        assert "motion" in meaning(order, ["flow"]) or "moments" in meaning(order, ["flow"])

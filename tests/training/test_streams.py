@@ -15,6 +15,7 @@ from tests.videos import write_video
 import kinema
 from kinema.data.streams import StreamsReader
 from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.frame_orders import FRAME_ORDERS
 from kinema.explain.opened import open_weights
 from kinema.explain.subjects import of_model
 from kinema.inference.ensemble import make_ensemble
@@ -138,6 +139,44 @@ def test_trained_evaluated_and_used(made: Callable[..., Prepared], moving: Path,
     assert isinstance(whole.module, FrameModel)
     shown = shown_clips(prepared)
     assert {clip.caption.partition(" ")[2] for clip in shown} == {"(rgb)", "(flow)"}
+
+
+def test_moments_of_all_streams_are_put_in_one_order(
+    made: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers from frames and from stored features, to clips whose moments are in another order."""
+    prepared = made(*FROZEN)
+    run = create_run(prepared.recipe)
+    train(prepared, run)
+    found = {}
+    for store in ("auto", "none"):
+        settings = ["clips.workers=0", f"clips.store={store}"]
+        found[store] = evaluate(run.weights, settings, split="train", orders=FRAME_ORDERS)
+    for evaluation in found.values():
+        assert evaluation.record["moving"] == ["flow"]
+        assert evaluation.record["time"].keys() == set(FRAME_ORDERS)
+    for order in FRAME_ORDERS:
+        stored, read = (one.predictions.reordered[order]["action"] for one in found.values())
+        assert np.abs(stored - read).max() < 1e-2
+        assert not np.allclose(read, found["none"].predictions.logits["action"], atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [(), FROZEN], ids=["frames", "features"])
+def test_clips_of_nothing_have_no_motion(made: Callable[..., Prepared], more: tuple[str, ...]) -> None:
+    prepared = made(*more, "data.background=nothing")
+    clips = prepared.clips["train"]
+    assert len(clips) == 12
+    reader = frame_reader(prepared, "train", prepared.recipe.clips.augmentation)
+    still = [index for index, clip in enumerate(clips) if clip.still]
+    assert 0 < len(still) < 7
+    for index in range(len(clips)):
+        out = {name: np.empty(shape, dtype) for name, (shape, dtype) in reader.layout().items()}
+        reader.read(index, 0, out)
+        assert bool((out["flow"] == 128).all()) is (index in still)
+    run = create_run(prepared.recipe)
+    train(prepared, run)
+    config = json.loads((run.weights / "config.json").read_text())
+    assert config["heads"]["action"] == ["down", "up", "nothing"]
 
 
 def plain(folder: Path, video: Path) -> Mapping[str, float]:

@@ -35,6 +35,10 @@ _MEANING = {
         "these clips out",
     ),
     "too_short": ("clips with too few frames", "clips with too few frames show the same frame over and over"),
+    "without_flow": (
+        "clips whose stored optical flow is not all there",
+        "clips without flow are left out where clips.motion.method=stored reads it, and there alone",
+    ),
     "copies_across_splits": (
         "files with the same content in different splits",
         "results on clips that are in two splits are better than on new data: take copies out of one of them",

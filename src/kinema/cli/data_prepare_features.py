@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kinema.cli.data_prepare_job import Job, finish, only_with, recipe_of, usable_clips
+from kinema.cli.data_section import data_section
 from kinema.progress import Reporter
 from kinema.types import ConfigError, UserError
 
@@ -16,6 +19,83 @@ if TYPE_CHECKING:
     from kinema.preparation.storing import Stored
     from kinema.sections import Recipe
     from kinema.types import Clip, Preprocessing, Split
+
+
+class TypeName(StrEnum):
+    """Numbers of stored features."""
+
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def store_features_of(
+    job: Job,
+    what: str,
+    *,
+    weights: str | None,
+    clips: Mapping[str, object],
+    dtype: TypeName | None,
+    maps: bool,
+    views: int | None,
+) -> None:
+    """Store features of a recipe's, or a named, backbone.
+
+    Args:
+        job: Of which clips, and where.
+        what: A recipe, or the name of a backbone.
+        weights: Of the backbone: `published`, or a file.
+        clips: Keys of `clips:` that were given; None is what was not.
+        dtype: Type of the numbers.
+        maps: Before they are averaged over the frame.
+        views: Random versions of training clips.
+    """
+    recipe = _recipe(job, what, weights, clips, maps=maps)
+    decoder = recipe.clips.decoder
+    listed, videos, record = usable_clips(
+        job, recipe.data, recipe.trainer.seed, decoder=decoder, flow=_from_files(recipe)
+    )
+    done = store_features(
+        recipe,
+        listed,
+        videos,
+        job.folder,
+        stored_as=(dtype or TypeName.fp16).value,
+        maps=maps,
+        views=views,
+        still=weights is not None and views is None,
+        shard=job.shard,
+        workers=job.readers(decoder),
+        reporter=job.output.reporter,
+    )
+    finish(job, record, recipe.data, "clips", done)
+
+
+def _from_files(recipe: Recipe) -> bool:
+    """Whether optical flow is read from files."""
+    from kinema.data.stored_flow import METHOD
+
+    return recipe.clips.motion.method == METHOD and recipe.data.modality != "rgb"
+
+
+def _recipe(job: Job, what: str, weights: str | None, given: Mapping[str, object], *, maps: bool) -> Recipe:
+    """The recipe that is named, or the one that the name of a backbone stands for."""
+    from kinema import recipes
+
+    if what in recipes.names() or what.endswith((".yaml", ".yml")):
+        only_with("--features BACKBONE", weights=weights, **_options(given))
+        return recipe_of(job, what)
+    if weights is None:
+        raise UserError(f"--weights: say which weights {what} has: a file, or published")
+    of_recipe = [given for given in job.overrides or [] if given.startswith(("init.", "clips."))]
+    of_data = [given for given in job.overrides or [] if given not in of_recipe]
+    data = data_section(job.name, job.root, of_data, job.annotations).model_dump(mode="json")
+    kept = {key: value for key, value in given.items() if value is not None}
+    return features_recipe(what, data, weights=weights, clips=kept, maps=maps, overrides=of_recipe)
+
+
+def _options(given: Mapping[str, object]) -> dict[str, object]:
+    """Values of keys of `clips:` by the name of their option, without `--`."""
+    return {key.removesuffix("_px").removesuffix("_s"): value for key, value in given.items()}
 
 
 def features_recipe(

@@ -108,10 +108,11 @@ def _print_views(record: Mapping[str, Any], rows: Mapping[str, Any], output: Out
 
 
 def _print_time_test(record: Mapping[str, Any], output: Output) -> None:
-    from kinema.evaluation.time_test import MEANING, uses_time
+    from kinema.evaluation.time_test import meaning, no_use, uses_time
 
     if "time" not in record:
         return
+    moving = record.get("moving", ())
     output.table(
         ["frames", "task", "top-1", "drop", "95 % interval", "same answers", "largest drops"],
         [
@@ -127,13 +128,11 @@ def _print_time_test(record: Mapping[str, Any], output: Output) -> None:
             for order, tasks in record["time"].items()
             for task, of in tasks.items()
         ],
-        title="does it use time? " + "; ".join(f"{order}: {MEANING[order]}" for order in record["time"]),
+        title="does it use time? " + "; ".join(f"{order}: {meaning(order, moving)}" for order in record["time"]),
     )
     for task in record["tasks"]:
         if uses_time({order: tasks[task] for order, tasks in record["time"].items()}) is False:
-            output.say(
-                f"{task}: no order of the frames costs it anything that is not chance; it does not use time here"
-            )
+            output.say(f"{task}: no order of the frames costs it anything that is not chance; {no_use(moving)} here")
 
 
 def _dropped(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:

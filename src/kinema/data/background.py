@@ -1,9 +1,9 @@
 """A class for "nothing is happening", without a single clip of it: made of the clips that there are.
 
-Of every clip one is made in which the action is not, or hardly, to be seen: its first or last frame throughout, or its
-first or last fifth, in which it begins or ends. A model that has to tell these from the actions has to look for what
-happens, and not only for who is there; how well that carries over to clips that show something else is measured in
-docs/results.md.
+Of every clip one is made in which the action is not, or hardly, to be seen: its first or last frame throughout, in
+which nothing moves, or its first or last fifth, in which it begins or ends. A model that has to tell these from the
+actions has to look for what happens, and not only for who is there; how well that carries over to clips that show
+something else is measured in docs/results.md.
 """
 
 from __future__ import annotations
@@ -73,12 +73,15 @@ def background_clips(clips: Sequence[Clip], videos: Mapping[Path, Video], labels
         digest = hashlib.blake2b(clip.clip_id.encode(), digest_size=1).digest()[0]
         still, at_end = digest % 2 == 0, digest % 4 >= 2
         length_s = min(stop_s - start_s, 1 / video.fps if still else _PART * (stop_s - start_s))
+        begin_s, end_s = (stop_s - length_s, stop_s) if at_end else (start_s, start_s + length_s)
+        first, last = video.frames_at([begin_s, np.nextafter(end_s, -np.inf)]).tolist()
         made.append(
             replace(
                 clip,
                 clip_id=f"{clip.clip_id}#background",
-                start_s=stop_s - length_s if at_end else start_s,
-                stop_s=stop_s if at_end else start_s + length_s,
+                start_s=begin_s,
+                stop_s=end_s,
+                still=still or first == last,  # a fifth of a short clip is a single frame too
                 labels=dict(labels),
                 number=None if clip.number is None else clip.number + _NUMBERS,
             )

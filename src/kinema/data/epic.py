@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.epic_files import Media, expected_place
+from kinema.data.epic_files import Media, expected_flow, expected_place
 from kinema.data.epic_lists import ClassList, Segment, VideoFacts, read_class_indices
 from kinema.data.listing import coverage_note, hint, sort_out
 from kinema.data.official_lists import find_lists
+from kinema.data.stored_flow import FOLDER as FLOW_FOLDER
+from kinema.data.stored_flow import RATE as FLOW_RATE
 from kinema.types import Clip, ConfigError, DataError, Heads, Split
 
 Source = Literal["auto", "videos", "frames"]
@@ -21,6 +23,10 @@ FrameRate = Literal["published", "native"]
 # are at these rates: in 9,616 of the 9,668 validation segments `start_frame` is floor(60 * start) exactly, in the
 # others it is one off, as times are rounded to 1/100 s.
 _PUBLISHED_FPS = {2: 60.0, 3: 50.0}
+
+# Flow of the videos of 2018 begins at every second frame (and goes to the third one behind it), that of the later ones
+# at every frame: github.com/epic-kitchens/C1-Action-Recognition-TSN-TRN-TSM, src/convert_rgb_to_flow_frame_idxs.py.
+_FLOW_FPS = {2: 30.0, 3: 50.0}
 
 
 class Vocabulary:
@@ -111,8 +117,22 @@ class Footage:
             return folder, self._fps(video_id), True
         return expected_place(self.root, video_id, frames=self.source == "frames"), None, False
 
+    def flow_of(self, video_id: str) -> dict[str, str]:
+        """Attributes of the clips of a video that say where its flow is, and how many fields it has in a second."""
+        folder = self.media.flow.get(video_id)
+        if folder is None:
+            # Where it would be, so that whoever looks for it can name that place.
+            return {FLOW_FOLDER: str(expected_flow(self.root, video_id))} if self.media.flow else {}
+        return {FLOW_FOLDER: str(folder), FLOW_RATE: f"{_FLOW_FPS[_digits(video_id)]:g}"}
+
+    def flow_note(self, clips: Iterable[Clip]) -> str:
+        """Of how many videos of these clips flow is there; empty where it is there of none."""
+        videos = {clip.attributes["video_id"] for clip in clips}
+        num = len(videos & self.media.flow.keys())
+        return f"optical flow is there of {num} of {len(videos)} videos" if num else ""
+
     def _fps(self, video_id: str) -> float:
-        digits = len(video_id.partition("_")[2])
+        digits = _digits(video_id)
         if self.frame_rate == "published" and digits in _PUBLISHED_FPS:
             return _PUBLISHED_FPS[digits]
         if video_id not in self.facts:
@@ -143,8 +163,7 @@ def clips_of(segments: Iterable[Segment], vocabulary: Vocabulary, footage: Foota
         video_id = segment.video_id
         if video_id not in places:
             path, fps, _ = footage.of(video_id)
-            flow = footage.media.flow.get(video_id)
-            places[video_id] = path, fps, {} if flow is None else {"flow": str(flow)}
+            places[video_id] = path, fps, footage.flow_of(video_id)
         path, fps, flow_attribute = places[video_id]
         attributes = {"participant_id": segment.participant, "video_id": video_id}
         labelled = segment.verb is not None and segment.noun is not None
@@ -178,7 +197,8 @@ def sort_clips(
     packed = _packed(footage)
     read = [clip for clips in splits.values() for clip in clips]
     how = [footage.note(read)] if read else []
-    return splits, absent, (*coverage_note(splits, absent, noun="segments"), *how, *([packed] if packed else []))
+    more = [note for note in (footage.flow_note(read), packed) if note]
+    return splits, absent, (*coverage_note(splits, absent, noun="segments"), *how, *more)
 
 
 def all_absent(absent: Mapping[Split, Iterable[Clip]], footage: Footage, lists: Path) -> str:
@@ -190,6 +210,11 @@ def all_absent(absent: Mapping[Split, Iterable[Clip]], footage: Footage, lists: 
         + "".join(f", such as {clip.video}" for clip in clips[:1])
         + (f"; {packed}; unpack each into a folder of its name" if packed else "")
     )
+
+
+def _digits(video_id: str) -> int:
+    """Of the number of a video: two in 2018, three later."""
+    return len(video_id.partition("_")[2])
 
 
 def _packed(footage: Footage) -> str:

@@ -56,9 +56,18 @@ def find_media(root: Path) -> Media:
 
 def expected_place(root: Path, video_id: str, *, frames: bool) -> Path:
     """Where a video, or its folder of frames, would be as the download scripts put it."""
-    base = root / "EPIC-KITCHENS" if (root / "EPIC-KITCHENS").is_dir() else root
-    participant = base / video_id.partition("_")[0]
+    participant = _participant(root, video_id)
     return participant / "rgb_frames" / video_id if frames else participant / "videos" / f"{video_id}.MP4"
+
+
+def expected_flow(root: Path, video_id: str) -> Path:
+    """The same of the folder of its optical flow."""
+    return _participant(root, video_id) / "flow_frames" / video_id
+
+
+def _participant(root: Path, video_id: str) -> Path:
+    base = root / "EPIC-KITCHENS" if (root / "EPIC-KITCHENS").is_dir() else root
+    return base / video_id.partition("_")[0]
 
 
 def _scan(folder: Path, media: Media, *, is_flow: bool, entered: set[Path]) -> None:

@@ -13,6 +13,7 @@ from kinema.data.checking import Checked
 from kinema.data.load_dataset import straddling
 from kinema.data.quarantine import size_bytes
 from kinema.data.sampling import clip_interval_s
+from kinema.data.stored_flow import FOLDER, check_flow
 from kinema.data.video import IMAGE, Video
 from kinema.types import SPLITS, Clip, DataError, Dataset, Split
 
@@ -26,6 +27,7 @@ KINDS = (
     "damaged",
     "times_outside",
     "too_short",
+    "without_flow",
     "copies_across_splits",
     "copies_within_splits",
     "groups_across_splits",
@@ -84,6 +86,11 @@ def _look_at(clip: Clip, split: Split, video: Video, found: dict[str, list[Findi
     num_frames = int(np.searchsorted(video.times_s, stop_s, side="left")) - first
     if num_frames < min_frames and video.container != IMAGE:
         found["too_short"].append({**_of_clip(clip, split), "num_frames": num_frames})
+    if FOLDER in clip.attributes:
+        try:
+            check_flow(clip, video)
+        except DataError as error:
+            found["without_flow"].append({**_of_clip(clip, split), "reason": str(error)})
 
 
 def _find_copies(

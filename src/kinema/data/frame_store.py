@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,13 +91,22 @@ class Files:
             self._states[path] = file_state(path, self.root)
         return self._states[path]
 
+    def state_of(self, video: Path, plan: ClipPlan) -> dict[str, Any]:
+        """Of all files that a plan is read from. Those of flow count only where they are read.
+
+        Raises:
+            DataError: One cannot be looked at.
+        """
+        state = self.state(video)
+        return state if plan.flow is None else {**state, "flow": [self.state(place) for place in plan.flow.places]}
+
 
 def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> bytes:
     """Key of the frames of a plan. Which rectangle was cut out is in the plan, so the format counts only in so far as
     it says what becomes of that.
 
     Args:
-        state: Of the video, from `Files.state`.
+        state: Of the files, from `Files.state_of`.
         plan: Which frames.
         form: How they are stored.
     """
@@ -119,7 +128,7 @@ def frames_key(state: Mapping[str, Any], plan: ClipPlan, form: FrameFormat) -> b
 
 def _motion_facts(preprocessing: Preprocessing) -> dict[str, Any] | None:
     motion = preprocessing.motion
-    return None if motion is None else {"modality": preprocessing.modality, **asdict(motion)}
+    return None if motion is None else {"modality": preprocessing.modality, **motion.facts}
 
 
 class FrameStore:
@@ -148,7 +157,7 @@ class FrameStore:
             # Where there is no plan, or no file, reading the video will say so.
             with suppress(DataError):
                 plans, drawn = reader.plan(index, view)
-                state = files.state(reader.clips[index].video)
+                state = files.state_of(reader.clips[index].video, only(plans))
                 keys[view, index] = np.frombuffer(frames_key(state, only(plans), form), dtype=np.uint8)
                 self._remember(view, index, only(plans), drawn)
         self._places = Places(stores, keys)

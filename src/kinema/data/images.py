@@ -118,6 +118,15 @@ def read_images(video: Video, indices: Sequence[int]) -> list[NDArray[np.uint8]]
     return [images[index] for index in indices]
 
 
+def read_grey(file: Path) -> NDArray[np.uint8]:
+    """A picture of one channel, (H, W); of several, their brightness.
+
+    Raises:
+        DataError: It cannot be read in full.
+    """
+    return _read(file, grey=True).pixels
+
+
 def frame_files(folder: Path) -> list[Path]:
     """Files of a folder of frames, in the order of their numbers.
 
@@ -130,12 +139,12 @@ def frame_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Image:
-    pixels: NDArray[np.uint8]  # (H, W, 3), upright
+    pixels: NDArray[np.uint8]  # (H, W, 3), or (H, W) of grey ones; upright
     rotation_deg: int
     format: str
 
 
-def _read(file: Path) -> _Image:
+def _read(file: Path, *, grey: bool = False) -> _Image:
     try:
         # Its warnings (of odd metadata, of very large images) name no file and change nothing.
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as image:
@@ -145,7 +154,8 @@ def _read(file: Path) -> _Image:
                 raise DataError(f"{file}: a moving picture, not an image; convert it to a video")
             rotation_deg = _ROTATIONS_DEG.get(image.getexif().get(_EXIF_ORIENTATION, 1), 0)
             image.load()
-            pixels = _rgb(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.array(upright.convert("L")) if grey else _rgb(upright)
     except DataError:
         raise
     except FileNotFoundError:

@@ -35,7 +35,8 @@ def is_difference(preprocessing: Preprocessing) -> bool:
 
 def stacks_of(indices: Sequence[int], clip: Clip, video: Video, motion: Motion) -> tuple[tuple[int, ...], ...]:
     """For each frame, the pictures that its fields are of. They lie inside the clip: towards its end they begin before
-    the frame, and a clip that is too short repeats its last picture, from which on nothing moves.
+    the frame, and a clip that is too short repeats its last picture, from which on nothing moves. Of a clip that stands
+    still, they are the frame itself.
 
     Args:
         indices: Frames of the video.
@@ -49,6 +50,8 @@ def stacks_of(indices: Sequence[int], clip: Clip, video: Video, motion: Motion) 
     Raises:
         DataError: There is one picture only.
     """
+    if clip.still:
+        return tuple((index,) * (motion.stack + 1) for index in indices)
     start_s, stop_s = clip_interval_s(clip, video)
     first, last = video.frames_at([start_s, np.nextafter(stop_s, -np.inf)]).tolist()
     if first == last:
@@ -67,6 +70,23 @@ def stacks_between(
     return tuple(
         tuple(min(min(index, latest) + number * step, last) for number in range(stack + 1)) for index in indices
     )
+
+
+def is_still(stack: Sequence[int]) -> bool:
+    """Whether all of its fields are of a picture and the same."""
+    return len(set(stack)) == 1
+
+
+def no_motion(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """What a stack of fields is of which none moves: a value for each channel, (C, 1, 1)."""
+    motion = preprocessing.motion
+    assert motion is not None
+    per_field = {
+        "flow": [NO_MOTION, NO_MOTION, *([0] if motion.magnitude else [])],
+        "flow_magnitude": [0],
+        "rgb_difference": [NO_MOTION] * 3,
+    }[preprocessing.modality]
+    return np.array(per_field * motion.stack, dtype=np.uint8)[:, None, None]
 
 
 def distinct(stacks: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], list[list[int]]]:

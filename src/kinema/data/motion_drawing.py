@@ -8,7 +8,7 @@ the shape's own coordinates, `u` points right, `v` up, and the shape reaches abo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Look:
         light: (T,) factor of the brightness of each frame.
         contrast: Factor of the contrast of the whole picture.
         noise: Standard deviation of the noise of a pixel.
+        is_plain: The shape has the colour of its body all over, without edge or shadow.
     """
 
     body: Floats
@@ -63,6 +64,11 @@ class Look:
     light: Floats
     contrast: float
     noise: float
+    is_plain: bool = False
+
+    def plain(self) -> Look:
+        """The same without texture, noise and flicker."""
+        return replace(self, is_plain=True, noise=0.0, light=np.ones_like(self.light))
 
 
 def draw(noun: str, track: Track, look: Look, background: Floats, generator: np.random.Generator) -> Pixels:
@@ -100,6 +106,8 @@ def draw(noun: str, track: Track, look: Look, background: Floats, generator: np.
     is_cap = np.clip(0.5 + (v - 0.08) * radius_px, 0, 1)[..., None]
     surface = (look.body + (look.cap - look.body) * is_cap) * shade[..., None]
     surface = surface * (1 - 0.85 * outline)
+    if look.is_plain:
+        surface, shadow = np.broadcast_to(look.body, surface.shape), np.zeros_like(shadow)
 
     picture: Floats = background * (1 - 0.4 * shadow)
     picture = picture + (surface - picture) * inside

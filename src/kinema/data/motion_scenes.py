@@ -72,15 +72,23 @@ class Plan:
         num_backgrounds: Split -> number of its backgrounds. In front of each, every verb is shown once.
         size_px: Height and width of the videos.
         seed: Of everything random.
+        texture: Shapes and backgrounds have one; else they are of one colour each, without noise or flicker.
+        moving: Scenes move; else the middle frame is shown throughout.
     """
 
     num_backgrounds: dict[Split, int]
     size_px: int
     seed: int
+    texture: bool = True
+    moving: bool = True
 
     @property
     def folder_name(self) -> str:
-        return f"motion-{fingerprint({**asdict(self), 'version': _VERSION})}"
+        settings = asdict(self)
+        for switch in ("texture", "moving"):  # which came later: what was written before keeps its name
+            if settings[switch]:
+                del settings[switch]
+        return f"motion-{fingerprint({**settings, 'version': _VERSION})}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +122,8 @@ def scenes(plan: Plan) -> Iterator[Scene]:
 
 
 def film(plan: Plan, scene: Scene) -> tuple[Pixels, int]:
-    """Draw a scene. It depends on the seed and on the scene alone, not on how many others there are.
+    """Draw a scene. It depends on the seed and on the scene alone, not on how many others there are. Without texture
+    or motion it is the same scene otherwise.
 
     Returns:
         The frames (T, H, W, 3) in RGB, in the order of `scene.pair[0]`, and the frames per second.
@@ -129,7 +138,11 @@ def film(plan: Plan, scene: Scene) -> tuple[Pixels, int]:
     num_frames = int(generator.choice(np.arange(_NUM_FRAMES[0], _NUM_FRAMES[1] + 1, 2)))
     track = _track(scene.pair, _progress(num_frames, generator), generator)
     look = _look(num_frames, hue, generator)
-    return draw(scene.noun, track, look, background, generator), fps
+    if not plan.texture:
+        look, background = look.plain(), np.broadcast_to(background.mean(axis=(0, 1)), background.shape)
+    frames = draw(scene.noun, track, look, background, generator)
+    # There is an odd number of them, so that the reverse shows the same.
+    return frames if plan.moving else np.repeat(frames[[num_frames // 2]], num_frames, axis=0), fps
 
 
 def _progress(num_frames: int, generator: np.random.Generator) -> Floats:

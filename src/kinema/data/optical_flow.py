@@ -104,6 +104,22 @@ def flow_of(method: str, *, weights: Path | None = None) -> Estimator:
     )
 
 
+def made_by(method: str | None) -> str | None:
+    """Whose implementation of a method is installed, and of which version: another one may find a little other flow.
+    None of what is read from files, and of differences.
+
+    Raises:
+        ConfigError: OpenCV is not installed.
+    """
+    if method not in METHODS:
+        return None
+    if method == "raft":
+        import torchvision
+
+        return f"torchvision {torchvision.__version__.partition('+')[0]}"
+    return f"opencv {_opencv(method).__version__}"
+
+
 def quantise(flow: Float32[np.ndarray, "*shape"], bound_px: float) -> UInt8[np.ndarray, "*shape"]:
     """Flow as 8 bits: 1 to 255, 128 is no motion, and -f is 256 less what f is.
 
@@ -167,10 +183,22 @@ def from_stored(
     Raises:
         ConfigError: A bound is not a number above 0.
     """
+    return quantise(stored_px(stored_bound_px), bound_px)[values]
+
+
+def stored_px(stored_bound_px: float = STORED_BOUND_PX) -> Float32[np.ndarray, "256"]:
+    """What each value of such a file is in pixels.
+
+    Args:
+        stored_bound_px: B, of the file.
+
+    Raises:
+        ConfigError: The bound is not a number above 0.
+    """
     stored = np.arange(256, dtype=np.float64)
     flow_px = (stored / 255 * 2 - 1) * _bound(stored_bound_px)
     flow_px[127:129] = 0
-    return quantise(flow_px.astype(np.float32), bound_px)[values]
+    return flow_px.astype(np.float32)
 
 
 def _any_size(estimate: Callable[[Any, Any], Any], *, least_px: int = 1, multiple_px: int = 1) -> Estimator:

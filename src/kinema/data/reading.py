@@ -14,12 +14,13 @@ from torch import Tensor
 
 from kinema.data.decoding import Video, take_frames
 from kinema.data.geometry import Box, centre_box, multi_scale_box, random_box
-from kinema.data.modalities import distinct, fields, is_difference, stacks_between, stacks_of
+from kinema.data.modalities import distinct, fields, is_difference, is_still, no_motion, stacks_between, stacks_of
 from kinema.data.pictures import resize_i420, rgb_to_i420, take_planes, take_rgb
 from kinema.data.sampling import clip_interval_s, sample_times_s, strided_frames, window_of_s
+from kinema.data.stored_flow import METHOD, StoredFlow, fields_of, flow_of_clip, read_fields
 from kinema.data.views import View
 from kinema.sections import Augmentation
-from kinema.types import Clip, DataError, Pixels, Preprocessing
+from kinema.types import Clip, DataError, Motion, Pixels, Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +32,15 @@ class ClipPlan:
         box: What is cut out of each, in pixels of the video as displayed.
         flip: Whether it is to be mirrored, which is done on the device.
         stacks: Of a stream of motion, for each frame the pictures that its fields are of, L + 1; a function of the
-            frame within a clip.
+            frame within a clip. Of flow that is read from files, these fields, L.
+        flow: These files.
     """
 
     indices: tuple[int, ...]
     box: Box
     flip: bool = False
     stacks: tuple[tuple[int, ...], ...] | None = None
+    flow: StoredFlow | None = None
 
     def some(self, indices: Sequence[int]) -> ClipPlan:
         """Only these of its frames, each once or more often."""
@@ -71,13 +74,26 @@ def plan_clip(
     """
     look = look or View()
     indices = tuple(_frames_of(clip, video, preprocessing, augmentation, rng, look).tolist())
-    stacks = None if preprocessing.motion is None else stacks_of(indices, clip, video, preprocessing.motion)
+    stacks, flow = _motion_of(indices, clip, video, preprocessing.motion)
     if augmentation is None:
         box = centre_box(video.height_px, video.width_px, preprocessing, along=look.crop)
-        return ClipPlan(indices=indices, box=box, flip=look.flip, stacks=stacks)
+        return ClipPlan(indices=indices, box=box, flip=look.flip, stacks=stacks, flow=flow)
     assert rng is not None
     box = _random_box(video, preprocessing, augmentation, rng)
-    return ClipPlan(indices=indices, box=box, flip=bool(rng.random() < augmentation.flip), stacks=stacks)
+    flip = bool(rng.random() < augmentation.flip)
+    return ClipPlan(indices=indices, box=box, flip=flip, stacks=stacks, flow=flow)
+
+
+def _motion_of(
+    indices: Sequence[int], clip: Clip, video: Video, motion: Motion | None
+) -> tuple[tuple[tuple[int, ...], ...] | None, StoredFlow | None]:
+    """Stacks of a plan, and where they lie if they are read from files."""
+    if motion is None:
+        return None, None
+    if motion.method != METHOD or clip.still:
+        return stacks_of(indices, clip, video, motion), None
+    flow = flow_of_clip(clip, video)
+    return fields_of(indices, clip, video, motion, flow), flow
 
 
 def _frames_of(
@@ -173,7 +189,10 @@ def read_plan(
     """
     if out is None:
         out = np.empty((len(plan.indices), *preprocessing.frame_shape), dtype=np.uint8)
-    if plan.stacks is not None:
+    if plan.flow is not None:
+        assert plan.stacks is not None
+        read_fields(plan.flow, plan.stacks, video, plan.box, preprocessing, out)
+    elif plan.stacks is not None:
         _read_motion(video, plan, plan.stacks, preprocessing, decoder, out)
     elif preprocessing.pixels == "i420":
         planes = take_frames(video, plan.indices, take_planes(video, plan.box), decoder=decoder)
@@ -193,6 +212,9 @@ def _read_motion(
     out: NDArray[np.uint8],
 ) -> None:
     """Each picture is decoded, cut and scaled once, however many fields it is in."""
+    if all(map(is_still, stacks)):  # a clip that is made to stand still
+        out[...] = no_motion(preprocessing)
+        return
     wanted, places = distinct(stacks)
     pictures = read_plan(video, ClipPlan(indices=wanted, box=plan.box), still_pictures(preprocessing), decoder=decoder)
     fields(pictures, places, preprocessing, out)
@@ -226,6 +248,11 @@ def from_rgb(
         DataError: Nothing can move in a single frame.
     """
     if preprocessing.motion is not None:
+        if preprocessing.motion.method == METHOD:
+            raise DataError(
+                "this model reads optical flow from files (clips.motion.method=stored), and frames alone were given; "
+                "give the folder of the clip's frames and flow"
+            )
         if len(frames) < 2:
             raise DataError("a single frame was given, in which nothing moves; give all of the clip")
         step = 1 if fps is None else preprocessing.motion.step(fps)

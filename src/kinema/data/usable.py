@@ -10,6 +10,7 @@ from kinema.data.background import background_clips, background_labels
 from kinema.data.decoding import Video
 from kinema.data.probing import frame_rates, probe_all
 from kinema.data.sampling import clip_interval_s
+from kinema.data.stored_flow import check_flow
 from kinema.progress import SILENT, Reporter
 from kinema.types import Clip, DataError, Dataset, Split
 
@@ -17,7 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def probe_splits(
-    dataset: Dataset, splits: list[Split], *, workers: int, background: bool = False, reporter: Reporter = SILENT
+    dataset: Dataset,
+    splits: list[Split],
+    *,
+    workers: int,
+    background: bool = False,
+    flow: bool = False,
+    reporter: Reporter = SILENT,
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[Split, dict[str, str]]]:
     """Probe the videos of some splits and sort out the clips that cannot be used. Videos in quarantine are not opened.
 
@@ -27,6 +34,7 @@ def probe_splits(
         workers: Processes that probe.
         background: Whether clips of the background are made, where the data set has one: of training clips, and for
             training alone, so that every number is of clips that were filmed.
+        flow: Whether optical flow is read from files: clips whose flow is not there cannot be used.
         reporter: Where to show progress.
 
     Returns:
@@ -50,6 +58,8 @@ def probe_splits(
         clips[split], found, skipped[split] = split_readable(dataset.splits[split], probed)
         videos |= found
         clips[split] = [clip for clip in clips[split] if _lies_inside(clip, found, skipped[split], dataset)]
+        if flow:
+            clips[split] = [clip for clip in clips[split] if _has_flow(clip, found, skipped[split])]
         reasons = list(skipped[split].values())
         if reasons:
             log.warning(
@@ -82,6 +92,15 @@ def _lies_inside(clip: Clip, videos: Mapping[Path, Video], skipped: dict[str, st
         if not dataset.published:
             raise
         skipped[clip.clip_id] = str(error).removesuffix("; mend its times")
+        return False
+    return True
+
+
+def _has_flow(clip: Clip, videos: Mapping[Path, Video], skipped: dict[str, str]) -> bool:
+    try:
+        check_flow(clip, videos[clip.video])
+    except DataError as error:
+        skipped[clip.clip_id] = str(error)
         return False
     return True
 

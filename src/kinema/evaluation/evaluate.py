@@ -94,11 +94,6 @@ def evaluate(
     if views.flip:
         warn_of_mirrored_views(config.heads)
     moving = [stream for stream, settings in config.preprocessing.items() if settings.motion is not None]
-    if orders and moving:
-        raise ConfigError(
-            f"--time-test: this model sees {moving[0]}, of which each field shows motion in whatever order they come; "
-            "the test is for models that see frames alone"
-        )
     if orders and all(settings.num_frames < 2 for settings in config.preprocessing.values()):
         raise ConfigError("--time-test: this model sees one frame of a clip, which has no order")
     if any(len(training.class_counts.get(task, ())) != len(names) for task, names in config.heads.items()):
@@ -158,6 +153,8 @@ def evaluate(
         and not set(calibrated.clip_ids).isdisjoint(clip.clip_id for clip in predictions.clips),
         ks=ks,
     )
+    if orders and moving:
+        record["moving"] = moving
     if views != ONE_VIEW:
         record["views"] = {**asdict(views), "average": average, "num": len(views)}
     kept = read_rejection(weights)

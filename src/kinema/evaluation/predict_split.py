@@ -17,6 +17,7 @@ from torch import nn
 from kinema.data.cache import cache_folder
 from kinema.data.decoders import check_decoder
 from kinema.data.sources import videos_read
+from kinema.data.stored_flow import reads_stored
 from kinema.data.usable import probe_splits
 from kinema.data.views import ONE_VIEW, Views
 from kinema.evaluation.answers import Average, Kept
@@ -77,7 +78,13 @@ def predict_split(
     """
     for settings in config.preprocessing.values():
         views.check(settings)
-    usable, videos, skipped = probe_splits(dataset, [split], workers=clips.workers, reporter=reporter)
+    usable, videos, skipped = probe_splits(
+        dataset,
+        [split],
+        workers=clips.workers,
+        flow=reads_stored(config.preprocessing.values()),
+        reporter=reporter,
+    )
     if clips.decoder != "pyav":
         check_decoder(clips.decoder, videos_read(clips, usable[split], videos, root=data.root))
     of = [str(views), list(orders), clips.batch_size, clips.decoder, str(clips.store)]

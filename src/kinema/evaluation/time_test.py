@@ -1,7 +1,13 @@
-"""Does it use time? The same clips with their frames in another order, and what that costs, class by class."""
+"""Does it use time? The same clips with their frames in another order, and what that costs, class by class.
+
+Of a model that sees motion it is the moments that are put in another order, each with its own fields, and the same
+order in all streams: a field goes on showing what moves in it, and in which direction, wherever it comes, and a moment
+that is repeated goes on moving. What that costs says what the order of the moments is good for, and no more.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +21,30 @@ MEANING = {
     "shuffled": "in an order drawn for each clip",
     "still": "the middle frame throughout",
 }
+
+
+_OF_MOTION = {
+    "reversed": "the last moment first, its motion as it was",
+    "shuffled": "moments in an order drawn for each clip",
+    "still": "the middle moment throughout, with its motion",
+}
+
+
+def meaning(order: str, moving: Sequence[str]) -> str:
+    """What an order is, in words.
+
+    Args:
+        order: One of them.
+        moving: Streams of motion that the model sees.
+    """
+    return _OF_MOTION[order] if moving else MEANING[order]
+
+
+def no_use(moving: Sequence[str]) -> str:
+    """What follows where no order costs anything, in words."""
+    if moving:
+        return f"it does not use the order of moments, whatever it makes of the motion in each ({', '.join(moving)})"
+    return "it does not use time"
 
 
 def time_test(predictions: Predictions) -> dict[str, Any]:

@@ -73,13 +73,16 @@ class FeatureFormat:
             ConfigError: Maps are asked for, and the backbone has none.
         """
         preprocessing = only(reader.preprocessing)
+        read = asdict(preprocessing)
+        if preprocessing.motion is not None:
+            read["motion"] = preprocessing.motion.facts
         shape = backbone.map_shape(preprocessing.size_px) if maps else (backbone.num_features,)
         return cls(
             backbone=backbone.name,
             weights=weights_digest(backbone),
             arithmetic=_arithmetic(backbone, maps=maps),
             device=None if backbone.arithmetic == "fp32" else next(backbone.parameters()).device.type,
-            preprocessing=asdict(preprocessing),
+            preprocessing=read,
             decoder=described(reader.decoder),
             stored_as=stored_as,
             shape=(preprocessing.num_frames, *shape),
@@ -157,10 +160,10 @@ def clip_keys(reader: ClipReader, files: Files) -> tuple[NDArray[np.uint8], dict
     failures: dict[int, str] = {}
     for index, clip in enumerate(reader.clips):
         try:
-            state = files.state(clip.video)
             for view in range(reader.num_views):
                 plans, drawn = reader.plan(index, view)
                 plan = only(plans)
+                state = files.state_of(clip.video, plan)
                 box = plan.box.left_px, plan.box.top_px, plan.box.width_px, plan.box.height_px
                 facts = [state, [int(i) for i in plan.indices], box, drawn.flip, drawn.colour]
                 if plan.stacks is not None:

@@ -21,6 +21,7 @@ from kinema.data.decoding import Video, take_frames
 from kinema.data.frame_store import KIND, Files, FrameFormat, frames_key
 from kinema.data.geometry import Box, centre_box
 from kinema.data.machine import reason_of
+from kinema.data.optical_flow import made_by
 from kinema.data.processes import Died, results
 from kinema.data.reading import ClipPlan, plan_of_view, read_plan
 from kinema.data.sampling import clip_interval_s
@@ -72,10 +73,13 @@ class FrameSettings:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Settings of the store. Versions of clips are no such thing: there may be more of them later."""
+        """Settings of the store. Versions of clips are no such thing: there may be more of them later. What makes flow
+        is one: another version of it, which may find a little other flow, does not go on with the store."""
+        by = made_by((self.form.motion or {}).get("method"))
         taken = {"num_frames": self.num_frames, "window_s": self.window_s, "rate_fps": self.rate_fps}
         given = {name: value for name, value in taken.items() if value is not None}
-        return {**self.form.facts, **given, "decoder": described(self.decoder)}
+        made = {} if by is None else {"flow_by": by}
+        return {**self.form.facts, **given, **made, "decoder": described(self.decoder)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +168,11 @@ def _items(
         for index, clip in enumerate(some):
             try:
                 plans = [_plan(clip, videos[clip.video], settings, index, view) for view in views]
-                state = files.state(clip.video)
+                states = [files.state_of(clip.video, plan) for plan in plans]
             except DataError as error:
                 failures[clip.clip_id] = str(error)
                 continue
-            for view, plan in zip(views, plans, strict=True):
+            for view, plan, state in zip(views, plans, states, strict=True):
                 parts = _blocks(plan, settings.form, videos[clip.video])
                 keys = [frames_key(state, plan, settings.form)]
                 if len(parts) > 1:

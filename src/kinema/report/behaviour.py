@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinema.evaluation.time_test import MEANING, uses_time
+from kinema.evaluation.time_test import meaning, no_use, uses_time
 from kinema.report.figure_files import FigureFiles
 from kinema.report.figures import (
     BOTTOM,
@@ -47,7 +47,7 @@ def time_section(evaluation: Evaluation, files: FigureFiles | None = None) -> Ma
 def _time_of_task(
     evaluation: Evaluation, task: str, found: Mapping[str, Any], *, several: bool, files: FigureFiles | None
 ) -> Markup:
-    values = evaluation.tasks[task]
+    values, moving = evaluation.tasks[task], evaluation.record.get("moving", ())
     of_task = {order: tasks[task] for order, tasks in found.items()}
     marks = [("chance", "chance", values.get("chance")), ("majority baseline", "majority", values.get("majority"))]
     readings = [
@@ -59,7 +59,7 @@ def _time_of_task(
     rows: list[list[Child]] = [
         [
             order,
-            MEANING[order],
+            meaning(order, moving),
             percent(of["top1"]),
             percent(of["drop"]),
             percent_range(of["interval"]),
@@ -70,20 +70,20 @@ def _time_of_task(
     head = ["frames", "which is", "top-1", "drop", "95 % interval", "same answers"]
     return join(
         element("h3", task) if several else None,
-        element("p", _verdict(of_task)),
+        element("p", _verdict(of_task, moving)),
         bars(readings, legend=legend, files=files),
         table(head, rows, text_columns=(0, 1)),
         _drops(of_task) if any("classes" in of for of in of_task.values()) else None,
     )
 
 
-def _verdict(of_task: Mapping[str, Any]) -> str:
+def _verdict(of_task: Mapping[str, Any], moving: Sequence[str]) -> str:
     uses = uses_time(dict(of_task))
     if uses is None:
         return "The clips are of too few groups to say whether a difference is more than chance."
     if uses:
         return "The order of the frames matters to it: at least one other order costs more than chance would."
-    return "No other order of the frames costs anything that is not chance: it does not use time on these clips."
+    return f"No other order of the frames costs anything that is not chance: {no_use(moving)} on these clips."
 
 
 def _drops(of_task: Mapping[str, Any]) -> Markup:

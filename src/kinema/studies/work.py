@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback
 
 from kinema.data.loading import ClipReader
+from kinema.data.stored_flow import reads_stored
 from kinema.data.usable import probe_splits
 from kinema.evaluation.evaluate import evaluate
 from kinema.evaluation.frequency import GROUPS
@@ -114,7 +115,13 @@ def _store_plain_features(prepared: Prepared, job: Job, reporter: Reporter) -> N
         return
     clips, videos = dict(prepared.clips), dict(prepared.videos)
     if job.split == "test":
-        of_test, found, _ = probe_splits(prepared.dataset, ["test"], workers=recipe.clips.workers, reporter=reporter)
+        of_test, found, _ = probe_splits(
+            prepared.dataset,
+            ["test"],
+            workers=recipe.clips.workers,
+            flow=reads_stored(prepared.preprocessing.values()),
+            reporter=reporter,
+        )
         clips, videos = {**clips, **of_test}, {**videos, **found}
     device = compute_device(recipe.trainer)
     set_up(model.to(device), recipe.trainer.runtime, device)

@@ -19,6 +19,7 @@ from kinema.data.sampling import clip_interval_s
 from kinema.data.shards import Store
 from kinema.data.sides import warn_of_sides
 from kinema.data.sources import videos_read
+from kinema.data.stored_flow import reads_stored
 from kinema.data.usable import probe_splits
 from kinema.models.build import Initialisation, build_model, initialise
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -103,7 +104,12 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     preprocessing = streams_of(recipe, mean=initialisation.mean, std=initialisation.std)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(
-        dataset, used, workers=recipe.clips.workers, background=True, reporter=reporter
+        dataset,
+        used,
+        workers=recipe.clips.workers,
+        background=True,
+        flow=reads_stored(preprocessing.values()),
+        reporter=reporter,
     )
     if recipe.clips.decoder != "pyav":
         listed = [clip for split in used for clip in clips[split]]

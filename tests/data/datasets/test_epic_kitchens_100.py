@@ -112,16 +112,22 @@ def test_frames_are_at_the_published_rate_of_their_year(tmp_path: Path) -> None:
 
     expected = {"P01_01_0": None, "P01_01_1": None, "P02_02_0": 60.0, "P03_101_0": 50.0, "P03_101_1": 50.0}
     note = "read from video files (1) and folders of frames (6), taken to be at the published rate"
-    assert rates() == (expected, (note,))
+    of_flow = "optical flow is there of 2 of 7 videos"
+    assert rates() == (expected, (note, of_flow))
     expected |= {"P01_01_0": 60.0, "P01_01_1": 60.0}
-    assert rates(source="frames") == (expected, ("read from folders of frames (7), taken to be at the published rate",))
-    native, (note,) = rates(source="frames", frame_rate="native")
+    note = "read from folders of frames (7), taken to be at the published rate"
+    assert rates(source="frames") == (expected, (note, of_flow))
+    native, (note, _) = rates(source="frames", frame_rate="native")
     assert (native["P01_01_0"], native["P02_02_0"]) == (59.9400599400599, 50.0)
     assert note.endswith("taken to be at the rate of the videos")
     assert epic_kitchens_100(tmp_path, source="videos").num_listed == {"train": 5, "validation": 2, "test": 2}
-    flow = [clip.attributes.get("flow") for clip in epic_kitchens_100(tmp_path).splits["train"]]
-    of_p01, of_p03 = (str(tmp_path / name) for name in ("P01/flow_frames/P01_01", "P03/flow_frames/P03_101"))
-    assert flow == [of_p01, of_p01, None, of_p03, of_p03]
+    clips = epic_kitchens_100(tmp_path).splits["train"]
+    of_p01, of_p02, of_p03 = (
+        str(tmp_path / name[:3] / "flow_frames" / name) for name in ("P01_01", "P02_02", "P03_101")
+    )
+    # Where there is none, where it would be.
+    assert [clip.attributes["flow"] for clip in clips] == [of_p01, of_p01, of_p02, of_p03, of_p03]
+    assert [clip.attributes.get("flow_fps") for clip in clips] == ["30", "30", None, "50", "50"]
     (tmp_path / "epic-kitchens-100-annotations" / "EPIC_100_video_info.csv").unlink()
     with pytest.raises(DataError, match="the rate of the frames of P01_01 is not known"):
         epic_kitchens_100(tmp_path, source="frames", frame_rate="native")

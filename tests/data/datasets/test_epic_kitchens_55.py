@@ -69,7 +69,8 @@ def test_frames_of_the_published_archives(tmp_path: Path) -> None:
     found = epic_kitchens_55(make(tmp_path, paths))
     clips = found.splits["train"]
     assert [(clip.video, clip.fps) for clip in clips] == [(tmp_path / path, 60.0) for path in paths[:3]]
-    assert [clip.attributes.get("flow") for clip in clips] == [str(tmp_path / paths[3]).removesuffix("/u"), None, None]
+    assert clips[0].attributes["flow"] == str(tmp_path / paths[3]).removesuffix("/u")
+    assert [clip.attributes.get("flow_fps") for clip in clips] == ["30", None, None]
     assert found.notes[0] == "3 of 5 listed segments are there, 2 are absent (train 3 of 3, test 0 of 2)"
 
 

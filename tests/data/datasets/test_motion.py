@@ -16,7 +16,7 @@ from kinema import registry
 from kinema.config import section_model
 from kinema.data.datasets.motion import motion
 from kinema.data.motion_scenes import NOUNS, PAIRS, VERBS, Plan, encode, film, scenes
-from kinema.types import Clip, ConfigError, Dataset, Split
+from kinema.types import Clip, ConfigError, Dataset, Split, fingerprint
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -281,6 +281,8 @@ def test_a_recipe_takes_its_arguments() -> None:
         "seed": 0,
         "tasks": ("verb", "noun"),
         "imbalance": 1.0,
+        "texture": True,
+        "moving": True,
     }
 
 
@@ -330,3 +332,45 @@ def test_training_clips_can_be_skewed(tmp_path: Path) -> None:
         motion(tmp_path, num_train_backgrounds=12, num_validation_backgrounds=1, num_test_backgrounds=1, imbalance=13)
     with pytest.raises(ConfigError, match=r"^data\.imbalance: has to be at least 1"):
         motion(tmp_path, imbalance=0.5)
+
+
+# Without texture, without motion
+
+
+def one(**switches: bool) -> Plan:
+    return Plan(num_backgrounds={"train": 1, "validation": 0, "test": 0}, size_px=64, seed=3, **switches)
+
+
+def test_without_texture_all_that_is_left_is_two_colours_and_an_edge() -> None:
+    """The same scenes: what is covered by the shape is what it covers with texture."""
+    for scene in scenes(one()):
+        (plain, fps), (textured, fps_of_textured) = film(one(texture=False), scene), film(one(), scene)
+        assert plain.shape == textured.shape
+        assert fps == fps_of_textured
+        colours, counts = np.unique(plain.reshape(-1, 3), axis=0, return_counts=True)
+        ground, shape = colours[np.argsort(counts)[-2:]].astype(float)[::-1]
+        shares = np.sort(counts)[::-1] / counts.sum()
+        assert shares[:2].sum() > 0.8  # the rest is along the edge
+        assert np.abs(ground - shape).max() > 20
+        assert plain.reshape(-1, 3).std(axis=0).max() > 1
+        changed = np.abs(np.diff(plain.astype(int), axis=0)).max(axis=(1, 2, 3))
+        if scene.noun not in ("disc", "ring") or scene.pair[0] != "turn_left":
+            assert (changed > 0).sum() > 5
+
+
+def test_without_motion_both_recordings_show_one_picture(tmp_path: Path) -> None:
+    sizes = {"num_train_backgrounds": 1, "num_validation_backgrounds": 0, "num_test_backgrounds": 0}
+    (clips,) = motion(tmp_path, **sizes, moving=False).splits.values()
+    found = {VERBS[clip.labels["action"]]: decode(clip.video) for clip in clips}
+    for forwards, backwards in PAIRS:
+        assert np.array_equal(found[forwards], found[backwards])
+        assert (found[forwards] == found[forwards][:1]).all()
+        assert found[forwards].std() > 5
+
+
+def test_switches_write_beside_and_leave_what_there_was() -> None:
+    """What was written before they were there keeps its folder."""
+    names = {one().folder_name, one(texture=False).folder_name, one(moving=False).folder_name}
+    assert len(names) == 3
+    known = {"num_backgrounds": {"train": 1, "validation": 0, "test": 0}, "size_px": 64, "seed": 3, "version": 1}
+    assert one().folder_name == f"motion-{fingerprint(known)}"

@@ -28,6 +28,8 @@ def motion(
     seed: int = 0,
     tasks: tuple[Literal["verb", "noun"], ...] = ("verb",),
     imbalance: float = 1.0,
+    texture: bool = True,
+    moving: bool = True,
 ) -> Dataset:
     """Generated videos of shapes that move; verbs come in pairs that only the order of the frames tells apart.
 
@@ -45,6 +47,10 @@ def motion(
         tasks: What is to be recognised: the motion (`verb`), the shape (`noun`) or both.
         imbalance: How many times as many training clips the commonest class of the first task has as the rarest; those
             between fall exponentially, in an order that `seed` draws. 1: all have the same. The other splits stay even.
+        texture: Shapes and backgrounds are textured. false: each is of one colour, so that only edges can be seen to
+            move, and a disc not to turn; the scenes are the same otherwise.
+        moving: false: every clip shows the middle frame of its scene throughout, so that the verbs of a pair are the
+            same picture and nothing moves.
 
     Raises:
         ConfigError: An argument is impossible.
@@ -58,7 +64,8 @@ def motion(
     _check(sizes, size_px, seed, tasks)
     if imbalance < 1:
         raise ConfigError(f"data.imbalance: has to be at least 1, got {imbalance:g}")
-    folder = write(Plan(num_backgrounds=sizes, size_px=size_px, seed=seed), root or cache_folder() / "motion")
+    plan = Plan(num_backgrounds=sizes, size_px=size_px, seed=seed, texture=texture, moving=moving)
+    folder = write(plan, root or cache_folder() / "motion")
 
     names: dict[str, str] = {task: task if len(tasks) > 1 else "action" for task in tasks}
     clips = _read(folder, names, num_clips=len(VERBS) * sum(sizes.values()))

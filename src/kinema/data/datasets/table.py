@@ -12,6 +12,7 @@ from typing import Any
 from kinema.data.csv_table import Row, Table
 from kinema.data.listing import Presence, coverage_note, existing_root, hint, shortened, some_there, sort_out, split_of
 from kinema.data.path_lists import is_file_name
+from kinema.data.stored_flow import FOLDER
 from kinema.data.table_files import path_folders, read_tables, table_files
 from kinema.data.table_labels import Codes, label_codes
 from kinema.registry import register_dataset
@@ -36,9 +37,10 @@ def table(
     """Clips from a CSV file, a row each: `path`, one or more label columns, and what else there is.
 
     `path` is relative to the folder of the CSV file. `start_s` and `stop_s` (seconds; both may be empty) choose a
-    stretch of the video, `split` (train, validation or val, test) says where a row belongs, and further columns
-    are kept as attributes. Labels are class names, or integers from 0. Without `split` and `holdout` all rows are
-    training clips. Videos that are listed but not there are counted and left out. Values are compared as text.
+    stretch of the video, `split` (train, validation or val, test) says where a row belongs, `flow` names a folder of
+    stored optical flow, and further columns are kept as attributes. Labels are class names, or integers from 0. Without
+    `split` and `holdout` all rows are training clips. Videos that are listed but not there are counted and left out.
+    Values are compared as text.
 
     Lists of other toolkits can be used as they are: lines of `path label` without a header, or `folder total_frames
     label` or `folder first_frame total_frames label` for folders of frames (mmaction2, SlowFast), a file per split.
@@ -296,16 +298,19 @@ class _ClipReader:
             clip_id += f"#{start_s or 0.0:.10g}-" + ("" if stop_s is None else f"{stop_s:.10g}")
         seen[clip_id] += 1
         group = "/".join(values[column] for column in self.groups)
-        video = self.folders[row.file or self.table.path] / values["path"]
+        folder = self.folders[row.file or self.table.path]
+        attributes = {column: values[column] for column in self.others}
+        if attributes.get(FOLDER):
+            attributes[FOLDER] = str(folder / attributes[FOLDER])
         return Clip(
             clip_id=clip_id if seen[clip_id] == 1 else f"{clip_id}~{seen[clip_id]}",
-            video=video,
+            video=folder / values["path"],
             fps=None if self.fps is None or is_file_name(values["path"]) else self.fps,
             start_s=start_s or 0.0,
             stop_s=stop_s,
             labels={task: self.codes[column].index[values[column]] for task, column in self.tasks.items()},
             group=group if group.strip("/") else None,
-            attributes={column: values[column] for column in self.others},
+            attributes=attributes,
         )
 
     def _time(self, row: Row, column: str) -> float | None:
