@@ -56,6 +56,7 @@ ROUNDED = [
     ("cnn_transformer", "epic_improved", 128.8),
     ("cross_task_attention", "epic", 146.5),
     ("cross_task_attention", "epic_three_scales", 348.0),
+    ("two_stream", "epic_resnet50", 51.4),
 ]
 
 
@@ -119,6 +120,28 @@ def test_networks_side_by_side() -> None:
     module, count = trained("joint_ensemble", "ucf_ensemble")
     assert count == 1_538_021
     assert parameters(module) - count == 2_223_872 + 4_007_548  # MobileNetV2 and EfficientNet-B0 without classifiers
+
+
+def test_a_small_network_beside_a_frozen_one() -> None:
+    """The UCF101 framework's numbers of units, each with its bias."""
+    module, count = trained("two_stream", "ucf_two_stream")
+    small = (27 * 32 + 32) + (9 * 32 * 64 + 64) + (9 * 64 * 128 + 128)
+    branches = (1280 * 256 + 256) + (128 * 256 + 256)
+    assert count == small + branches + (512 * 512 + 512) + (512 * 101 + 101) == 768_677
+    assert parameters(module) - count == 2_223_872
+
+
+def test_two_resnets_of_the_epic_study() -> None:
+    """Without classifiers, the second with a first layer on u and v; and two hidden layers of 512."""
+    resnet = 23_508_032
+    heads = 2 * (4096 * 512 + 512) + (512 * 97 + 97) + (512 * 300 + 300)
+    found = parameters(built("two_stream", "epic_resnet50"))
+    assert found == 2 * resnet - 64 * 49 + heads == 51_411_917
+
+
+def test_maps_of_two_resnets_fused() -> None:
+    found = parameters(built("two_stream", "convolution"))
+    assert found == 2 * 23_508_032 + 17 * 64 * 49 + (4096 * 2048 + 2048) + (2048 * 101 + 101)
 
 
 def test_the_last_fifty_layers_of_mobilenet() -> None:

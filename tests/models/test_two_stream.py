@@ -12,7 +12,9 @@ from tests.models.contract import ONE, THREE
 from torch import Tensor, nn
 
 from kinema.models.build import build_model, initialise
+from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import backbones
+from kinema.models.fused_model import FusedModel, MapFusion
 from kinema.models.streams_model import StreamsModel, frame_models
 from kinema.sections import InitSection
 from kinema.types import ConfigError, Heads, Inputs, InputShape
@@ -23,6 +25,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "probabilities": {"network": LSTM},
     "logits": {"network": LSTM, "fusion": "logits", "shares": {"flow": 2.0}},
     "features": {"network": LSTM, "fusion": "features", "head_norm": "batch"},
+    "branches": {"network": LSTM, "fusion": "features", "branch_size": 8, "head_hidden": [16]},
+    "convolution": {"network": LSTM, "fusion": "convolution"},
+    "convolution of maps": {
+        "networks": {
+            "rgb": {"name": "cnn_conv_lstm", "backbone": "tiny", "channels": 8, "feature_norm": "batch"},
+            "flow": {"name": "frame_average", "backbone": "timm/resnet10t", "backbone_cut": "layer3"},
+        },
+        "fusion": "convolution",
+    },
     "of clips": {"network": {"name": "conv3d"}, "fusion": "features"},
     "mixed": {"network": LSTM, "networks": {"flow": {"name": "conv3d"}}},
 }
@@ -79,7 +90,7 @@ def test_fused_as_computed_by_hand() -> None:
         torch.testing.assert_close(model(batch)["action"].softmax(1), expected)
 
 
-@pytest.mark.parametrize("kind", ["probabilities", "logits", "features"])
+@pytest.mark.parametrize("kind", ["probabilities", "logits", "features", "convolution"])
 def test_each_stream_counts(kind: str) -> None:
     model, batch = build(kind).eval(), clips(3)
     with torch.no_grad():
@@ -89,7 +100,38 @@ def test_each_stream_counts(kind: str) -> None:
             assert not torch.allclose(plain, other), stream
 
 
-@pytest.mark.parametrize("kind", ["probabilities", "features"])
+def test_convolved_as_computed_by_hand() -> None:
+    """Maps one behind the other, times the weights of each place, through what is behind the first backbone."""
+    model, batch = build("convolution").eval(), clips(3)
+    assert isinstance(model, FusedModel)
+    first, second = model.networks.values()
+    assert isinstance(first, FrameModel)
+    assert isinstance(second, FrameModel)
+    convolution = model.fuse.convolution
+    with torch.no_grad():
+        maps = [net.backbone.maps(batch[stream].flatten(0, 1)) for stream, net in (("rgb", first), ("flow", second))]
+        stacked = torch.cat(maps, dim=1)
+        fused = torch.einsum("ndhw,ed->nehw", stacked, convolution.weight[:, :, 0, 0])
+        fused = (fused + convolution.bias[:, None, None]).clamp_min(0)
+        expected = first.classify(fused.mean(dim=(2, 3)).unflatten(0, (3, 4)))
+        torch.testing.assert_close(model(batch)["action"], expected["action"])
+    assert not list(second.temporal.parameters())
+    assert not list(second.heads.parameters())
+
+
+def test_it_begins_as_the_sum() -> None:
+    one, other = torch.rand(2, 5, 3, 3), torch.rand(2, 5, 3, 3)
+    torch.testing.assert_close(MapFusion([5, 5], 5)([one, other]), one + other)
+
+
+def test_maps_of_another_size_are_refused() -> None:
+    networks = {"flow": {"name": "frame_average", "backbone": "timm/resnet10t", "backbone_cut": "layer2"}}
+    message = r"model\.fusion: convolution fuses maps of the same size, and these are of 2x2 \(rgb\) and 4x4 \(flow\)"
+    with pytest.raises(ConfigError, match=message):
+        build("convolution", networks=networks)
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "features", "branches"])
 def test_from_features_it_says_the_same(kind: str) -> None:
     model, batch = build(kind).eval(), clips(3)
     assert isinstance(model, StreamsModel)
@@ -132,6 +174,17 @@ def test_a_file_is_for_every_stream(tmp_path: Path) -> None:
         ({"shares": {"depth": 1.0}}, r"model\.shares: there is no stream 'depth'"),
         ({"network": LSTM, "shares": {"rgb": 0.0}}, r"model\.shares: have to be above 0"),
         ({"network": LSTM, "shares": {"rgb": 2.0}, "fusion": "features"}, r"model\.shares: features are not averaged"),
+        ({"network": LSTM, "shares": {"rgb": 2.0}, "fusion": "convolution"}, r"model\.shares: maps are not averaged"),
+        ({"network": LSTM, "branch_size": 4}, r"model\.branch_size: has no effect with model\.fusion=probabilities"),
+        ({"network": LSTM, "fusion": "features", "branch_size": 0}, r"model\.branch_size: has to be at least 1"),
+        (
+            {"network": LSTM, "networks": {"flow": {"name": "conv3d"}}, "fusion": "convolution"},
+            r"model\.fusion: convolution is of maps of single frames, and the network of flow has none",
+        ),
+        (
+            {"network": LSTM, "networks": {"flow": LSTM}, "fusion": "convolution"},
+            r"model\.networks\.flow\.hidden_size: has no effect with model\.fusion=convolution",
+        ),
         ({"network": {"name": "two_stream"}}, r"model\.networks\.rgb: two_stream is no network of one stream"),
         ({"network": {"name": "cnn_lstm", "hiden": 3}}, r"model\.networks\.rgb\.hiden: unknown key"),
     ],

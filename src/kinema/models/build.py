@@ -16,7 +16,7 @@ from kinema import registry
 from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import Backbone, backbones, freeze, of_name
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-from kinema.models.layers.channels import RGB, input_channels, set_channels
+from kinema.models.layers.channels import RGB, fit_stream
 from kinema.models.matching import Loaded, load_matching, some_of
 from kinema.models.weights import read_config, weights_folder
 from kinema.preprocessing import rgb_normalisation
@@ -92,8 +92,7 @@ def construct(
         parts = backbones(module)
         ((stream, shape),) = inputs.items()
         for part in parts.values() if parts else (module,):
-            if input_channels(part) != shape.channels:  # members of an ensemble have theirs
-                set_channels(part, shape.channels, name=name, of_colours=stream.startswith("rgb_difference"))
+            fit_stream(part, stream, shape.channels, name=name)
     return module
 
 

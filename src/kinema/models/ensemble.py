@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kinema.config import model_section
 from kinema.models.build import build_model
 from kinema.models.configurations import Configuration
+from kinema.models.layers.average import averaged
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
 
@@ -76,7 +77,7 @@ class Ensemble(nn.Module):
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         said = [member(self._given(number, streams)) for number, member in enumerate(self.members)]
-        return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
+        return averaged(said, self.shares, of=self.average)
 
     def _given(self, number: int, streams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if self.streams is not None:
@@ -88,15 +89,6 @@ class Ensemble(nn.Module):
             stream: (frames - mean) * (1 / std) if _FRAMES.fullmatch(stream) else frames
             for stream, frames in streams.items()
         }
-
-    def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
-        if self.average == "logits":
-            return torch.stack([share * each for share, each in zip(self.shares, logits, strict=True)]).sum(dim=0)
-        # Their softmax is the averaged probabilities again. In fp32: far from the likely class half precision has none.
-        weighted = [
-            each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
-        ]
-        return torch.logsumexp(torch.stack(weighted), dim=0)
 
 
 @register_model

@@ -1,0 +1,87 @@
+"""The composition that networks are whose streams become one in front of what looks at time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinema.models.frame_model import FrameModel
+
+
+class FusedModel(nn.Module):
+    """A frame backbone for each stream; what they say of a frame becomes one, and goes on through the first network.
+
+    Args:
+        networks: Stream -> network. Of all but the first the backbone alone is kept.
+        fuse: (N, D, h, w) of each stream -> (N, E, h, w), if it says `takes_maps = True`, or (N, D) -> (N, E), where E
+            is what the temporal module of the first network takes.
+    """
+
+    def __init__(self, networks: Mapping[str, FrameModel], fuse: nn.Module) -> None:
+        super().__init__()
+        _, *others = networks.values()
+        for network in others:
+            network.norm = network.temporal = network.heads = nn.Identity()
+        self.takes_maps = bool(getattr(fuse, "takes_maps", False))
+        if self.takes_maps:
+            for network in networks.values():
+                network.backbone.end_in_maps()
+        self.networks = nn.ModuleDict(networks)
+        self.fuse = fuse
+
+    def forward(self, streams: Mapping[str, Float[Tensor, "B _T _C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
+        said = [self._said(network, streams[stream]) for stream, network in self.networks.items()]
+        first: FrameModel = next(iter(self.networks.values()))  # type: ignore[assignment]
+        fused = self.fuse(said)
+        if self.takes_maps and not first.takes_maps:
+            fused = fused.mean(dim=(2, 3))
+        return first.classify(fused.unflatten(0, next(iter(streams.values())).shape[:2]))
+
+    def _said(self, network: nn.Module, frames: Tensor) -> Tensor:
+        assert isinstance(network, FrameModel)
+        run = network.backbone.maps if self.takes_maps else network.backbone
+        found: Tensor = run(frames.flatten(0, 1))
+        return found
+
+
+class MapFusion(nn.Module):
+    """Maps of several networks, stacked, and a convolution of 1x1 (Feichtenhofer, Pinz and Zisserman, "Convolutional
+    Two-Stream Network Fusion for Video Action Recognition", CVPR 2016, section 3.1), with a ReLU. Where all have as
+    many channels as come out, it begins as their sum.
+
+    Args:
+        channels: Of each network's maps.
+        out_channels: Of what comes out.
+    """
+
+    takes_maps = True
+
+    def __init__(self, channels: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(sum(channels), out_channels, 1)
+        if set(channels) == {out_channels}:
+            with torch.no_grad():
+                self.convolution.weight.copy_(torch.eye(out_channels).repeat(1, len(channels))[:, :, None, None])
+                self.convolution.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, maps: Sequence[Float[Tensor, "N _D h w"]]) -> Float[Tensor, "N _E h w"]:
+        return torch.relu(self.convolution(torch.cat(list(maps), dim=1)))
+
+
+class FeatureFusion(nn.Module):
+    """Features of several networks, one behind the other, and a linear layer.
+
+    Args:
+        lengths: Of each network's features.
+        num_features: Of what comes out.
+    """
+
+    def __init__(self, lengths: Sequence[int], num_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(sum(lengths), num_features)
+
+    def forward(self, features: Sequence[Float[Tensor, "N _D"]]) -> Float[Tensor, "N _E"]:
+        return self.linear(torch.cat(list(features), dim=1))
