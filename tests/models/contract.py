@@ -126,7 +126,7 @@ def check_round_trip(
         model=name,
         arguments=arguments,
         heads=heads,
-        preprocessing={stream: _preprocessing(stream, frames) for stream, frames in batch.items()},
+        preprocessing={stream: preprocessing(stream, frames) for stream, frames in batch.items()},
     )
     save(folder, model.state_dict(), config, TRAINING, card="# A model\n")
     loaded, loaded_config = load_model(folder)
@@ -138,7 +138,7 @@ def check_round_trip(
     assert all(torch.equal(found[task], expected[task]) for task in heads)
 
 
-def _preprocessing(stream: str, frames: Tensor) -> Preprocessing:
+def preprocessing(stream: str, frames: Tensor) -> Preprocessing:
     """That gives such frames."""
     size_px = frames.shape[-1]
     rgb = Preprocessing(num_frames=frames.shape[1], size_px=size_px, resize_px=size_px, fit="crop", mean=MEAN, std=STD)

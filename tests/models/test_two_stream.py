@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tests.models import contract
 from tests.models.contract import ONE, THREE
+from tests.models.facts import MEAN, STD, TRAINING
 from torch import Tensor, nn
 
 from kinema.models.build import build_model, initialise
@@ -16,6 +18,7 @@ from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import backbones
 from kinema.models.fused_model import FusedModel, MapFusion
 from kinema.models.streams_model import StreamsModel, frame_models
+from kinema.models.weights import WeightsConfig, save
 from kinema.sections import InitSection
 from kinema.types import ConfigError, Heads, Inputs, InputShape
 
@@ -165,6 +168,112 @@ def test_a_file_is_for_every_stream(tmp_path: Path) -> None:
     one = build()
     initialise(one, InitSection(weights={"networks.flow.backbone": str(tmp_path / "tiny.pt")}, mean=None, std=None))
     assert not torch.equal(backbones(one)["networks.rgb.backbone"].body.get_parameter(name), expected)
+
+
+def trained(
+    folder: Path, stream: str, *, name: str = "cnn_lstm", std: tuple[float, ...] | None = None, seed: int = 5
+) -> tuple[nn.Module, str]:
+    """A network of one stream, as a run of its own leaves it."""
+    torch.manual_seed(seed)
+    shape, arguments = inputs()[stream], {key: value for key, value in LSTM.items() if key != "name"}
+    model = build_model(name, arguments, heads=ONE, inputs={stream: shape})
+    own = contract.preprocessing(stream, clips(1)[stream])
+    given = replace(own, std=std or own.std)
+    config = WeightsConfig(model=name, arguments=arguments, heads=ONE, preprocessing={stream: given})
+    save(folder, model.state_dict(), config, TRAINING, card="# A model\n")
+    return model, str(folder)
+
+
+def flow_std() -> tuple[float, ...]:
+    """Of flow beside frames that are scaled by `STD`."""
+    return (sum(STD) / 3,) * 4
+
+
+@pytest.mark.parametrize("kind", ["logits", "convolution"])
+def test_networks_begin_from_runs_of_their_own(kind: str, tmp_path: Path) -> None:
+    """All of each network, not the backbone alone, where it is there; trained together then."""
+    rgb, from_rgb = trained(tmp_path / "rgb", "rgb")
+    flow, from_flow = trained(tmp_path / "flow", "flow", std=flow_std(), seed=6)
+    model = build(kind)
+    weights = {"networks.rgb": from_rgb, "networks.flow": from_flow}
+    found = initialise(model, InitSection.model_validate({"weights": weights}))
+    assert (found.mean, found.std) == (MEAN, STD)
+    assert isinstance(model, StreamsModel | FusedModel)
+    for source, stream in ((rgb, "rgb"), (flow, "flow")):
+        state = source.state_dict()
+        for name, tensor in model.networks[stream].state_dict().items():
+            torch.testing.assert_close(tensor, state[name])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    if kind == "logits":
+        batch = clips(2)
+        with torch.no_grad():
+            each = [one.eval()({stream: batch[stream]})["action"] for one, stream in ((rgb, "rgb"), (flow, "flow"))]
+            torch.testing.assert_close(model.eval()(batch)["action"], each[0] / 3 + each[1] * 2 / 3)
+
+
+def test_a_run_on_frames_is_for_both_streams(tmp_path: Path) -> None:
+    """Wang et al., 2016: the network on flow begins from the one on frames, whose first layer is adapted."""
+    rgb, folder = trained(tmp_path / "rgb", "rgb")
+    both, one = build(), build()
+    found = initialise(both, InitSection.model_validate({"weights": folder}))
+    assert (found.mean, found.std) == (MEAN, STD)
+    assert found.summary.count("the first layer's from RGB to 4 channels") == 1
+    initialise(one, InitSection.model_validate({"weights": {"networks.flow": folder}}))
+    state, first = rgb.state_dict(), "backbone.body.convolutions.0.0.weight"
+    for model, streams in ((both, ("rgb", "flow")), (one, ("flow",))):
+        assert isinstance(model, StreamsModel)
+        for stream in streams:
+            for name, tensor in model.networks[stream].state_dict().items():
+                expected = state[name]
+                if stream == "flow" and name == first:
+                    expected = expected.mean(dim=1, keepdim=True).expand(-1, 4, -1, -1) * 0.75
+                torch.testing.assert_close(tensor, expected)
+    assert isinstance(one, StreamsModel)
+    assert not torch.equal(one.networks["rgb"].get_parameter(first), state[first])
+
+
+def test_a_network_of_several_begins_from_its_own_stream(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    source = build_model("two_stream", KINDS["logits"], heads=ONE, inputs=inputs())
+    preprocessing = {stream: contract.preprocessing(stream, frames) for stream, frames in clips(1).items()}
+    config = WeightsConfig(model="two_stream", arguments=KINDS["logits"], heads=ONE, preprocessing=preprocessing)
+    save(tmp_path / "both", source.state_dict(), config, TRAINING, card="# A model\n")
+    model = build()
+    weights = {"networks.flow": str(tmp_path / "both"), "networks.rgb.backbone": str(tmp_path / "both")}
+    initialise(model, InitSection.model_validate({"weights": weights}))
+    state = source.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("networks.flow.", "networks.rgb.backbone.")):
+            torch.testing.assert_close(tensor, state[name])
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean", "message"),
+    [
+        ({"networks.flow": "published"}, None, "what is published is of a backbone; name networks.flow.backbone"),
+        ({"networks.flov": "RGB"}, None, "this model has no backbone 'networks.flov'"),
+        ({"networks.flow": "RGB"}, (0.5,) * 3, "init.mean: weights folders bring their own"),
+        ({"networks.rgb": "RGB", "networks.flow": "OTHER"}, None, "rgb and .*other expect pixels of different normal"),
+        ({"networks.rgb": "RGB", "networks.flow": "FLOW"}, None, "flow was trained with what moves scaled by std"),
+        ({"networks.flow": "GRU"}, None, None),
+    ],
+)
+def test_weights_of_runs_that_do_not_go_together(
+    weights: dict[str, str], mean: tuple[float, ...] | None, message: str | None, tmp_path: Path
+) -> None:
+    folders = {
+        "RGB": trained(tmp_path / "rgb", "rgb")[1],
+        "OTHER": trained(tmp_path / "other", "rgb", std=(0.1, 0.1, 0.1))[1],
+        "FLOW": trained(tmp_path / "flow", "flow", std=(0.4,) * 4)[1],
+        "GRU": trained(tmp_path / "gru", "rgb", name="cnn_gru")[1],
+    }
+    given = {"weights": {name: folders.get(source, source) for name, source in weights.items()}}
+    section = InitSection.model_validate({**given, "mean": mean, "std": mean})
+    if message is None:  # what fits of another model is taken: its backbone
+        assert "of the model's" in initialise(build(), section).summary
+        return
+    with pytest.raises(ConfigError, match=message):
+        initialise(build(), section)
 
 
 @pytest.mark.parametrize(
