@@ -19,6 +19,9 @@ from kinema.types import Heads, Inputs, InputShape, Motion, Preprocessing
 ONE: Heads = {"action": ("open", "close", "push")}
 THREE: Heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar", "lid"), "hand": ("left", "right", "both")}
 
+SEVERAL = {"two_stream", "two_stream_conv_lstm", "two_stream_cross_task"}
+"""Models that see several streams: `test_two_stream.py` and `test_several_streams.py`."""
+
 
 def shape(num_frames: int, size_px: int) -> Inputs:
     return {"rgb": InputShape(num_frames=num_frames, channels=3, height_px=size_px, width_px=size_px)}

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.frame_model import FrameModel
+from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.channels import fit_stream
+from kinema.types import ConfigError, Inputs
 
 
 class FusedModel(nn.Module):
@@ -39,6 +42,11 @@ class FusedModel(nn.Module):
         if self.takes_maps and not first.takes_maps:
             fused = fused.mean(dim=(2, 3))
         return first.classify(fused.unflatten(0, next(iter(streams.values())).shape[:2]))
+
+    @property
+    def backbones(self) -> dict[str, FrameBackbone]:
+        """Stream -> backbone."""
+        return {name: network.backbone for name, network in self.networks.items() if isinstance(network, FrameModel)}
 
     def _said(self, network: nn.Module, frames: Tensor) -> Tensor:
         assert isinstance(network, FrameModel)
@@ -85,3 +93,64 @@ class FeatureFusion(nn.Module):
 
     def forward(self, features: Sequence[Float[Tensor, "N _D"]]) -> Float[Tensor, "N _E"]:
         return self.linear(torch.cat(list(features), dim=1))
+
+
+def with_backbones(first: nn.Module, inputs: Inputs, *, backbone: str, name: str) -> dict[str, FrameModel]:
+    """Stream -> network: one for the first stream, and for each other a backbone alone.
+
+    Args:
+        first: Made for frames of three channels, as all backbones are.
+        inputs: Stream -> shape.
+        backbone: Of the others.
+        name: Of the model, for messages.
+
+    Raises:
+        ConfigError: There is one stream alone.
+    """
+    several(inputs, name=name)
+    assert isinstance(first, FrameModel)
+    found = {}
+    for stream, shape in inputs.items():
+        network = first
+        if found:
+            alone = FrameBackbone(backbone)
+            network = FrameModel(alone, nn.Identity(), nn.Identity(), feature_norm="none")
+        fit_stream(network.backbone, stream, shape.channels, name=name)
+        found[stream] = network
+    return found
+
+
+def several(inputs: Inputs, *, name: str) -> None:
+    """See to it that there are several streams.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if len(inputs) < 2:
+        raise ConfigError(
+            f"model.name: {name} fuses several streams, and there is one ({', '.join(inputs)}); name more of them, "
+            "as in data.modality=[rgb, flow]"
+        )
+
+
+def by_convolution(networks: Mapping[str, FrameModel], inputs: Inputs) -> FusedModel:
+    """Networks whose maps are fused, as long as the first network's features.
+
+    Args:
+        networks: Stream -> network.
+        inputs: Stream -> shape.
+
+    Raises:
+        ConfigError: Maps are of different sizes.
+    """
+    first, *others = networks
+    (num_features, *_) = networks[first].feature_shape(inputs[first].height_px)
+    shapes = {stream: network.backbone.map_shape(inputs[stream].height_px) for stream, network in networks.items()}
+    for stream in others:
+        if shapes[stream][1:] != shapes[first][1:]:
+            sizes = [f"{shapes[each][1]}x{shapes[each][2]} ({each})" for each in (first, stream)]
+            raise ConfigError(
+                f"model.fusion: convolution fuses maps of the same size, and these are of {' and '.join(sizes)}; take "
+                "backbones alike, or model.networks.*.backbone_cut"
+            )
+    return FusedModel(networks, MapFusion([shape[0] for shape in shapes.values()], num_features))

@@ -22,7 +22,7 @@ from kinema.config import model_section
 from kinema.models.build import build_model
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
-from kinema.models.fused_model import FusedModel, MapFusion
+from kinema.models.fused_model import FusedModel, by_convolution, several
 from kinema.models.layers.checks import at_least, unused
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.streams_model import StreamsModel, describe
@@ -129,11 +129,7 @@ def two_stream(
             raise ConfigError(
                 f"model.{key}: there is no stream {unknown[0]!r}; data.modality names {', '.join(inputs)}"
             )
-    if len(inputs) < 2:
-        raise ConfigError(
-            f"model.name: two_stream fuses several streams, and there is one ({', '.join(inputs)}); name more of them, "
-            "as in data.modality=[rgb, flow]"
-        )
+    several(inputs, name="two_stream")
     counts = {stream: (shares or {}).get(stream, 1.0) for stream in inputs}
     if fusion in _NOT_AVERAGED and shares:
         raise ConfigError(
@@ -200,13 +196,4 @@ def _convolved(built: Mapping[str, nn.Module], given: Mapping[str, Mapping[str, 
                     f"model.networks.{stream}.{key}: has no effect with model.fusion=convolution, which takes the "
                     f"backbone alone of this network, and all else from that of {first}; leave it out"
                 )
-    (num_features, *_) = networks[first].feature_shape(inputs[first].height_px)
-    shapes = {stream: network.backbone.map_shape(inputs[stream].height_px) for stream, network in networks.items()}
-    for stream in others:
-        if shapes[stream][1:] != shapes[first][1:]:
-            sizes = [f"{shapes[each][1]}x{shapes[each][2]} ({each})" for each in (first, stream)]
-            raise ConfigError(
-                f"model.fusion: convolution fuses maps of the same size, and these are of {' and '.join(sizes)}; take "
-                "backbones alike, or model.networks.*.backbone_cut"
-            )
-    return FusedModel(networks, MapFusion([shape[0] for shape in shapes.values()], num_features))
+    return by_convolution(networks, inputs)
