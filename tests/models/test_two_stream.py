@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
         },
         "fusion": "convolution",
     },
+    "segments": {"network": {"name": "tsn", "backbone": "tiny"}, "fusion": "logits"},
     "of clips": {"network": {"name": "conv3d"}, "fusion": "features"},
     "mixed": {"network": LSTM, "networks": {"flow": {"name": "conv3d"}}},
 }
@@ -101,6 +102,22 @@ def test_each_stream_counts(kind: str) -> None:
         for stream in batch:
             other = model({**batch, stream: batch[stream].flip(0)})["action"]
             assert not torch.allclose(plain, other), stream
+
+
+def test_snippets_of_three_streams_come_to_a_consensus() -> None:
+    """Temporal segment networks on frames, differences and stacked flow: the mean over snippets, then over streams."""
+    shapes = {**inputs(), "rgb_difference": replace(inputs()["rgb"], channels=9)}
+    torch.manual_seed(0)
+    model = build_model("two_stream", KINDS["segments"], heads=ONE, inputs=shapes).eval()
+    assert isinstance(model, StreamsModel)
+    batch = {**clips(2), "rgb_difference": torch.randn(2, 4, 9, SIZE_PX, SIZE_PX)}
+    said = []
+    with torch.no_grad():
+        for stream, network in model.networks.items():
+            assert isinstance(network, FrameModel)
+            features = network.backbone(batch[stream].flatten(0, 1))
+            said.append(network.heads.heads(features)["action"].unflatten(0, (2, 4)).mean(dim=1))
+        torch.testing.assert_close(model(batch)["action"], torch.stack(said).mean(dim=0))
 
 
 def test_convolved_as_computed_by_hand() -> None:
@@ -293,6 +310,10 @@ def test_weights_of_runs_that_do_not_go_together(
         (
             {"network": LSTM, "networks": {"flow": LSTM}, "fusion": "convolution"},
             r"model\.networks\.flow\.hidden_size: has no effect with model\.fusion=convolution",
+        ),
+        (
+            {"network": {"name": "tsn", "backbone": "tiny"}, "fusion": "features"},
+            r"model\.fusion: the network of rgb has no feature of a clip; take probabilities or logits",
         ),
         ({"network": {"name": "two_stream"}}, r"model\.networks\.rgb: two_stream is no network of one stream"),
         ({"network": {"name": "cnn_lstm", "hiden": 3}}, r"model\.networks\.rgb\.hiden: unknown key"),
