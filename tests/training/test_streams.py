@@ -140,14 +140,13 @@ def test_trained_evaluated_and_used(made: Callable[..., Prepared], moving: Path,
     assert {clip.caption.partition(" ")[2] for clip in shown} == {"(rgb)", "(flow)"}
 
 
-def test_a_stream_that_is_for_training_alone(made: Callable[..., Prepared], moving: Path) -> None:
+def test_a_stream_that_is_for_training_alone(made: Callable[..., Prepared], moving: Path, tmp_path: Path) -> None:
     """The magnitude of flow reaches the optimiser through the loss, and nobody who uses the model needs it."""
     model = "{name: flow_attention, backbone: tiny, grid: 8, flow_channels: 4, channels: 8, dropout: 0, flow_weight: W}"
     state = {}
     for weight in ("0", "5"):
-        prepared = made(
-            "data.modality=[rgb, flow_magnitude]", f"model={model.replace('W', weight)}", "trainer.epochs=2"
-        )
+        given = ("data.modality=[rgb, flow_magnitude]", f"model={model.replace('W', weight)}", "trainer.epochs=2")
+        prepared = made(*given, f"output={tmp_path / weight}")
         assert list(prepared.preprocessing) == ["rgb", "flow_magnitude"]
         assert isinstance(frame_reader(prepared, "train", None), StreamsReader)
         assert not isinstance(frame_reader(prepared, "validation", None), StreamsReader)
@@ -175,18 +174,22 @@ def test_networks_begin_from_runs_and_are_trained_together(
         train(prepared, create_run(prepared.recipe))
     weights = f"{{networks.rgb: {tmp_path / 'rgb'}, networks.flow: {tmp_path / 'flow'}}}"
     model = f"model={{name: two_stream, network: {LSTM}, fusion: {fusion}}}"
-    prepared = made(model, f"init={{weights: {weights}}}", "trainer.epochs=1")
+    prepared = made(model, f"init={{weights: {weights}}}", "trainer.epochs=1", f"output={tmp_path / 'both'}")
     before = {name: tensor.clone() for name, tensor in prepared.model.state_dict().items()}
     for stream in ("rgb", "flow"):
         source = kinema.load(tmp_path / stream).model.state_dict()
         name = "backbone.body.convolutions.0.0.weight"
         assert torch.equal(before[f"networks.{stream}.{name}"], source[name])
     assert prepared.preprocessing["rgb"].mean == (0.5, 0.5, 0.5)
-    train(prepared, create_run(prepared.recipe))
+    run = create_run(prepared.recipe)
+    train(prepared, run)
     after = prepared.model.state_dict()
     for stream in ("rgb", "flow"):
         name = f"networks.{stream}.backbone.body.convolutions.0.0.weight"
         assert not torch.equal(before[name], after[name].cpu())
+    still, *whole = of_model(open_weights(run.weights), size_px=32)
+    assert still.module.name == "tiny"
+    assert len(whole) == (fusion == "features")
 
 
 def plain(folder: Path, video: Path) -> Mapping[str, float]:

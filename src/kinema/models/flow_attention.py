@@ -1,13 +1,12 @@
 """Frames that are looked at where it moves, as a small network guesses from the frames themselves.
 
-The `AttentionTemporalCNN` of the report on egocentric vision that kinema rebuilds, a prototype without a paper: a small
-CNN predicts maps of the magnitude of optical flow, 32x32, of pairs of frames, on the sum of L1 and L2; clipped to
-[0.5, 1] they multiply the frames; a backbone, and a CNN over time with 64 filters. The idea of flow as attention is of
-the report's outlook. Deviations: both networks are trained together, on the sum of the losses; magnitudes are told as
-shares of the largest in their frame, since units of flow are not the network's to know; pairs are neighbouring frames
-of the clip, which lie further apart than the two pictures of which the flow is; normalised frames are multiplied, so
-that what does not count fades to the mean colour; layers of the small network, of which the report tells none, and the
-residual blocks over time are kinema's.
+The `AttentionTemporalCNN` of the report on egocentric vision that kinema rebuilds, a prototype that has no paper: a
+small CNN predicts maps of the magnitude of optical flow, 32x32, of pairs of frames, on the sum of L1 and L2; clipped to
+[0.5, 1] they multiply the frames; a backbone, and a CNN over time with 64 filters. Deviations: both networks are
+trained together, on the sum of the losses; magnitudes are told as shares of the largest in their frame, since units of
+flow are not the network's to know; pairs are neighbouring frames of the clip, which lie further apart than the two
+pictures of which the flow is; normalised frames are multiplied, so that what does not count fades to the mean colour;
+layers of the small network, of which nothing is told, and the residual blocks over time are kinema's.
 """
 
 from __future__ import annotations
