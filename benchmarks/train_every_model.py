@@ -42,6 +42,8 @@ FRAMES: dict[str, dict[str, Any]] = {
     "cnn_bert": {"width": 128, "num_heads": 4, "feature_norm": "clip"},
     "cnn_conv1d_stack": {"channels": 64, "num_blocks": 2, "feature_norm": "clip"},
     "cnn_conv_lstm": {"channels": 32, "feature_norm": "clip"},
+    "cnn_correlation": {"backbone": "mobilenet_v2", "channels": 32, "radius": 2, "feature_norm": "batch"},
+    "cnn_difference": {"backbone": "mobilenet_v2", "feature_norm": "batch"},
     "cnn_gru": {"hidden_size": 64, "bidirectional": True, "pool": "mean", "feature_norm": "clip"},
     "cnn_hybrid": {
         "width": 128,
@@ -71,8 +73,17 @@ FRAMES: dict[str, dict[str, Any]] = {
 MAPS_EPOCHS = 10
 """Of models that take maps: with them an epoch takes 10 s, not half a second."""
 
+STREAMS: dict[str, dict[str, Any]] = {
+    "two_stream_conv_lstm": {"backbone": "mobilenet_v2", "channels": 32},
+    "two_stream_cross_task": {"width": 128, "num_layers": 1, "num_heads": 4, "branch_width": 128},
+}
+"""Arguments of models of several streams, of frozen networks whose features are not stored."""
+
+STREAMS_EPOCHS = 3
+
 _SMALL_TRANSFORMER = {"hidden_size": 192, "num_layers": 4, "num_heads": 3}
 CLIPS: dict[str, dict[str, Any]] = {
+    "flow_attention": {"flow_channels": 8},
     "tsm": {"backbone": "resnet18"},
     "video_transformer": _SMALL_TRANSFORMER,
 }
@@ -126,10 +137,13 @@ def plan(row: str) -> Plan:
     name = row
     if name == "two_stream":
         return Plan(recipe="ut_interaction/best", settings=(), start=FROZEN)
+    if name in STREAMS:
+        model = _override("model", {"name": name, **STREAMS[name]})
+        return Plan(recipe="ut_interaction/best", settings=(model, f"trainer.epochs={STREAMS_EPOCHS}"), start=FROZEN)
     parameters = {parameter.name for parameter in registry.entry("model", name, key="model").parameters}
-    if "feature_norm" not in parameters:
+    if "feature_norm" not in parameters or name in CLIPS:
         return _of_clips(name, CLIPS.get(name, {}))
-    takes_maps = name in ("cnn_conv_lstm", "cnn_lsta", "frame_class_conv")
+    takes_maps = name in ("cnn_conv_lstm", "cnn_correlation", "cnn_difference", "cnn_lsta", "frame_class_conv")
     epochs = (f"trainer.epochs={MAPS_EPOCHS}",) if takes_maps else ()
     if f"ut_interaction/{name}" in recipes.names():
         return Plan(recipe=f"ut_interaction/{name}", settings=epochs, start=FROZEN)

@@ -200,8 +200,8 @@ class InitSection(Section):
 
     weights: str | dict[str, str] | None = None
     """`published` (the weights that the backbone's library publishes), a file of weights, a weights folder of kinema,
-    or null: from scratch. Of a model with several backbones also {backbone: `published` or a file}; those that are not
-    named start from scratch."""
+    or null: from scratch. Of a model with several backbones also {backbone: `published`, a file or a weights folder},
+    or {networks.flow: a weights folder} for the whole network of a stream; what is not named starts from scratch."""
     mean: tuple[float, float, float] | None = None
     """Mean of the pixels (0..1) that a *file* of weights expects, per channel: files do not say. Published weights and
     weights folders bring their own, and are refused together with it. From scratch it may be any. null: that of the

@@ -19,6 +19,9 @@ from kinema.types import Heads, Inputs, InputShape, Motion, Preprocessing
 ONE: Heads = {"action": ("open", "close", "push")}
 THREE: Heads = {"verb": ("open", "close"), "noun": ("door", "box", "jar", "lid"), "hand": ("left", "right", "both")}
 
+SEVERAL = {"two_stream", "two_stream_conv_lstm", "two_stream_cross_task"}
+"""Models that see several streams: `test_two_stream.py` and `test_several_streams.py`."""
+
 
 def shape(num_frames: int, size_px: int) -> Inputs:
     return {"rgb": InputShape(num_frames=num_frames, channels=3, height_px=size_px, width_px=size_px)}
@@ -126,7 +129,7 @@ def check_round_trip(
         model=name,
         arguments=arguments,
         heads=heads,
-        preprocessing={stream: _preprocessing(stream, frames) for stream, frames in batch.items()},
+        preprocessing={stream: preprocessing(stream, frames) for stream, frames in batch.items()},
     )
     save(folder, model.state_dict(), config, TRAINING, card="# A model\n")
     loaded, loaded_config = load_model(folder)
@@ -138,7 +141,7 @@ def check_round_trip(
     assert all(torch.equal(found[task], expected[task]) for task in heads)
 
 
-def _preprocessing(stream: str, frames: Tensor) -> Preprocessing:
+def preprocessing(stream: str, frames: Tensor) -> Preprocessing:
     """That gives such frames."""
     size_px = frames.shape[-1]
     rgb = Preprocessing(num_frames=frames.shape[1], size_px=size_px, resize_px=size_px, fit="crop", mean=MEAN, std=STD)

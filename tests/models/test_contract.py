@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models import contract
-from tests.models.contract import ONE, THREE, backward, clips
+from tests.models.contract import ONE, SEVERAL, THREE, backward, clips
 from tests.models.facts import MEAN, STD
 from torch import nn
 
@@ -35,14 +35,14 @@ SMALL: dict[str, dict[str, Any]] = {
 FRAME_NAMES = [
     name
     for name, model in entries("model").items()
-    if any(argument.name == "backbone" for argument in model.parameters)
+    if name not in SEVERAL and any(argument.name == "backbone" for argument in model.parameters)
 ]
 LARGE = ("mvit", "swin3d", "s3d", "resnext101_3d")
 """No argument makes them small enough: of these, the contract is in the slow suite."""
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
     for name in entries("model")
-    if name != "two_stream"  # which sees several: `test_two_stream.py`
+    if name not in SEVERAL
 ]
 SHORTEST = {"video_transformer": 2, "s3d": 5}
 """Frames, where one is too few."""

@@ -56,7 +56,11 @@ ROUNDED = [
     ("cnn_transformer", "epic_improved", 128.8),
     ("cross_task_attention", "epic", 146.5),
     ("cross_task_attention", "epic_three_scales", 348.0),
+    ("two_stream", "epic_resnet50", 51.4),
 ]
+
+RESNET50, RESNET101 = 23_508_032, 42_500_160
+"""Without their classifiers."""
 
 
 def shipped(model: str, name: str) -> Configuration:
@@ -119,6 +123,58 @@ def test_networks_side_by_side() -> None:
     module, count = trained("joint_ensemble", "ucf_ensemble")
     assert count == 1_538_021
     assert parameters(module) - count == 2_223_872 + 4_007_548  # MobileNetV2 and EfficientNet-B0 without classifiers
+
+
+def test_a_small_network_beside_a_frozen_one() -> None:
+    """The UCF101 framework's numbers of units, each with its bias."""
+    module, count = trained("two_stream", "ucf_two_stream")
+    small = (27 * 32 + 32) + (9 * 32 * 64 + 64) + (9 * 64 * 128 + 128)
+    branches = (1280 * 256 + 256) + (128 * 256 + 256)
+    assert count == small + branches + (512 * 512 + 512) + (512 * 101 + 101) == 768_677
+    assert parameters(module) - count == 2_223_872
+
+
+def test_two_resnets_of_the_epic_study() -> None:
+    """Without classifiers, the second with a first layer on u and v; and two hidden layers of 512."""
+    heads = 2 * (4096 * 512 + 512) + (512 * 97 + 97) + (512 * 300 + 300)
+    found = parameters(built("two_stream", "epic_resnet50"))
+    assert found == 2 * RESNET50 - 64 * 49 + heads == 51_411_917
+
+
+def test_maps_of_two_resnets_fused() -> None:
+    found = parameters(built("two_stream", "convolution"))
+    assert found == 2 * RESNET50 + 17 * 64 * 49 + (4096 * 2048 + 2048) + (2048 * 101 + 101)
+
+
+def test_motion_from_maps() -> None:
+    """Of 2,048 maps: 128 channels that differ, or 64 that are looked for in 7x7 places."""
+    head = 2048 * 101 + 101
+    differences = (2048 * 128 + 2 * 128) + 9 * 128 + (128 * 2048 + 2 * 2048)
+    assert parameters(built("cnn_difference", "default")) == RESNET50 + differences + head
+    correlation = (2048 * 64 + 2 * 64) + (49 * 64 * 9 + 2 * 64) + (64 * 2048 + 2 * 2048)
+    assert parameters(built("cnn_correlation", "default")) == RESNET50 + correlation + head
+
+
+def test_two_streams_before_an_lstm_of_maps() -> None:
+    fusion = 4096 * 2048 + 2048
+    conv_lstm = (2048 * 4 * 64 * 9 + 4 * 64) + 64 * 4 * 64 * 9
+    found = parameters(built("two_stream_conv_lstm", "default"))
+    assert found == 2 * RESNET101 - 64 * 49 + fusion + conv_lstm + (64 * 101 + 101)
+
+
+def test_two_streams_across_tasks() -> None:
+    """What one stream has, another network with a first layer on ten channels, and what makes both one."""
+    one = parameters(built("cross_task_attention", "epic"))
+    second = RESNET50 + 7 * 64 * 49
+    assert parameters(built("two_stream_cross_task", "epic")) == one + second + (4096 * 2048 + 2048)
+
+
+def test_flow_as_attention() -> None:
+    module, count = trained("flow_attention", "default")
+    small = (6 * 16 * 9 + 32) + 2 * (16 * 16 * 9 + 32) + (16 * 9 + 1)
+    over_time = (1280 * 64 + 64 + 128) + 4 * (3 * 64 * 64 + 128)
+    assert count == small + over_time + (64 * 101 + 101)
+    assert parameters(module) - count == 2_223_872
 
 
 def test_the_last_fifty_layers_of_mobilenet() -> None:

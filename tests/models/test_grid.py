@@ -27,6 +27,8 @@ MODULES: dict[str, dict[str, Any]] = {
     "cnn_conv1d": {"channels": 8},
     "cnn_conv1d_stack": {},
     "cnn_conv_lstm": {"channels": 8},
+    "cnn_correlation": {"channels": 8, "radius": 2},
+    "cnn_difference": {"kind": "excitation", "reduction": 4},
     "cnn_gru": {"hidden_size": 8},
     "cnn_hybrid": {"width": 16, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "feed_forward": 16},
     "cnn_lsta": {"channels": 8, "bank": 4},

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kinema.models.layers.bert import BertPool
 from kinema.models.layers.conv_lstm import ConvLSTMPool, MapConvolution
 from kinema.models.layers.lsta import LSTAPool
+from kinema.models.layers.motion import DifferencePool
 from kinema.models.layers.perceiver import PerceiverPool
 from kinema.models.layers.recurrent import RecurrentPool
 from kinema.models.layers.temporal import (
@@ -62,6 +63,8 @@ SEEING: dict[str, Callable[[], nn.Module]] = {
     "bert": lambda: BertPool(WIDTH, num_tokens=NUM_FRAMES, num_heads=4, dropout=0.0),
     "perceiver": lambda: PerceiverPool(WIDTH, num_self=1, num_queries=4, size=16),
     "lsta": lambda: LSTAPool(WIDTH, channels=8, bank=4),
+    "differences that count": lambda: DifferencePool(WIDTH, kind="excitation", reduction=2),
+    "differences that are added": lambda: DifferencePool(WIDTH, kind="motion", reduction=2),
     "segments": lambda: StatisticsPool(WIDTH, deviation=True, difference=True, segments=2),
 }
 BLIND: dict[str, Callable[[], nn.Module]] = {

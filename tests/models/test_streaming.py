@@ -11,6 +11,7 @@ from tests.models.contract import ONE, build, clips
 from kinema.models.build import build_model
 from kinema.models.ensemble import Ensemble
 from kinema.models.frame_model import FrameModel
+from kinema.models.fused_model import FusedModel
 from kinema.models.layers.stepping import can_step
 from kinema.models.layers.temporal import ConvNet1D
 from kinema.models.streaming import frame_parts, streaming
@@ -194,7 +195,7 @@ def test_members_of_an_ensemble_see_their_own_streams() -> None:
         torch.testing.assert_close(found["action"], model(batch)["action"])
 
 
-@pytest.mark.parametrize("fusion", ["probabilities", "logits", "features"])
+@pytest.mark.parametrize("fusion", ["probabilities", "logits", "features", "convolution"])
 def test_parts_of_two_streams(fusion: str) -> None:
     torch.manual_seed(0)
     inputs = {
@@ -203,7 +204,7 @@ def test_parts_of_two_streams(fusion: str) -> None:
     }
     network = {"name": "frame_average", **TINY}
     model = build_model("two_stream", {"network": network, "fusion": fusion}, heads=ONE, inputs=inputs).eval()
-    assert isinstance(model, StreamsModel)
+    assert isinstance(model, StreamsModel | FusedModel)
     assert streaming(model) == "window"
     batch = {name: torch.rand(2, FRAMES, shape.channels, 32, 32) for name, shape in inputs.items()}
     parts = frame_parts(model, list(inputs))

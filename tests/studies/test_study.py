@@ -187,7 +187,7 @@ def test_networks_of_the_ucf101_framework_have_its_parameters() -> None:
             counted = [p for p in model.parameters() if setting.name in total or p.requires_grad]
             found[setting.name] = sum(parameter.numel() for parameter in counted)
             published[setting.name] = number + (1536 if "lstm" in setting.name else 0)
-    assert len(found) == 7
+    assert len(found) == 8
     assert found == published
 
 

@@ -179,6 +179,58 @@ def test_clips_of_nothing_have_no_motion(made: Callable[..., Prepared], more: tu
     assert config["heads"]["action"] == ["down", "up", "nothing"]
 
 
+def test_a_stream_that_is_for_training_alone(made: Callable[..., Prepared], moving: Path, tmp_path: Path) -> None:
+    """The magnitude of flow reaches the optimiser through the loss, and nobody who uses the model needs it."""
+    model = "{name: flow_attention, backbone: tiny, grid: 8, flow_channels: 4, channels: 8, dropout: 0, flow_weight: W}"
+    state = {}
+    for weight in ("0", "5"):
+        given = ("data.modality=[rgb, flow_magnitude]", f"model={model.replace('W', weight)}", "trainer.epochs=2")
+        prepared = made(*given, f"output={tmp_path / weight}")
+        assert list(prepared.preprocessing) == ["rgb", "flow_magnitude"]
+        assert isinstance(frame_reader(prepared, "train", None), StreamsReader)
+        assert not isinstance(frame_reader(prepared, "validation", None), StreamsReader)
+        run = create_run(prepared.recipe)
+        train(prepared, run)
+        config = json.loads((run.weights / "config.json").read_text())
+        assert list(config["preprocessing"]) == ["rgb"]
+        state[weight] = kinema.load(run.weights)
+    assert evaluate(run.weights, ["clips.workers=0"], split="validation").record["num_clips"] == 2
+    said = state["5"].predict(next((moving / "validation" / "up").iterdir()))
+    assert sum(said.probabilities["action"].values()) == pytest.approx(1)
+    without, with_loss = (state[weight].model.state_dict() for weight in ("0", "5"))
+    name = "magnitude.0.weight"
+    assert not torch.equal(without[name], with_loss[name])
+
+
+@pytest.mark.parametrize("fusion", ["features", "convolution"])
+def test_networks_begin_from_runs_and_are_trained_together(
+    made: Callable[..., Prepared], tmp_path: Path, fusion: str
+) -> None:
+    """From a run on frames and one on flow, by the command's settings alone."""
+    alone = ("model=" + LSTM, "trainer.epochs=1")
+    for name, more in (("rgb", "clips.motion={bound_px: 20}"), ("flow", "clips.motion.bound_px=8")):
+        prepared = made(f"data.modality={name}", *alone, more, f"output={tmp_path / name}")
+        train(prepared, create_run(prepared.recipe))
+    weights = f"{{networks.rgb: {tmp_path / 'rgb'}, networks.flow: {tmp_path / 'flow'}}}"
+    model = f"model={{name: two_stream, network: {LSTM}, fusion: {fusion}}}"
+    prepared = made(model, f"init={{weights: {weights}}}", "trainer.epochs=1", f"output={tmp_path / 'both'}")
+    before = {name: tensor.clone() for name, tensor in prepared.model.state_dict().items()}
+    for stream in ("rgb", "flow"):
+        source = kinema.load(tmp_path / stream).model.state_dict()
+        name = "backbone.body.convolutions.0.0.weight"
+        assert torch.equal(before[f"networks.{stream}.{name}"], source[name])
+    assert prepared.preprocessing["rgb"].mean == (0.5, 0.5, 0.5)
+    run = create_run(prepared.recipe)
+    train(prepared, run)
+    after = prepared.model.state_dict()
+    for stream in ("rgb", "flow"):
+        name = f"networks.{stream}.backbone.body.convolutions.0.0.weight"
+        assert not torch.equal(before[name], after[name].cpu())
+    still, *whole = of_model(open_weights(run.weights), size_px=32)
+    assert still.module.name == "tiny"
+    assert len(whole) == (fusion == "features")
+
+
 def plain(folder: Path, video: Path) -> Mapping[str, float]:
     """Probabilities without a temperature."""
     recogniser = kinema.load(folder)

@@ -13,6 +13,9 @@ from kinema.registry import REQUIRED, Entry, entries, entry
 
 _Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one, its keys and configurations.")]
 
+_FIELD = {"flow": 2, "flow_magnitude": 1, "rgb_difference": 3}
+"""Channels of a field of motion, in shipped configurations."""
+
 
 def datasets(json_file: JsonOption = None) -> None:
     """List the data sets and the keys of their `data:` section."""
@@ -90,6 +93,8 @@ def _settings(one: Mapping[str, Any]) -> list[str]:
     given |= {"init.freeze": one["freeze"], "clips.num_frames": num_frames, "clips.size_px": size_px}
     if list(one["input"]) != ["rgb"]:
         given["data.modality"] = list(one["input"])
+        stack = max((shape[1] // _FIELD[name] for name, shape in one["input"].items() if name in _FIELD), default=1)
+        given |= {"clips.motion.stack": stack} if stack > 1 else {}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items()]
 
 

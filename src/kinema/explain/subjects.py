@@ -12,6 +12,7 @@ from kinema.explain.features import Subject, unit_activations
 from kinema.explain.gallery import Settings
 from kinema.explain.layers import Layer, called_layers, find_layer, latent_prefixes, places
 from kinema.explain.opened import Opened
+from kinema.models.fused_model import FusedModel
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.shift import Shift
 from kinema.models.matching import load_matching
@@ -44,6 +45,8 @@ def of_model(opened: Opened, *, size_px: int | None = None) -> list[Subject]:
     if isinstance(model, StreamsModel) and len(preprocessing) == 1:
         model = model.networks[next(iter(preprocessing))]
     own = next(iter(preprocessing.values()))
+    if isinstance(model, FusedModel):  # behind its backbones it sees several streams at once
+        return [_still(model.backbones[stream], of, size_px=size_px) for stream, of in preprocessing.items()]
     subjects = [
         _still(module, own, size_px=size_px)
         for module in model.modules()

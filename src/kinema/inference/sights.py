@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -119,7 +119,7 @@ class FeatureSight:
         self._device = recogniser.device
         self._preprocessing = recogniser.config.preprocessing
         self._parts = {name: _quick(recogniser, part) for name, part in parts.items()}
-        self._at_once = 1 if any(part.network.takes_maps for part in parts.values()) else _AT_ONCE
+        self._at_once = 1 if any(part.has_maps for part in parts.values()) else _AT_ONCE
         self.forget(None)
 
     def forget(self, before_s: float | None) -> None:
@@ -253,7 +253,7 @@ def _quick(recogniser: Recogniser, part: FramePart) -> FramePart:
     ).to(recogniser.device)
     network = recogniser.quick(part.network, {part.stream: example})
     assert isinstance(network, FrameModel)
-    return FramePart(stream=part.stream, network=network, normalise=part.normalise)
+    return replace(part, network=network)
 
 
 def _input(

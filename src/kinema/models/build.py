@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,14 +15,16 @@ from torch.func import functional_call
 from kinema import registry
 from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import Backbone, backbones, freeze, of_name
+from kinema.models.fused_model import FusedModel
 from kinema.models.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-from kinema.models.layers.channels import RGB, input_channels, set_channels
+from kinema.models.layers.channels import RGB, fit_stream
 from kinema.models.matching import Loaded, load_matching, some_of
+from kinema.models.streams_model import StreamsModel
 from kinema.models.weights import read_config, weights_folder
 from kinema.preprocessing import rgb_normalisation
 from kinema.sections import InitSection
 from kinema.state_dict import read_state_dict, reason
-from kinema.types import ConfigError, DataError, Heads, Inputs, UserError, only
+from kinema.types import ConfigError, DataError, Heads, Inputs, Preprocessing, UserError, only
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,7 @@ def construct(
         parts = backbones(module)
         ((stream, shape),) = inputs.items()
         for part in parts.values() if parts else (module,):
-            if input_channels(part) != shape.channels:  # members of an ensemble have theirs
-                set_channels(part, shape.channels, name=name, of_colours=stream.startswith("rgb_difference"))
+            fit_stream(part, stream, shape.channels, name=name)
     return module
 
 
@@ -110,20 +111,19 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
     mean, std = getattr(part, "mean", IMAGENET_MEAN), getattr(part, "std", IMAGENET_STD)
     given = (init.mean, init.std) if init.mean is not None and init.std is not None else None
     weights = init.weights
-    folder = weights_folder(Path(weights)) if isinstance(weights, str) else None
-    is_folder = folder is not None and (folder / "config.json").is_file()
-    # One network several times, as of the streams of a clip: a file is for each of them.
-    is_same = len(parts) > 1 and len({part.name for part in parts.values()}) == 1 and not takes_all and not is_folder
-    if isinstance(weights, str) and (weights == "published" or is_same):
-        weights = dict.fromkeys(parts, weights)
+    folder = _folder(weights) if isinstance(weights, str) else None
+    if isinstance(weights, str) and (weights == "published" or _is_one_for_each(model, parts, folder)):
+        # One network several times, as of the streams of a clip: weights are for each of them.
+        weights = dict.fromkeys(parts if folder is None else _networks(model, parts), weights)
+        folder = None
     loaded: Loaded | None = None
     meant = parts  # whose weights are given
-    if takes_all and weights is not None and not is_folder:
+    if takes_all and weights is not None and folder is None:
         raise ConfigError("init.weights: this model normalises pixels itself (model.means); give a weights folder")
-    if given and (takes_all or is_folder):
-        why = f"{folder} brings its own" if is_folder else "this model normalises pixels itself (model.means)"
+    if given and (takes_all or folder is not None):
+        why = f"{folder} brings its own" if folder else "this model normalises pixels itself (model.means)"
         raise ConfigError(f"init.mean: {why}; leave init.mean and init.std out")
-    if folder is not None and is_folder:
+    if folder is not None:
         mean, std = rgb_normalisation(read_config(folder).preprocessing)
         state = read_state_dict(folder / "model.safetensors")
         loaded = load_matching(model, state, source=str(folder), inflate=init.inflate)
@@ -132,8 +132,8 @@ def initialise(model: nn.Module, init: InitSection) -> Initialisation:
         mean, std = given or _assumed(weights, (mean, std))
         loaded = load_matching(model, state, source=weights, inflate=init.inflate)
     elif weights is not None:
-        each = _sources(parts, weights)
-        meant = {name: parts[name] for name in each}
+        each = _sources(model, parts, weights)
+        meant = {name: part for name, part in parts.items() if any(f"{name}.".startswith(f"{n}.") for n in each)}
         mean, std = _normalisation(parts, each, given)
         loaded = _load_each(model, parts, each, inflate=init.inflate)
     else:
@@ -157,55 +157,125 @@ def _assumed(source: str, published: Normalisation) -> Normalisation:
     return published
 
 
-def _sources(parts: Mapping[str, Backbone], weights: Mapping[str, str]) -> dict[str, str]:
-    """Backbone, by its place in the model -> `published` or a file.
+def _folder(weights: str) -> Path | None:
+    """The weights folder of kinema that is named, or is inside a run that is."""
+    folder = weights_folder(Path(weights))
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _is_one_for_each(model: nn.Module, parts: Mapping[str, Backbone], folder: Path | None) -> bool:
+    """Whether a file, or the weights folder of a model of one stream, is for each backbone, all of the same network."""
+    if len({part.name for part in parts.values()}) != 1 or len(parts) == 1 or getattr(model, "normalises", False):
+        return False
+    is_of_streams = isinstance(model, StreamsModel | FusedModel)
+    return folder is None or (is_of_streams and len(read_config(folder).preprocessing) == 1)
+
+
+def _networks(model: nn.Module, parts: Mapping[str, Backbone]) -> list[str]:
+    """Places of whole networks inside a model: of what holds a backbone beside its temporal module and heads."""
+    found = dict.fromkeys(place.rpartition(".")[0] for place in parts)
+    return [place for place in found if place and not isinstance(model.get_submodule(place), nn.ModuleList)]
+
+
+def _sources(model: nn.Module, parts: Mapping[str, Backbone], weights: Mapping[str, str]) -> dict[str, str]:
+    """Backbone, or whole network, by its place in the model -> `published`, a file or a weights folder.
 
     Raises:
-        ConfigError: The model has no such backbone, or none at all.
+        ConfigError: The model has no such part, or no backbone at all.
     """
     if not parts:
         raise ConfigError("init.weights: nothing is published for this model; give the path of a file")
-    named = {name: of_name(parts, name, key="init.weights") for name in weights}
-    return {place: weights[name] for name, found in named.items() for place in found}
+    networks, found = _networks(model, parts), dict[str, str]()
+    for name, source in weights.items():
+        if name in networks and source == "published":
+            raise ConfigError(f"init.weights: what is published is of a backbone; name {name}.backbone")
+        places = [name] if name in networks else of_name(parts, name, key="init.weights")
+        found.update(dict.fromkeys(places, source))
+    return found
 
 
 def _normalisation(
     parts: Mapping[str, Backbone], sources: Mapping[str, str], given: Normalisation | None
 ) -> Normalisation:
-    """What the weights of all backbones expect.
+    """What the weights of all parts expect of RGB.
 
     Raises:
         ConfigError: They expect different pixels, or what is given says nothing of any file.
     """
     published = [parts[name] for name, source in sources.items() if source == "published"]
-    files = [name for name, source in sources.items() if source != "published"]
-    expected = {(part.mean, part.std) for part in published}
+    folders = {str(folder): read_config(folder).preprocessing for folder in map(_folder, sources.values()) if folder}
+    files = [name for name, source in sources.items() if source != "published" and not _folder(source)]
     names = ", ".join(part.name for part in published)
+    expected: dict[Normalisation, str] = {
+        (part.mean, part.std): f"the published weights of {names}" for part in published
+    }
     if len(expected) > 1:
         raise ConfigError(f"init.weights: the published weights of {names} expect pixels of different normalisations")
+    for folder, streams in folders.items():
+        if any(each.motion is None for each in streams.values()):
+            expected.setdefault(rgb_normalisation(streams), folder)
+    if len(expected) > 1:
+        one, other, *_ = expected.values()
+        raise ConfigError(f"init.weights: {one} and {other} expect pixels of different normalisations")
     if given and not files:
-        raise ConfigError("init.mean: published weights bring their own; leave init.mean and init.std out")
+        whose = "published weights" if published else "weights folders"
+        raise ConfigError(f"init.mean: {whose} bring their own; leave init.mean and init.std out")
     if expected and given not in (None, *expected):
-        ((mean, std),) = expected
+        (((mean, std), who),) = expected.items()
         raise ConfigError(
-            f"init.mean: the published weights of {names} expect mean {_numbers(mean)} and std {_numbers(std)}, "
-            f"{sources[files[0]]} other pixels; one model sees one kind: take files that expect the same, or published "
-            "weights of all"
+            f"init.mean: {who} expect mean {_numbers(mean)} and std {_numbers(std)}, {sources[files[0]]} other pixels; "
+            "one model sees one kind: take files that expect the same, or published weights of all"
         )
-    if given or not files:
-        return given or expected.pop()
-    return _assumed(sources[files[0]], expected.pop() if expected else (parts[files[0]].mean, parts[files[0]].std))
+    moving = {folder: streams for folder, streams in folders.items() if all(s.motion for s in streams.values())}
+    if expected or given:
+        chosen = given or next(iter(expected))
+        chosen = chosen if given or not files else _assumed(sources[files[0]], chosen)
+    elif moving:  # those of differences tell more: three numbers
+        chosen = rgb_normalisation(max(moving.values(), key=lambda streams: "rgb_difference" in streams))
+    else:
+        part = next(part for name, part in parts.items() if f"{name}.".startswith(f"{files[0]}."))
+        chosen = _assumed(sources[files[0]], (part.mean, part.std))
+    for folder, streams in moving.items():
+        _check_scale(folder, streams, chosen)
+    return chosen
+
+
+def _check_scale(folder: str, streams: Mapping[str, Preprocessing], chosen: Normalisation) -> None:
+    """What moves is scaled by the deviation of RGB, differences by that of each colour.
+
+    Raises:
+        ConfigError: Weights expect it in another scale.
+    """
+    std = rgb_normalisation(streams)[1]
+    pairs = zip(std, chosen[1], strict=True) if "rgb_difference" in streams else [(sum(std), sum(chosen[1]))]
+    if any(abs(one - other) > 1e-4 for one, other in pairs):
+        raise ConfigError(
+            f"init.weights: {folder} was trained with what moves scaled by std {_numbers(std)}, and the others expect "
+            f"std {_numbers(chosen[1])}; train it with init.std of these"
+        )
 
 
 def _load_each(model: nn.Module, parts: Mapping[str, Backbone], sources: Mapping[str, str], *, inflate: bool) -> Loaded:
-    """Give backbones the weights that are meant for each."""
+    """Give backbones, and whole networks, the weights that are meant for each."""
     loaded = []
     for place, source in sources.items():
-        part = parts[place]
-        is_published = source == "published"
-        state = part.published_weights() if is_published else read_state_dict(Path(source))
-        called = source if len(parts) == 1 else f"{source} for {part.name}"
-        loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place, is_its_own=is_published))
+        if source == "published":
+            called = source if len(parts) == 1 else f"{source} for {parts[place].name}"
+            state = parts[place].published_weights()
+            loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place, is_its_own=True))
+            continue
+        folder = _folder(source)
+        state = read_state_dict(Path(source) if folder is None else folder / "model.safetensors")
+        state = {
+            name.removeprefix(f"{place}."): t for name, t in state.items() if name.startswith(f"{place}.")
+        } or state
+        if place in parts:
+            called = source if len(parts) == 1 else f"{source} for {parts[place].name}"
+            loaded.append(load_matching(model, state, source=called, inflate=inflate, part=place))
+            continue
+        one = load_matching(model.get_submodule(place), state, source=f"{source} for {place}", inflate=inflate)
+        others = [name for name in model.state_dict() if not name.startswith(f"{place}.")]
+        loaded.append(replace(one, random=[*others, *(f"{place}.{name}" for name in one.random)]))
     random = [name for name in loaded[0].random if all(name in other.random for other in loaded)]
     hint = next((one.hint for one in loaded if one.hint), "")
     return Loaded(summary="; ".join(one.summary for one in loaded), random=random, hint=hint)

@@ -57,7 +57,7 @@ def cnn_conv1d(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
+        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         channels: Filters of every convolution over time.
         num_blocks: Residual blocks of two convolutions.

@@ -81,7 +81,7 @@ def cnn_conv1d_stack(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
+        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         num_steps: Steps in time that clips of any number of frames are brought to.
         channels: Filters in the blocks.

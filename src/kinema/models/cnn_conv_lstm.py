@@ -84,7 +84,7 @@ def cnn_conv_lstm(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
+        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         channels: Filters of the ConvLSTM.
         kernel_size: Of its convolutions.

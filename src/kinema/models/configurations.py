@@ -48,7 +48,7 @@ class Configuration:
     classes: Mapping[str, int]
     num_frames: int
     size_px: int
-    freeze: str | int = "none"
+    freeze: str | int | tuple[str, ...] = "none"
     summary: str
     streams: Mapping[str, int] = field(default_factory=lambda: {"rgb": RGB})
 
@@ -126,7 +126,7 @@ def described(configuration: Configuration) -> dict[str, Any]:
         "arguments": {
             key: list(value) if isinstance(value, tuple) else value for key, value in configuration.arguments.items()
         },
-        "freeze": configuration.freeze,
+        "freeze": list(configuration.freeze) if isinstance(configuration.freeze, tuple) else configuration.freeze,
     }
 
 

@@ -22,6 +22,7 @@ from kinema.config import model_section
 from kinema.models.build import build_model
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FramePart
+from kinema.models.layers.average import averaged
 from kinema.models.streaming import OfFrames, frame_parts
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
@@ -82,7 +83,7 @@ class Ensemble(nn.Module):
 
     def _answer(self, said: Sequence[Mapping[str, Float[Tensor, "B _K"]]]) -> dict[str, Float[Tensor, "B _K"]]:
         """That of the members' logits."""
-        return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
+        return averaged(said, self.shares, of=self.average)
 
     def frame_parts(self, streams: Sequence[str]) -> dict[str, FramePart] | None:
         """Those of all members, which may see one stream normalised in different ways."""
@@ -133,15 +134,6 @@ class Ensemble(nn.Module):
             normalise = self._normalisation_of(number, own)
             given[own] = streams[name] if normalise is None else normalise(streams[name])
         return given
-
-    def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
-        if self.average == "logits":
-            return torch.stack([share * each for share, each in zip(self.shares, logits, strict=True)]).sum(dim=0)
-        # Their softmax is the averaged probabilities again. In fp32: far from the likely class half precision has none.
-        weighted = [
-            each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
-        ]
-        return torch.logsumexp(torch.stack(weighted), dim=0)
 
 
 def _chained(

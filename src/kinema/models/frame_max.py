@@ -49,7 +49,7 @@ def frame_max(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
+        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
             stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.

@@ -45,9 +45,16 @@ class FrameModel(nn.Module):
         self.temporal = temporal
         self.heads = heads
 
-    def features(self, frames: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T D *map"]:
-        """Feature of every frame: (B, T, D), or maps (B, T, D, h, w)."""
-        run = self.backbone.maps if self.takes_maps else self.backbone
+    def features(
+        self, frames: Float[Tensor, "B T C H W"], *, of_maps: bool | None = None
+    ) -> Float[Tensor, "B T D *map"]:
+        """Feature of every frame: (B, T, D), or maps (B, T, D, h, w).
+
+        Args:
+            frames: Of clips.
+            of_maps: Which of the two; None: what the temporal module takes.
+        """
+        run = self.backbone.maps if (self.takes_maps if of_maps is None else of_maps) else self.backbone
         return run(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def feature_shape(self, size_px: int) -> tuple[int, ...]:
@@ -110,12 +117,20 @@ class FramePart:
         stream: Of the model, that holds its frames.
         network: What sees them.
         normalise: Applied to frames as the model takes them, before.
+        of_maps: Whether features before they are averaged over the frame are wanted; None: as the network takes them.
     """
 
     stream: str
     network: FrameModel
     normalise: Callable[[Tensor], Tensor] | None = None
+    of_maps: bool | None = None
 
     def features(self, frames: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T D *map"]:
         """Of every frame."""
-        return self.network.features(frames if self.normalise is None else self.normalise(frames))
+        frames = frames if self.normalise is None else self.normalise(frames)
+        return self.network.features(frames, of_maps=self.of_maps)
+
+    @property
+    def has_maps(self) -> bool:
+        """Features are maps."""
+        return self.network.takes_maps if self.of_maps is None else self.of_maps

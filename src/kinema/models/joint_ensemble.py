@@ -95,8 +95,8 @@ def joint_ensemble(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbones: Image networks of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`. `init.weights`
-            and `init.freeze` can name each of them.
+        backbones: Image networks of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
+            `init.weights` and `init.freeze` can name each of them.
         cnn_channels: Filters of the convolutions of one more network, which is trained from scratch; []: there is none.
         cnn_pool_last: A maximum over 2x2 behind the last of these, as behind the others; not so in the UCF101
             framework.

@@ -74,7 +74,7 @@ they come to is measured, not typed; a test compares it with the code.
 - **Configuration**: `default` is what the arguments' defaults give, or the network that weights are published for; the
   others rebuild networks of the projects that kinema follows, or of a paper. `kinema models NAME` prints their
   arguments, and all keys of the recipe's `model:` section.
-- **Clip**: frames x pixels, three channels.
+- **Clip**: frames x pixels, three channels; of several streams the first.
 - **Parameters**: trainable and frozen ones, without buffers such as running statistics. **Trainable**: those that the
   configuration does not freeze (`init.freeze`).
 - **GFLOPs**: 1e9 multiplications, each with the addition behind it, for one clip, in evaluation, counted operator by

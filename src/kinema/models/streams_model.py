@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kinema.models.clip_model import ClipModel
 from kinema.models.frame_model import FrameModel, FramePart
+from kinema.models.layers.average import averaged
 from kinema.types import ConfigError, only
 
 Fusion = Literal["probabilities", "logits", "features"]
@@ -25,6 +26,7 @@ class StreamsModel(nn.Module):
         fusion: `probabilities` and `logits` are averaged; `features` are put one behind the other, for `heads`.
         shares: How much the answer of each stream counts; they need not sum to 1.
         heads: Of `features`: gives {task: (B, K)}.
+        branches: Of `features`: what each feature goes through first; None: nothing.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class StreamsModel(nn.Module):
         fusion: Fusion,
         shares: Sequence[float],
         heads: nn.Module | None = None,
+        branches: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.fusion = fusion
         self.shares = [share / math.fsum(shares) for share in shares]
         self.heads = heads
+        self.branches = None if branches is None else nn.ModuleList(branches)
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B _T _C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         if self.heads is None:
@@ -72,20 +76,13 @@ class StreamsModel(nn.Module):
 
     def _classified(self, described: Sequence[Float[Tensor, "B _D"]]) -> dict[str, Tensor]:
         assert self.heads is not None
+        if self.branches is not None:
+            described = [branch(feature) for branch, feature in zip(self.branches, described, strict=True)]
         found: dict[str, Tensor] = self.heads(torch.cat(list(described), dim=1))
         return found
 
     def _averaged(self, said: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {task: self._average([logits[task] for logits in said]) for task in said[0]}
-
-    def _average(self, logits: Sequence[Tensor]) -> Tensor:
-        if self.fusion == "logits":
-            return torch.stack([share * each for share, each in zip(self.shares, logits, strict=True)]).sum(dim=0)
-        # Their softmax is the averaged probabilities again. In fp32: far from the likely class half precision has none.
-        weighted = [
-            each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
-        ]
-        return torch.logsumexp(torch.stack(weighted), dim=0)
+        return averaged(said, self.shares, of=self.fusion)
 
 
 def describe(network: nn.Module, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> Float[Tensor, "B _D"]:

@@ -51,7 +51,7 @@ def tsn(
     Args:
         heads: Task -> class names.
         inputs: Stream -> shape.
-        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`.
+        backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         consensus: Of the frames' scores.
         feature_norm: `batch` normalises the frames' features; helps on top of a frozen backbone.

@@ -64,7 +64,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
     shown = [clip for clip in train_clips if not background or clip.labels != background]
     settings: dict[str, Any] = {
         "classes": classes,
-        "preprocessing": prepared.preprocessing,
+        "preprocessing": prepared.seen,
         "batch_size": recipe.clips.batch_size,
         "workers": recipe.clips.workers,
         "runtime": recipe.trainer.runtime,
@@ -88,11 +88,11 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
             log.warning("%s", lag)
             module.warned["batch norm"] = lag
     inputs = dict(on_training.inputs)
-    if not inputs.keys() & prepared.preprocessing.keys():  # of features: a later evaluation may be of frames
+    if not inputs.keys() & prepared.seen.keys():  # of features: a later evaluation may be of frames
         inputs |= frame_moments(
             on_training.clips[:NUM_CLIPS],
             prepared.videos,
-            prepared.preprocessing,
+            prepared.seen,
             batch_size=recipe.clips.batch_size,
             workers=recipe.clips.workers,
         )
@@ -108,7 +108,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         selected_by="the best validation result" if prepared.select == "best" else "being the last epoch",
         groups=sorted({clip.group for clip in train_clips if clip.group is not None}),
         contents=sorted({content_hash(path) for path in {clip.video for clip in train_clips}}),
-        preprocessing={stream: settings.fingerprint for stream, settings in prepared.preprocessing.items()},
+        preprocessing={stream: settings.fingerprint for stream, settings in prepared.seen.items()},
         inputs={name: list(of) for name, of in inputs.items()},
         warnings=list(module.warned.values()),
         combinations=combinations(shown, classes),
@@ -118,7 +118,7 @@ def finish(prepared: Prepared, run: Run, module: RecogniserTraining, epoch: int,
         model=recipe.model.name,
         arguments=recipe.model.arguments(),
         heads=classes,
-        preprocessing=prepared.preprocessing,
+        preprocessing=prepared.seen,
     )
     main = main_task(classes)
     best: dict[str, Any] = {
@@ -153,9 +153,7 @@ def _trained_clips(prepared: Prepared, module: RecogniserTraining) -> list[Clip]
 def _reader(prepared: Prepared, model: nn.Module, name: str, clips: list[Clip], videos: dict[Path, Video]) -> Reader:
     """As `clips.store` says, like the clips that were trained on."""
     recipe = prepared.recipe
-    return evaluation_reader(
-        model, recipe.clips, clips, videos, prepared.preprocessing, root=recipe.data.root, name=name
-    )
+    return evaluation_reader(model, recipe.clips, clips, videos, prepared.seen, root=recipe.data.root, name=name)
 
 
 def _evaluate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinema.sections import TaskSection
 from kinema.training.imbalance import Skew
@@ -66,6 +66,19 @@ def multi_task_loss(
         else:
             losses.append(task.weights.get(name, 1.0) * loss)
     return sum(losses[1:], start=losses[0])
+
+
+def auxiliary_loss(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """What a model adds to the loss of its tasks: one that has a method `auxiliary_loss(streams)`. None of any other,
+    and where that has nothing to say.
+
+    Args:
+        model: It.
+        inputs: What it was given.
+    """
+    own = getattr(model, "auxiliary_loss", None)
+    found: Tensor | None = None if own is None or "features" in inputs else own(inputs)
+    return found
 
 
 def task_loss(

@@ -28,7 +28,7 @@ from kinema.models.streams_model import StreamsModel
 from kinema.sections import Recipe
 from kinema.training.averaging import Average
 from kinema.training.imbalance import Skew, skews_of
-from kinema.training.losses import Mixed, multi_task_loss
+from kinema.training.losses import Mixed, auxiliary_loss, multi_task_loss
 from kinema.training.mixing import mix
 from kinema.training.optimisers import build_optimiser
 from kinema.training.schedules import build_schedule, lower_on_plateau
@@ -182,11 +182,16 @@ class RecogniserTraining(LightningModule):
         if len(batch):
             inputs, mixed = self._mixed(batch)
             logits = self._answer(inputs)
-            return logits, mixed, loss(logits, batch.labels, mixed=mixed)
+            return logits, mixed, self._with_auxiliary(loss(logits, batch.labels, mixed=mixed), inputs)
         assert self.stand_in is not None
         stand_in = self.stand_in.to(self.device)
         with still_batch_norm(self.model):
-            return {}, None, loss(self._answer(self._inputs(stand_in)), stand_in.labels)
+            inputs = self._inputs(stand_in)
+            return {}, None, self._with_auxiliary(loss(self._answer(inputs), stand_in.labels), inputs)
+
+    def _with_auxiliary(self, loss: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        own = auxiliary_loss(self.model, inputs)
+        return loss if own is None else loss + own
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.team.size > 1 and not self._has_gradient:

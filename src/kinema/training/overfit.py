@@ -19,7 +19,7 @@ from kinema.models.runtime import set_up
 from kinema.models.streams_model import StreamsModel, frame_models
 from kinema.progress import SILENT, Reporter
 from kinema.sections import TaskSection
-from kinema.training.losses import multi_task_loss
+from kinema.training.losses import auxiliary_loss, multi_task_loss
 from kinema.training.optimisers import build_optimiser
 from kinema.training.prepare import Prepared, compute_device
 from kinema.types import Clip, DataError, UserError
@@ -180,6 +180,8 @@ def _step(
     optimiser.zero_grad()
     logits = _answer(model, inputs)
     loss = multi_task_loss(logits, labels, TaskSection())
+    own = auxiliary_loss(model, inputs)
+    loss = loss if own is None else loss + own
     torch.autograd.backward(loss)
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

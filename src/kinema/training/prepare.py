@@ -64,6 +64,12 @@ class Prepared:
     thaw: Thaw | None = None
 
     @property
+    def seen(self) -> dict[str, Preprocessing]:
+        """Stream -> preprocessing, of what the model needs for an answer; others are for its auxiliary loss alone."""
+        others = getattr(self.model, "training_streams", ())
+        return {stream: each for stream, each in self.preprocessing.items() if stream not in others}
+
+    @property
     def num_parameters(self) -> tuple[int, int]:
         """All parameters, and those that are trained, sooner or later. Buffers are not parameters."""
         parameters = list(self.model.parameters())

@@ -121,7 +121,8 @@ def frame_reader(prepared: Prepared, split: Split, augmentation: Augmentation | 
         DataError: The store that the recipe names is not there, is damaged or of an unknown version.
     """
     recipe = prepared.recipe
-    several = len(prepared.preprocessing) > 1
+    streams = prepared.preprocessing if split == "train" else prepared.seen
+    several = len(streams) > 1
     readers = {
         stream: clip_reader(
             recipe.clips,
@@ -134,7 +135,7 @@ def frame_reader(prepared: Prepared, split: Split, augmentation: Augmentation | 
             name=f"{split}, {stream}" if several else split,
             several=several,
         )
-        for stream, preprocessing in prepared.preprocessing.items()
+        for stream, preprocessing in streams.items()
     }
     return StreamsReader(readers) if several else next(iter(readers.values()))
 

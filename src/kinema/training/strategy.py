@@ -227,6 +227,8 @@ class ShardedTraining(RecogniserTraining):
         shard(self.model, mesh["data_parallel"], example, reshard=reshard)
         if self.reads == "features":  # of which not the model itself is called
             register_fsdp_forward_method(self.model, "classify")
+        if hasattr(self.model, "auxiliary_loss"):
+            register_fsdp_forward_method(self.model, "auxiliary_loss")
 
 
 def shard(model: nn.Module, mesh: Any, example: Mapping[str, Tensor], *, reshard: bool) -> None:

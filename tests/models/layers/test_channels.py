@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.contract import ONE, check_gradient
+from tests.models.contract import ONE, SEVERAL, check_gradient
 from tests.models.test_contract import LARGE, SHORTEST, small
 from torch import nn
 
@@ -18,7 +18,7 @@ from kinema.models.matching import load_matching
 from kinema.registry import entries
 from kinema.types import ConfigError, InputShape
 
-NAMES = [name for name in entries("model") if name not in ("ensemble", "two_stream")]
+NAMES = [name for name in entries("model") if name not in {"ensemble", *SEVERAL}]
 
 
 @pytest.mark.parametrize("channels", [2, 10])

@@ -43,6 +43,7 @@ _OURS: dict[str, Callable[[], Tiny | PlainCNN]] = {
     "tiny": Tiny,
     "basic_cnn": lambda: PlainCNN((32, 64, 128, 128), grid=12, hidden=512),
     "flat_cnn": lambda: PlainCNN((32, 64, 128), grid=26),
+    "narrow_cnn": lambda: PlainCNN((32, 64, 128), grid=1),
     "wide_cnn": lambda: PlainCNN((64, 128, 256), grid=1),
 }
 
@@ -51,9 +52,9 @@ class FrameBackbone(nn.Module):
     """An image network without its classifier, applied to single frames.
 
     Args:
-        name: One of ours (`tiny`, `basic_cnn`, `flat_cnn`, `wide_cnn`), a torchvision model, or a timm model;
-            `torchvision/NAME` and `timm/NAME` where both have it. Without prefix torchvision comes first, because its
-            layout of keys is the older one.
+        name: One of ours (`tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`), a torchvision model, or a timm
+            model; `torchvision/NAME` and `timm/NAME` where both have it. Without prefix torchvision comes first, its
+            layout of keys being the older one.
         cut: Name of the module after which the network ends, such as `layer3` or `features.13`: its maps are the
             features. None: the whole network.
         maps: For use of its maps alone: without what comes behind them, and the features are their averages.
@@ -89,15 +90,24 @@ class FrameBackbone(nn.Module):
         self.micro_batch: int | None = None
         self._maps: list[nn.Module] = []  # not parts of their own: their parts are those of the body
         self._fast: dict[bool, tuple[Any, nn.Module]] = {}
-        self.ends_in_maps = maps
+        self.ends_in_maps = False
         if maps:
-            drop_uncalled(self.body, self._maps_body())
-            self.num_features = self.num_map_channels
+            self.end_in_maps()
         channels_last(self)
 
     @property
     def _dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.arithmetic == "bf16" else torch.float32
+
+    def end_in_maps(self) -> None:
+        """Take away what comes behind its maps, for use of these alone; its features are their averages then.
+
+        Raises:
+            ConfigError: The network has no such maps.
+        """
+        drop_uncalled(self.body, self._maps_body())
+        self.ends_in_maps = True
+        self.num_features = self.num_map_channels
 
     @property
     def num_map_channels(self) -> int:

@@ -46,6 +46,22 @@ def set_channels(network: nn.Module, channels: int, *, name: str, of_colours: bo
             part.transform_input = False  # type: ignore[assignment]
 
 
+def fit_stream(network: nn.Module, stream: str, channels: int, *, name: str) -> None:
+    """Let a network on RGB take the channels of a stream, in place, where these are others.
+
+    Args:
+        network: An image or video network, or a whole model of one.
+        stream: What the channels are of.
+        channels: How many.
+        name: Of the network, for the message.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if input_channels(network) != channels:  # members of an ensemble have theirs
+        set_channels(network, channels, name=name, of_colours=stream.startswith("rgb_difference"))
+
+
 def has_colours(network: nn.Module) -> set[str]:
     """Names of the weights of first layers on stacked red, green and blue."""
     return {f"{name}.weight" for name, layer in network.named_modules() if vars(layer).get("of_colours")}
