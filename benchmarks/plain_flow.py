@@ -10,6 +10,7 @@ import multiprocessing
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,12 +41,12 @@ def flow_of_clip(path: Path, *, num_fields: int, size_px: int) -> list[NDArray[n
     """Of frames that are spread evenly, each to the next: (S, S, 2)."""
     cv2.setNumThreads(1)
     capture = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[NDArray[np.uint8]] = []
     while (found := capture.read())[0]:
-        frames.append(found[1])
+        frames.append(np.asarray(found[1], dtype=np.uint8))
     first = [min(int((k + 0.5) * len(frames) / num_fields), len(frames) - 2) for k in range(num_fields)]
     grey = {number: grey_square(frames[number], size_px) for index in first for number in (index, index + 1)}
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return [np.asarray(estimator.calc(grey[index], grey[index + 1], None)) for index in first]
 
 
