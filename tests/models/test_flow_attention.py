@@ -104,7 +104,7 @@ def test_pairs_are_neighbours() -> None:
     model.magnitude.register_forward_pre_hook(lambda _, pair: given.append(pair[0]))
     model.predicted(batch)
     model.predicted(batch[:, :1])
-    pairs = given[0].unflatten(0, (3, 4)).unflatten(2, (2, 3))
+    pairs = given[0].reshape(3, 4, 2, 3, 32, 32)
     order = [(0, 1), (1, 2), (2, 3), (3, 2)]
     for place, (one, other) in enumerate(order):
         assert torch.equal(pairs[:, place, 0], batch[:, one])
@@ -118,9 +118,9 @@ def test_pairs_are_neighbours() -> None:
         (
             ("rgb", "flow"),
             {},
-            r"data\.modality: flow_attention sees rgb, in training beside flow_magnitude, and not rgb",
+            r"data\.modality: flow_attention sees one stream, in training beside flow_magnitude, and not rgb",
         ),
-        (("flow_magnitude",), {}, r"data\.modality: flow_attention sees rgb"),
+        (("flow_magnitude",), {}, r"data\.modality: flow_attention sees one stream"),
         (("rgb",), {"least": 1.0}, r"model\.least: has to be at least 0 and less than 1"),
         (("rgb",), {"flow_weight": -1.0}, r"model\.flow_weight: has to be at least 0"),
         (("rgb",), {"grid": 0}, r"model\.grid: has to be at least 1"),

@@ -17,6 +17,7 @@ from kinema.models.build import build_model, initialise
 from kinema.models.frame_model import FrameModel
 from kinema.models.freezing import backbones
 from kinema.models.fused_model import FusedModel, MapFusion
+from kinema.models.layers.heads import ConsensusHeads
 from kinema.models.streams_model import StreamsModel, frame_models
 from kinema.models.weights import WeightsConfig, save
 from kinema.sections import InitSection
@@ -116,7 +117,8 @@ def test_snippets_of_three_streams_come_to_a_consensus() -> None:
         for stream, network in model.networks.items():
             assert isinstance(network, FrameModel)
             features = network.backbone(batch[stream].flatten(0, 1))
-            said.append(network.heads.heads(features)["action"].unflatten(0, (2, 4)).mean(dim=1))
+            assert isinstance(network.heads, ConsensusHeads)
+            said.append(network.heads.heads(features)["action"].reshape(2, 4, 3).mean(dim=1))
         torch.testing.assert_close(model(batch)["action"], torch.stack(said).mean(dim=0))
 
 
@@ -127,13 +129,15 @@ def test_convolved_as_computed_by_hand() -> None:
     first, second = model.networks.values()
     assert isinstance(first, FrameModel)
     assert isinstance(second, FrameModel)
-    convolution = model.fuse.convolution
+    assert isinstance(model.fuse, MapFusion)
+    weight, bias = model.fuse.convolution.weight, model.fuse.convolution.bias
+    assert bias is not None
     with torch.no_grad():
         maps = [net.backbone.maps(batch[stream].flatten(0, 1)) for stream, net in (("rgb", first), ("flow", second))]
         stacked = torch.cat(maps, dim=1)
-        fused = torch.einsum("ndhw,ed->nehw", stacked, convolution.weight[:, :, 0, 0])
-        fused = (fused + convolution.bias[:, None, None]).clamp_min(0)
-        expected = first.classify(fused.mean(dim=(2, 3)).unflatten(0, (3, 4)))
+        fused = torch.einsum("ndhw,ed->nehw", stacked, weight[:, :, 0, 0])
+        fused = (fused + bias[:, None, None]).clamp_min(0)
+        expected = first.classify(fused.mean(dim=(2, 3)).reshape(3, 4, -1))
         torch.testing.assert_close(model(batch)["action"], expected["action"])
     assert not list(second.temporal.parameters())
     assert not list(second.heads.parameters())

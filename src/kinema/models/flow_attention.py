@@ -22,6 +22,7 @@ from torch.nn.functional import interpolate
 from kinema.models.configurations import Configuration
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.channels import fit_stream
 from kinema.models.layers.checks import at_least, share
 from kinema.models.layers.heads import LinearHeads
 from kinema.models.layers.temporal import ConvNet1D
@@ -55,16 +56,17 @@ _TARGET = "flow_magnitude"
 
 
 class MagnitudeNet(nn.Sequential):
-    """How much moves where, from two frames: (N, 6, H, W) -> (N, 1, grid, grid), in 0..1.
+    """How much moves where, from two frames: (N, 2 C, H, W) -> (N, 1, grid, grid), in 0..1.
 
     Args:
+        num_inputs: Channels of two frames.
         channels: Filters of its convolutions.
         grid: Height and width of its maps.
     """
 
-    def __init__(self, channels: int, grid: int) -> None:
+    def __init__(self, num_inputs: int, channels: int, grid: int) -> None:
         layers: list[nn.Module] = []
-        for num_in, stride in ((6, 2), (channels, 2), (channels, 1)):
+        for num_in, stride in ((num_inputs, 2), (channels, 2), (channels, 1)):
             layers += [
                 nn.Conv2d(num_in, channels, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(channels),
@@ -80,6 +82,7 @@ class FlowAttention(nn.Module):
     Args:
         magnitude: Pairs of frames to maps.
         network: Of frames.
+        stream: That it sees.
         least: Below that, maps count as much.
         flow_weight: Of the loss of these maps.
 
@@ -89,11 +92,14 @@ class FlowAttention(nn.Module):
 
     training_streams = (_TARGET,)
 
-    def __init__(self, magnitude: MagnitudeNet, network: FrameModel, *, least: float, flow_weight: float) -> None:
+    def __init__(
+        self, magnitude: MagnitudeNet, network: FrameModel, *, stream: str, least: float, flow_weight: float
+    ) -> None:
         super().__init__()
         self.magnitude = magnitude
         self.backbone, self.temporal, self.heads = network.backbone, network.temporal, network.heads
         self.norm = network.norm
+        self.stream = stream
         self.least = least
         self.flow_weight = flow_weight
 
@@ -101,22 +107,22 @@ class FlowAttention(nn.Module):
         """How much moves where, of each frame and the next; of the last and the one before."""
         others = torch.cat([frames[:, 1:], frames[:, -2:-1] if frames.shape[1] > 1 else frames], dim=1)
         found: Tensor = self.magnitude(torch.cat([frames, others], dim=2).flatten(0, 1))
-        return found[:, 0].unflatten(0, frames.shape[:2])
+        return found.reshape(*frames.shape[:2], *found.shape[2:])
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B _T _C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        frames = streams["rgb"]
+        frames = streams[self.stream]
         counts = self.predicted(frames).clamp(self.least, 1.0)
         seen = frames * interpolate(counts, frames.shape[3:], mode="bilinear", align_corners=False)[:, :, None]
         # Not through the backbone itself, which lets no gradient through when it is frozen.
         features: Tensor = self.backbone.body(seen.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        features = self.norm(features).unflatten(0, frames.shape[:2])
-        return self.heads(self.temporal(features))
+        normed: Tensor = self.norm(features)
+        return self.heads(self.temporal(normed.reshape(*frames.shape[:2], -1)))
 
     def auxiliary_loss(self, streams: Mapping[str, Float[Tensor, "B _T _C H W"]]) -> Tensor | None:
         """L1 and L2 between maps and the magnitude of flow, where that is there."""
         if _TARGET not in streams:
             return None
-        found = self.predicted(streams["rgb"]).float()
+        found = self.predicted(streams[self.stream]).float()
         away = found - _shares(streams[_TARGET].float(), found.shape[-1])
         return self.flow_weight * (away.abs().mean() + away.square().mean())
 
@@ -169,19 +175,22 @@ def flow_attention(
     Raises:
         ConfigError: An argument is impossible, or the streams are others.
     """
-    if "rgb" not in inputs or {*inputs} - {"rgb", _TARGET}:
+    seen = [stream for stream in inputs if stream != _TARGET]
+    if len(seen) != 1:
         raise ConfigError(
-            f"data.modality: flow_attention sees rgb, in training beside {_TARGET}, and not {', '.join(inputs)}; take "
-            f"data.modality=[rgb, {_TARGET}]"
+            f"data.modality: flow_attention sees one stream, in training beside {_TARGET}, and not "
+            f"{', '.join(inputs)}; take data.modality=[rgb, {_TARGET}]"
         )
     at_least(1, grid=grid, flow_channels=flow_channels)
     share(least=least)
     if flow_weight < 0:
         raise ConfigError(f"model.flow_weight: has to be at least 0, got {flow_weight:g}")
-    frames = FrameBackbone(backbone)
+    shape, frames = inputs[seen[0]], FrameBackbone(backbone)
+    fit_stream(frames, seen[0], shape.channels, name="flow_attention")
     temporal = ConvNet1D(frames.num_features, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
     classifiers = LinearHeads(
         temporal.num_features, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout, norm=head_norm
     )
     network = FrameModel(frames, temporal, classifiers, feature_norm=feature_norm)
-    return FlowAttention(MagnitudeNet(flow_channels, grid), network, least=least, flow_weight=flow_weight)
+    magnitude = MagnitudeNet(2 * shape.channels, flow_channels, grid)
+    return FlowAttention(magnitude, network, stream=seen[0], least=least, flow_weight=flow_weight)

@@ -116,7 +116,7 @@ def with_backbones(first: nn.Module, inputs: Inputs, *, backbone: str, name: str
     """
     several(inputs, name=name)
     assert isinstance(first, FrameModel)
-    found = {}
+    found: dict[str, FrameModel] = {}
     for stream, shape in inputs.items():
         network = first
         if found:

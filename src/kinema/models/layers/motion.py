@@ -54,7 +54,7 @@ class DifferencePool(nn.Module):
             moving = maps.flatten(0, 1) * (1 + counts)
         else:
             moving = torch.relu(maps.flatten(0, 1) + self.expand(changes))
-        return moving.mean(dim=(2, 3)).unflatten(0, maps.shape[:2]).mean(dim=1)
+        return moving.mean(dim=(2, 3)).reshape(*maps.shape[:2], -1).mean(dim=1)
 
 
 class CorrelationPool(nn.Module):
@@ -88,7 +88,8 @@ class CorrelationPool(nn.Module):
     def correlation(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B T P h w"]:
         """The cosine between each place and each of its surroundings in the next frame, row by row; outside of the
         frame it is 0. The last frame is compared with itself."""
-        squeezed = normalize(self.squeeze(maps.flatten(0, 1)), dim=1).unflatten(0, maps.shape[:2])
+        flat = normalize(self.squeeze(maps.flatten(0, 1)), dim=1)
+        squeezed = flat.reshape(*maps.shape[:2], *flat.shape[1:])
         later = torch.cat([squeezed[:, 1:], squeezed[:, -1:]], dim=1)
         around, (height, width) = pad(later, (self.radius,) * 4), maps.shape[3:]
         size = range(2 * self.radius + 1)
@@ -99,4 +100,4 @@ class CorrelationPool(nn.Module):
 
     def forward(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B D"]:
         moving = torch.relu(maps.flatten(0, 1) + self.describe(self.correlation(maps).flatten(0, 1)))
-        return moving.mean(dim=(2, 3)).unflatten(0, maps.shape[:2]).mean(dim=1)
+        return moving.mean(dim=(2, 3)).reshape(*maps.shape[:2], -1).mean(dim=1)
