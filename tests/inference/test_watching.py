@@ -86,6 +86,17 @@ def test_where_there_is_time_nothing_is_dropped() -> None:
     assert 10 < (figures.answers_per_s or 0) < 21
 
 
+def test_a_model_of_whole_clips_sees_all_and_answers_the_newest() -> None:
+    source = ScriptedSource([*steps(100), None])
+    watching = Watcher(source, BrightnessFollower(takes_s=0.1, dear=True), decider())
+    source.begins = watching._counts
+    figures = watch(watching)
+    assert figures.dropped == 0
+    assert figures.answers < 0.3 * figures.frames
+    assert figures.frames - figures.looked_at <= 32  # when the source ended
+    assert (figures.delays.percentile(0.5) or 0) < 400
+
+
 def test_what_the_command_promises_is_in_the_record() -> None:
     record = watch(watcher(ScriptedSource([*steps(20), None]))).record()
     assert record.keys() >= {"answers_per_s", "latency_p50_ms", "latency_p95_ms", "dropped", "frames"}
@@ -265,10 +276,10 @@ def test_pictures_that_the_model_cannot_use_are_counted(monkeypatch: pytest.Monk
     watching = watcher(ScriptedSource([*steps(10), *steps(3, size=(2, 2)), *steps(10), None]))
     see = watching._follower.see
 
-    def picky(pictures: list[Picture]) -> object:
+    def picky(pictures: list[Picture], *, only_newest: bool) -> object:
         if any(picture.image.shape[0] < 10 for picture in pictures if not hasattr(picture.image, "planes")):  # type: ignore[union-attr]
             raise DataError("too small")
-        return see(pictures)
+        return see(pictures, only_newest=only_newest)
 
     monkeypatch.setattr(watching._follower, "see", picky)
     figures = watch(watching)

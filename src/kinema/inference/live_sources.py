@@ -8,6 +8,7 @@ not leave a delay that stays for ever.
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -52,7 +53,6 @@ _USUAL_S = 1 / 30
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "image2pipe", "jpeg_pipe", "h264", "hevc", "m4v", "rawvideo"})
 
 _NON_BLOCK = {"fflags": "+4"}  # AVFMT_FLAG_NONBLOCK, which has no name among options: a camera that hangs is noticed
-_PROMPT = {"fflags": "+nobuffer", "flags": "low_delay"}
 
 
 def source_of(text: str, *, realtime: bool = False) -> Source:
@@ -150,7 +150,7 @@ class CameraSource(_Live):
         if isinstance(error, av.error.PermissionError):
             where = "in the system's settings" if sys.platform == "darwin" else "join its group, mostly video"
             return f"no permission to use it; allow it {where}"
-        if getattr(error, "strerror", None) == "Device or resource busy":
+        if _errno(error) == errno.EBUSY:
             return "another program uses it; end that program first"
         if isinstance(error, av.error.ExitError):
             return f"it gave no picture within {OPEN_S:g} s; is it plugged in well?"
@@ -176,9 +176,8 @@ class StreamSource(_Live):
         return without_password(self.address)
 
     def open(self, stop: threading.Event) -> Feed:
-        options = dict(_PROMPT)
-        if self.address.lower().startswith("rtsp"):
-            options["rtsp_transport"] = "tcp"  # a lost packet of UDP is a broken picture, and all up to the next key
+        # By UDP a lost packet is a broken picture, and so are all up to the next key frame.
+        options = {"rtsp_transport": "tcp"} if self.address.lower().startswith("rtsp") else {}
         try:
             container = av.open(self.address, "r", options=options, timeout=(OPEN_S, SILENT_S))
         except (av.FFmpegError, ValueError) as error:
@@ -194,6 +193,10 @@ class StreamSource(_Live):
             return "it asks for a user and a password; give them as in rtsp://USER:PASSWORD@HOST/"
         words = getattr(error, "strerror", None) or str(error)
         return f"cannot be opened ({words}); is the address right, and the camera on?"
+
+
+def _errno(error: Exception) -> int | None:
+    return getattr(error, "errno", None)
 
 
 class Arrivals:
@@ -263,7 +266,7 @@ class LiveFeed:
         self._has_end = has_end
         self._orientation: Orientation | None = None
         self._opened_s = time.monotonic()
-        self._begun = self._behind = False
+        self._begun = self._behind = self._is_over = False
         self._before_s: float | None = None
         self.skipped = 0
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
@@ -273,11 +276,12 @@ class LiveFeed:
 
     def read(self) -> Picture | None:
         while not self._decoded:
-            packet = self._packet()
-            if packet is None or (not packet.size and self._has_end):
+            packet = None if self._is_over else self._packet()
+            if packet is None:
                 return None
-            if not packet.size:
+            if not packet.size and not self._has_end:
                 raise LostError("the stream has ended")
+            self._is_over = not packet.size
             self._decode(packet, time.monotonic())
         frame, arrived_s = self._decoded.popleft()
         if frame.is_corrupt:
@@ -304,7 +308,9 @@ class LiveFeed:
             except av.error.ExitError:
                 raise LostError(f"nothing came for {SILENT_S:g} s") from None
             except (av.FFmpegError, IndexError) as error:
-                raise LostError(getattr(error, "strerror", None) or "the connection broke off") from None
+                is_network = isinstance(self._source, StreamSource)
+                words = None if is_network and _errno(error) == errno.EIO else getattr(error, "strerror", None)
+                raise LostError(words or "the connection broke off") from None
         return None
 
     def _decode(self, packet: Packet[VideoStream], now_s: float) -> None:
@@ -314,11 +320,11 @@ class LiveFeed:
             # Behind until a key frame comes in time: what follows it can be decoded.
             self._behind = late_s > LATE_S or (self._behind and not packet.is_keyframe)
         self._begun |= packet.is_keyframe or now_s - self._opened_s > _KEY_S
-        if not packet.is_keyframe and (self._behind or not self._begun):
+        if packet.size and not packet.is_keyframe and (self._behind or not self._begun):
             self.skipped += self._begun
             return
         try:
-            frames = self._stream.decode(packet)
+            frames = self._stream.decode(packet if packet.size else None)  # at the end, what it still holds
         except av.FFmpegError as error:
             raise BrokenPictureError(error.strerror or str(error)) from None
         self._decoded.extend((frame, now_s) for frame in frames)

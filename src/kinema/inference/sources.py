@@ -163,8 +163,10 @@ class _FileFeed:
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
         self._times = FrameTimes(
-            # As `kinema.data.decoding` has it.
-            by_order=container.format.name == "avi" and codec_name(stream) == "mpeg4",
+            # As `kinema.data.decoding` has it. Of frames out of order in AVI, times of display are a guess of FFmpeg's
+            # that does not ascend.
+            by_order=container.format.name == "avi"
+            and (codec_name(stream) == "mpeg4" or stream.codec_context.has_b_frames),
             tick_s=stream.time_base,
             frame_s=1 / Fraction(rate or _USUAL_RATE),
         )

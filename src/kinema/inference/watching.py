@@ -2,7 +2,9 @@
 
 Two threads: one reads pictures, one looks at them; whoever shows or saves what was seen does that in a third. Between
 the first two lies a mailbox of one, in which a new picture takes the place of one that nobody had time for: a model
-that is too slow answers about fewer pictures, never about older ones. Nothing else holds pictures, and nothing grows.
+that is too slow answers about fewer pictures, never about older ones. (A model that sees whole clips anew for every
+answer takes all pictures that came meanwhile, up to `MOST_KEPT`, and answers the newest.) Nothing else holds pictures,
+and nothing grows.
 
 A source that is live and is lost is opened again, at longer and longer intervals. Whatever happens to it is logged, and
 counted in `Figures`.
@@ -38,6 +40,9 @@ STALL_S = 2.0
 """A live source that gives nothing for so long has stalled."""
 AT_ONCE = 8
 """Pictures of a file that wait together: a model sees several faster than one by one."""
+
+MOST_KEPT = 32
+"""Pictures that are kept for a model that is so slow that it takes several at once and answers the newest alone."""
 
 _TAKE_S = 0.1
 _WARM_UP_S = 3.0
@@ -94,7 +99,10 @@ class Watcher:
         self._retry_s, self._stall_s = retry_s, stall_s
         self.on_seen: Callable[[Seen], None] | None = None
         self._gap_s = decider.settings.windows_s(follower.recogniser.config.preprocessing)[1]
-        self._mailbox = Mailbox(at_once if source.waits else 1, waits=source.waits)
+        # A model that sees whole clips answers rarely, and has to have seen what was there meanwhile.
+        self._only_newest = follower.is_dear and not source.waits
+        limit = at_once if source.waits else MOST_KEPT if self._only_newest else 1
+        self._mailbox = Mailbox(limit, waits=source.waits)
         self._ended: queue.SimpleQueue[Segment] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._goes_on = threading.Event()
@@ -263,7 +271,7 @@ class Watcher:
 
     def _answer(self, pictures: list[Picture]) -> None:
         try:
-            answers = self._follower.see(pictures)
+            answers = self._follower.see(pictures, only_newest=self._only_newest)
         except DataError as error:
             self.figures.broken += len(pictures)
             self._unusable.add(len(pictures), str(error))
