@@ -124,6 +124,7 @@ class _Session:
                             time.sleep(_POLL_S)
                             self._tick()
             finally:
+                gc.unfreeze()
                 watcher.stop()
             try:
                 watcher.join()

@@ -315,8 +315,8 @@ class LiveFeed:
 
     def _decode(self, packet: Packet[VideoStream], now_s: float) -> None:
         ticks = packet.pts if packet.pts is not None else packet.dts
-        if self._arrivals is not None and ticks is not None and packet.time_base is not None:
-            late_s = self._arrivals.take(float(ticks * packet.time_base), now_s)
+        if self._arrivals is not None and ticks is not None and self._stream.time_base is not None:
+            late_s = self._arrivals.take(float(ticks * self._stream.time_base), now_s)
             # Behind until a key frame comes in time: what follows it can be decoded.
             self._behind = late_s > LATE_S or (self._behind and not packet.is_keyframe)
         self._begun |= packet.is_keyframe or now_s - self._opened_s > _KEY_S
@@ -333,8 +333,8 @@ class LiveFeed:
         if self._orientation is None:
             self._orientation = orientation_of(frame)[0]
         captured_s = arrived_s
-        if frame.pts is not None and frame.time_base is not None:
-            pts_s = float(frame.pts * frame.time_base)
+        if frame.pts is not None and self._stream.time_base is not None:
+            pts_s = float(frame.pts * self._stream.time_base)
             if self._pace is not None:
                 captured_s = self._pace.wait(pts_s)
             elif self._arrivals is not None:

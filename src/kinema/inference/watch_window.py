@@ -3,6 +3,7 @@ behind. Tk, in the main thread; it draws what is there when it has time, and hol
 
 from __future__ import annotations
 
+import gc
 import tkinter
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +30,7 @@ def why_no_window() -> str | None:
         tkinter.Tk().destroy()
     except tkinter.TclError as error:
         return str(error)
+    gc.collect()  # see `WatchWindow.close`
     return None
 
 
@@ -101,9 +103,12 @@ class WatchWindow:
             raise self._error
 
     def close(self) -> None:
-        """Take it from the screen."""
+        """Take it from the screen; it cannot be used again."""
         self._photo = None
         self.root.destroy()
+        # What is left of it in cycles must not be found by the garbage collector in another thread: Tcl would abort.
+        self.__dict__.clear()
+        gc.collect()
 
     def _tick(self) -> None:
         assert self._watcher is not None
