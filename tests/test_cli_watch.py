@@ -113,8 +113,8 @@ def test_settings_come_from_a_file_and_the_command_line(
     found = kinema(*arguments, "every_s=0.25", "--settings", tmp_path / "live.yaml").json
     assert found["answers"] in (8, 9)
     assert kinema("watch", weights, "enterr=1", "--source", video).error() == (
-        "live settings: enterr: unknown key; did you mean 'enter'? (known: fast_s, slow_s, every_s, slow_every_s, memory, "
-        "smoothing_s, enter, leave, min_duration_s, cool_down_s, threshold)"
+        "live settings: enterr: unknown key; did you mean 'enter'? (known: fast_s, slow_s, every_s, slow_every_s, "
+        "memory, smoothing_s, enter, leave, min_duration_s, cool_down_s, threshold)"
     )
 
 

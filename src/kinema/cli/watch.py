@@ -222,13 +222,14 @@ def _watcher(
     from kinema.inference.following import Follower
     from kinema.inference.live_sources import source_of
     from kinema.inference.recogniser import load
-    from kinema.inference.watching import Watcher
+    from kinema.inference.watching import Watcher, share_cores
     from kinema.models.runtime import keep_memory
 
     what = source_of(source, realtime=realtime)
     keep_memory()
     recogniser = load(weights)
     follower = Follower(recogniser, chosen)
+    share_cores(follower)
     heads = recogniser.config.heads
     watcher = Watcher(what, follower, Decider(heads, chosen, recogniser.rejection), retry_s=retry_s)
     output.say(f"{what.name}: {follower.how}")

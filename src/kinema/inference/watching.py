@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from av.video.frame import VideoFrame
 
+from kinema.data.processes import available_cores
 from kinema.inference.deciding import Decider
 from kinema.inference.following import Follower
 from kinema.inference.live_types import Answer, Decision, Picture, Segment
@@ -103,6 +104,8 @@ class Watcher:
         self._only_newest = follower.is_dear and not source.waits
         limit = at_once if source.waits else MOST_KEPT if self._only_newest else 1
         self._mailbox = Mailbox(limit, waits=source.waits)
+        # What goes on while nobody looks is gone.
+        self._passes = source.is_live and not source.waits
         self._ended: queue.SimpleQueue[Segment] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._goes_on = threading.Event()
@@ -126,7 +129,7 @@ class Watcher:
         """
         self._feed = self.source.open(self._stop)
         self._looker.start()
-        if self.source.is_live:
+        if self._passes:
             self._reader.start()
 
     def stop(self) -> None:
@@ -162,7 +165,7 @@ class Watcher:
 
     def pause(self, paused: bool) -> None:
         """Look at nothing until told to go on. A file waits; of what is live, all is passed over."""
-        if paused and self.source.is_live:
+        if paused and self._passes:
             self._begin_anew.set()
         if paused:
             self._goes_on.clear()
@@ -221,7 +224,7 @@ class Watcher:
             self._stalled = False
             if self.notice is not None:
                 self.say("pictures come again")
-        if self.source.is_live and (self.is_paused or not self._counts.is_set()):
+        if self._passes and (self.is_paused or not self._counts.is_set()):
             return
         if self.is_paused:
             self._goes_on.wait()
@@ -248,7 +251,7 @@ class Watcher:
             self._mailbox.empty()
             self._came_s = self.figures.began_s = time.monotonic()
             self._counts.set()
-            if not self.source.is_live:
+            if not self._passes:
                 self._reader.start()
             last: Picture | None = None
             try:
@@ -321,6 +324,13 @@ class Watcher:
             self.figures.stalls += 1
             self._stalled = True
             self.say(f"it has stalled: no picture for {silent_s:.1f} s", warns=True)
+
+
+def share_cores(follower: Follower) -> None:
+    """Let this process compute on all cores but one, which is for reading and showing pictures; on all, where answers
+    are dear and pictures beside them cheap. What it was told before to take no more of stays."""
+    cores = available_cores() - (0 if follower.is_dear else 1)
+    torch.set_num_threads(max(1, min(cores, torch.get_num_threads())))
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
