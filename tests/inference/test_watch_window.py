@@ -23,9 +23,12 @@ from kinema.inference.watch_drawing import (
     lines_of,
     state_line,
 )
-from kinema.inference.watch_window import WatchWindow, why_no_window
 from kinema.inference.watching import Watcher
 from kinema.types import UserError
+
+pytest.importorskip("tkinter", reason="windows are not tested: this Python has no Tk (python3-tk)")
+
+from kinema.inference.watch_window import WatchWindow, why_no_window
 
 SIZE = (320, 240)
 

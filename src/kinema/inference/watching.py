@@ -149,6 +149,8 @@ class Watcher:
         # A driver may hang for ever; what reads from it ends with the process.
         if self._reader.is_alive():
             self._reader.join(_JOIN_S)
+        elif self._reader.ident is None and self._feed is not None:  # it ended before it began
+            self._feed.close()
         if self._error is not None:
             raise self._error
         if self._lost is not None:
