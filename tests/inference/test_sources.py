@@ -321,7 +321,7 @@ def test_addresses_that_give_nothing(site: Site, tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     monkeypatch.setattr(live_sources, "OPEN_S", 0.5)
     over = threading.Event()
-    site.pages["/live.ts"] = lambda _request, _number: over.wait(20) and None
+    site.pages["/live.ts"] = live([], until=over.is_set)
     with pytest.raises(DataError, match=r"nothing came within 0\.5 s; is the address right, and the camera on\?"):
         source_of(f"{site.url}/live.ts").open(threading.Event())
     over.set()

@@ -201,7 +201,10 @@ def test_a_line_for_each_task() -> None:
     both = {"verb": ("open", "close"), "noun": ("door", "jar")}
     two = Decision(
         time_s=1.0,
-        probabilities={"verb": np.float32([0.2, 0.8]), "noun": np.float32([0.6, 0.4])},
+        probabilities={
+            "verb": np.array([0.2, 0.8], dtype=np.float32),
+            "noun": np.array([0.6, 0.4], dtype=np.float32),
+        },
         score=None,
         known=True,
         current=None,

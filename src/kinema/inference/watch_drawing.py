@@ -106,7 +106,8 @@ class Rgb:
         if within_px is not None:
             size = fitted(size, within_px[::-1] if picture.orientation.transposed else within_px)
         frame = self._reformatter.reformat(image, width=size[0], height=size[1], format="rgb24", threads=1)
-        return np.ascontiguousarray(upright(frame.to_ndarray(), picture.orientation))
+        pixels = np.asarray(frame.to_ndarray(), dtype=np.uint8)
+        return np.ascontiguousarray(upright(pixels, picture.orientation))
 
 
 def fitted(size_px: tuple[int, int], within_px: tuple[int, int]) -> tuple[int, int]:
