@@ -361,7 +361,11 @@ def warm_up(follower: Follower, feed: Feed, seconds: float, *, stop: threading.E
         frame = VideoFrame.from_ndarray(grey, format="yuv420p")
         now_s = time.monotonic()
         picture = Picture(image=frame, time_s=number / fps, duration_s=1 / fps, captured_s=now_s)
-        if follower.see([picture]) and until_s is None:
+        try:
+            has_answered = bool(follower.see([picture]))
+        except DataError:  # its own pictures are of another size than it said
+            break
+        if has_answered and until_s is None:
             until_s = time.monotonic() + _WARM_UP_S
         if stop.is_set() or (until_s is not None and time.monotonic() > until_s):
             break
