@@ -288,7 +288,7 @@ def hour(report: Report, *, minutes: float) -> None:
     used_mb: list[float] = []
     delays: list[tuple[float, float]] = []
     work_ms: list[float] = []
-    slices = 60
+    slices = min(60, max(3, num // 60))
     before_s, before = time.process_time(), 0
     while not used_mb or watcher.is_running:
         time.sleep(0.02)
