@@ -18,9 +18,9 @@ test: lint tools ## the test suite
 test-all: lint tools ## the test suite with its exhaustive parts
 	$(BIN)/pytest -n auto --dist worksteal
 
-# What tests need from outside Python: a program that reads RAR, FFmpeg's libraries for torchcodec, and a browser with
-# its driver. On Debian they are installed, elsewhere it is said.
-tools:
+# What tests need from outside Python: a program that reads RAR, FFmpeg's libraries for torchcodec, a browser with its
+# driver, and a screen that nobody sees with hands for its keyboard. On Debian they are installed, elsewhere it is said.
+tools: $(READY)
 	@command -v bsdtar >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
 		(apt-get install -y -q libarchive-tools || (apt-get update -q && apt-get install -y -q libarchive-tools)) \
 		>/dev/null 2>&1; } || echo "tests of RAR archives are left out: they need bsdtar (libarchive)"
@@ -32,6 +32,15 @@ tools:
 		[ "$$(id -u)" = 0 ] && (apt-get install -y -q --no-install-recommends chromium chromium-driver || \
 		(apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver)) \
 		>/dev/null 2>&1; } || echo "tests of pages in a browser are left out: they need chromium and chromedriver"
+	@{ command -v Xvfb && command -v xdotool && command -v import; } >/dev/null || { command -v apt-get >/dev/null && \
+		[ "$$(id -u)" = 0 ] && (apt-get install -y -q --no-install-recommends xvfb xdotool imagemagick || \
+		(apt-get update -q && apt-get install -y -q --no-install-recommends xvfb xdotool imagemagick)) \
+		>/dev/null 2>&1; } || echo "tests of windows are left out: they need xvfb, xdotool and imagemagick"
+	@$(BIN)/python -c "import tkinter" 2>/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+		(apt-get install -y -q --no-install-recommends python3-tk || (apt-get update -q && \
+		apt-get install -y -q --no-install-recommends python3-tk)) >/dev/null 2>&1 && \
+		$(BIN)/python -c "import tkinter" 2>/dev/null; } || \
+		echo "tests of windows are left out: this Python has no Tk (python3-tk)"
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

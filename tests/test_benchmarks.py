@@ -69,6 +69,7 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
         "augmentation",
         "optical_flow",
         "flow_preparation",
+        "watch",
     ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:

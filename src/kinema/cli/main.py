@@ -29,6 +29,7 @@ from kinema.cli import (
     sweep,
     threshold,
     train,
+    watch,
 )
 from kinema.types import StoppedBySignal, UserError
 
@@ -56,6 +57,7 @@ app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
+app.command("watch")(watch.watch)
 app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 

@@ -174,7 +174,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     elif last_ticks <= 0:
         last_ticks = 1 / (table.tick_s * (stream.average_rate or stream.guessed_rate or 25))
     duration_s = float((int(table.ticks[-1]) + last_ticks) * table.tick_s)
-    orientation, rotation_deg = _orientation(table.first)
+    orientation, rotation_deg = orientation_of(table.first)
     width_px, height_px = table.first.width, table.first.height
     return Video(
         path=path,
@@ -193,7 +193,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     )
 
 
-def _orientation(frame: VideoFrame) -> tuple[Orientation, int]:
+def orientation_of(frame: VideoFrame) -> tuple[Orientation, int]:
     """How to make a frame upright, and its counterclockwise rotation.
 
     The display matrix (ISO/IEC 14496-12, 8.2.2) maps pixel (x, y) to (a x + c y, b x + d y), y downwards.
