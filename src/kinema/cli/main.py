@@ -23,6 +23,7 @@ from kinema.cli import (
     info,
     predict,
     recipes,
+    serve,
     studies,
     study,
     submit,
@@ -56,6 +57,7 @@ app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
 app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 
