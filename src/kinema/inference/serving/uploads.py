@@ -17,8 +17,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 FIELD = "video"
 
 _SUFFIXES = frozenset(
-    (".3gp", ".avi", ".bmp", ".flv", ".gif", ".jpeg", ".jpg", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg")
-    + (".mts", ".ogv", ".png", ".ts", ".webm", ".webp", ".wmv", ".y4m")
+    [
+        *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"),
+        *(".ts", ".webm", ".wmv", ".y4m"),
+        *(".bmp", ".jpeg", ".jpg", ".png", ".webp"),
+    ]
 )
 _MOST_BESIDE = 64 * 1024
 """Bytes of headers and other fields of a form."""
