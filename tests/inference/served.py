@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +54,11 @@ class Brightness(Follower):
     def how(self) -> str:
         return "looks at how bright each picture is"
 
-    def see(self, pictures: Sequence[Picture]) -> list[Answer]:
+    @property
+    def is_dear(self) -> bool:
+        return False
+
+    def see(self, pictures: Sequence[Picture], *, only_newest: bool = False) -> list[Answer]:
         answers = []
         for picture in pictures:
             assert isinstance(picture.image, np.ndarray)
@@ -69,7 +71,7 @@ class Brightness(Follower):
             place = np.array([0.8, 0.2], np.float32)
             probabilities = {"action": action, "place": place}
             answers.append(Answer(time_s=picture.stop_s, probabilities=probabilities, is_whole=self.num_seen > 2))
-        return answers
+        return answers[-1:] if only_newest else answers
 
     def reset(self) -> None:
         self.num_seen = 0
@@ -91,9 +93,7 @@ def levels(
     *stretches: tuple[int, float], fps: int = 15, width_px: int = 160, height_px: int = 120
 ) -> NDArray[np.uint8]:
     """Frames of stretches, each of one brightness for so many seconds."""
-    frames = [
-        np.full((round(duration_s * fps), height_px, width_px, 3), level, np.uint8) for level, duration_s in stretches
-    ]
+    frames = [np.full((round(duration_s * fps), 120, 160, 3), level, np.uint8) for level, duration_s in stretches]
     return np.concatenate(frames)
 
 
@@ -121,7 +121,3 @@ def in_thread(service: Service, *, place: Place | None = None) -> Iterator[str]:
         thread.join(10)
         listener.close()
         assert not thread.is_alive()
-
-
-def parsed(text: str | bytes) -> Any:
-    return json.loads(text)

@@ -20,7 +20,7 @@ from kinema.inference.serving.app import make_app
 from kinema.inference.serving.live import Inbox, PictureError, read_picture
 from kinema.inference.serving.service import Limits, Service, opened
 
-HOST = "http://127.0.0.1"
+HOST, LIVE = "http://127.0.0.1", "ws://127.0.0.1/live"
 LIMITS = Limits(num_live=2, idle_s=1.5)
 
 
@@ -51,7 +51,7 @@ def ask(socket: WebSocketTestSession, time_ms: float, level: int) -> Any:
 
 
 def test_pictures_become_actions(client: TestClient) -> None:
-    with client.websocket_connect("/live", headers={"Origin": HOST}) as socket:
+    with client.websocket_connect(LIVE, headers={"Origin": HOST}) as socket:
         hello = socket.receive_json()
         assert hello["type"] == "hello"
         assert hello["picture_px"] == 80
@@ -67,7 +67,7 @@ def test_pictures_become_actions(client: TestClient) -> None:
     assert [each["whole"] for each in answers[:4]] == [False, False, True, True]
     assert answers[0]["current"] is None
     first = answers[5]
-    assert [each["class"] for each in first["tasks"]["action"]][0] == "dark"
+    assert first["tasks"]["action"][0]["class"] == "dark"
     assert first["tasks"]["action"][0]["probability"] == pytest.approx(0.9)
     assert first["known"]
     assert first["score"] is None
@@ -85,7 +85,7 @@ def test_pictures_become_actions(client: TestClient) -> None:
 
 
 def test_a_gap_begins_the_stream_anew(client: TestClient) -> None:
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         for i in range(8):
             answer = ask(socket, 100 * i, 10)
@@ -114,7 +114,7 @@ def test_what_is_no_picture_is_said_and_the_camera_goes_on(
     client: TestClient, service: Service, sent: bytes | str, word: str
 ) -> None:
     before = service.metrics.malformed._value.get()
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         ask(socket, -100, 100)
         if isinstance(sent, str):
@@ -129,7 +129,7 @@ def test_what_is_no_picture_is_said_and_the_camera_goes_on(
 
 
 def test_pictures_have_to_come_in_the_order_of_time(client: TestClient) -> None:
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         ask(socket, 100, 10)
         assert "not newer" in ask(socket, 100, 10)["error"]
@@ -156,7 +156,7 @@ def test_a_picture_keeps_its_pixels() -> None:
 
 def test_the_newest_picture_is_answered(service: Service, client: TestClient) -> None:
     goes_on = threading.Event()
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         service.thread.submit(lambda: goes_on.wait(20), kind="live")
         for i in range(10):
@@ -171,11 +171,11 @@ def test_the_newest_picture_is_answered(service: Service, client: TestClient) ->
 
 
 def test_no_more_cameras_than_there_is_room_for(client: TestClient) -> None:
-    with client.websocket_connect("/live") as first, client.websocket_connect("/live") as second:
+    with client.websocket_connect(LIVE) as first, client.websocket_connect(LIVE) as second:
         first.receive_json()
         second.receive_json()
         assert client.get("/health").json()["live"] == 2
-        with client.websocket_connect("/live") as third, pytest.raises(WebSocketDisconnect) as closed:
+        with client.websocket_connect(LIVE) as third, pytest.raises(WebSocketDisconnect) as closed:
             third.receive_json()
         assert closed.value.code == 1013
         assert closed.value.reason == "2 cameras are watched already; try again later"
@@ -184,7 +184,7 @@ def test_no_more_cameras_than_there_is_room_for(client: TestClient) -> None:
 
 
 def test_a_camera_that_sends_nothing_makes_room(client: TestClient, service: Service) -> None:
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
@@ -193,28 +193,30 @@ def test_a_camera_that_sends_nothing_makes_room(client: TestClient, service: Ser
 
 def test_pages_of_elsewhere_watch_nothing(client: TestClient) -> None:
     for headers in ({"Origin": "http://example.org"}, {"Origin": "null"}, {"Host": "example.org"}):
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/live", headers=headers):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(LIVE, headers=headers):
             pass
 
 
 def test_a_camera_needs_the_token(recogniser: Recogniser) -> None:
-    with opened(recogniser, name="secret", token="s\u00e9cret", follower=Brightness) as service:
-        with TestClient(make_app(service), base_url=HOST) as client:
-            for query in ("", "?token=wrong"):
-                with client.websocket_connect(f"/live{query}") as socket, pytest.raises(WebSocketDisconnect) as closed:
-                    socket.receive_json()
-                assert closed.value.code == 4401
-            with client.websocket_connect("/live?token=s%C3%A9cret") as socket:
-                assert socket.receive_json()["type"] == "hello"
+    with (
+        opened(recogniser, name="secret", token="s\u00e9cret", follower=Brightness) as service,
+        TestClient(make_app(service), base_url=HOST) as client,
+    ):
+        for query in ("", "?token=wrong"):
+            with client.websocket_connect(f"{LIVE}{query}") as socket, pytest.raises(WebSocketDisconnect) as closed:
+                socket.receive_json()
+            assert closed.value.code == 4401
+        with client.websocket_connect(f"{LIVE}?token=s%C3%A9cret") as socket:
+            assert socket.receive_json()["type"] == "hello"
 
 
 def test_a_mistake_of_ours_ends_one_camera_and_is_logged(
     service: Service, client: TestClient, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("by itself")
 
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         with monkeypatch.context() as patch:
             patch.setattr(Brightness, "see", fails)
@@ -223,20 +225,44 @@ def test_a_mistake_of_ours_ends_one_camera_and_is_logged(
                 socket.receive_json()
     assert closed.value.code == 1011
     assert "by itself" in caplog.text
-    with client.websocket_connect("/live") as socket:
+    with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         assert ask(socket, 0, 10)["type"] == "answer"
+
+
+def test_all_pictures_are_kept_where_only_answers_are_dear(
+    service: Service, client: TestClient, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Brightness, "is_dear", True)
+    goes_on = threading.Event()
+    with client.websocket_connect(LIVE) as socket:
+        assert socket.receive_json()["ahead"] == 16
+        service.thread.submit(lambda: goes_on.wait(20), kind="live")
+        socket.send_bytes(message(0, jpeg(10)))
+        time.sleep(0.3)
+        for i in range(1, 20):
+            socket.send_bytes(b"no picture" if i == 15 else message(50 * i, jpeg(10)))
+        time.sleep(0.5)
+        before = service.metrics.malformed._value.get()
+        goes_on.set()
+        answers = [socket.receive_json(), socket.receive_json()]
+    assert [each["time_ms"] for each in answers] == [0, 950]
+    assert answers[1]["dropped"] == 3
+    assert answers[1]["whole"]  # the others were seen too
+    assert service.metrics.malformed._value.get() == before + 1
 
 
 def test_words_take_the_place_of_pictures_that_wait() -> None:
     async def check() -> None:
         inbox = Inbox()
-        assert not inbox.put(b"1")
-        assert inbox.put(b"2")
-        assert inbox.put("finish")
-        assert await inbox.take() == "finish"
-        assert inbox.num_dropped == 2
+        assert inbox.put(b"1") == 0
+        assert inbox.put(b"2") == 1
+        assert inbox.put("finish") == 1
         inbox.put(b"3")
+        assert await inbox.take() == "finish"
+        assert await inbox.take() == [b"3"]
+        assert inbox.num_dropped == 2
+        inbox.put(b"4")
         inbox.end()
         assert await inbox.take() is None
 

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_a_camera_is_watched(page: Browser, service: Service) -> None:
     wait(lambda: len(page.all("#events li")) >= 2)
     seen = page.texts("#events .what")
     assert set(seen) == {"dark inside", "bright inside"}
-    assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one != other for one, other in pairwise(seen))
     assert re.fullmatch(r"\d:\d\d\.\d to \d:\d\d\.\d", page.texts("#events .when")[0])
     assert re.fullmatch(r"\d+\.\d\xa0%", page.texts("#events .sure")[0])
     assert len(page.all("#timeline .inner")) >= 2
@@ -159,13 +160,15 @@ def test_a_browser_that_refuses(url: str, strict_window: Browser) -> None:
 
 def test_a_page_that_can_have_no_camera_says_why(recogniser: Recogniser, strict_window: Browser) -> None:
     """Reached by a name that is not the machine's own, without https."""
-    with opened(recogniser, name="open", live=QUICK, follower=Brightness) as service:
-        with in_thread(service, place=Place(host="0.0.0.0", port=0)) as url:
-            strict_window.open(url.replace("127.0.0.1", "kinema.example"))
-            wait(lambda: "over https" in text(strict_window, "#message"))
-            strict_window.click(strict_window.one("#start"))
-            assert "--certificate" in text(strict_window, "#message")
-            strict_window.open("about:blank")
+    with (
+        opened(recogniser, name="open", live=QUICK, follower=Brightness) as service,
+        in_thread(service, place=Place(host="0.0.0.0", port=0)) as url,
+    ):
+        strict_window.open(url.replace("127.0.0.1", "kinema.example"))
+        wait(lambda: "over https" in text(strict_window, "#message"))
+        strict_window.click(strict_window.one("#start"))
+        assert "--certificate" in text(strict_window, "#message")
+        strict_window.open("about:blank")
 
 
 def test_a_clip_is_played_as_a_camera_and_recognised(page: Browser, tmp_path: Path, service: Service) -> None:
@@ -229,19 +232,21 @@ def test_a_service_that_goes_and_comes_back(recogniser: Recogniser, window: Brow
 
 def test_a_token_is_shown_by_the_page(recogniser: Recogniser, window: Browser, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", levels((20, 1.0)), fps=15)
-    with opened(recogniser, name="secret", live=QUICK, token="a b&c", follower=Brightness) as service:
-        with in_thread(service) as url:
-            window.look()
-            window.open(url)
-            wait(lambda: text(window, "#name") == "secret")
-            window.click(window.one("#start"))
-            wait(lambda: text(window, "#now") in ("dark inside", "bright inside"))
-            window.one("#file").send_keys(str(clip))
-            window.click(window.one("#recognise"))
-            wait(lambda: window.one("#clip-result").is_displayed())
-            assert window.messages() == []
-            window.open(url.partition("?")[0])
-            assert "needs its token" in text(window, "h1")
+    with (
+        opened(recogniser, name="secret", live=QUICK, token="a b&c", follower=Brightness) as service,
+        in_thread(service) as url,
+    ):
+        window.look()
+        window.open(url)
+        wait(lambda: text(window, "#name") == "secret")
+        window.click(window.one("#start"))
+        wait(lambda: text(window, "#now") in ("dark inside", "bright inside"))
+        window.one("#file").send_keys(str(clip))
+        window.click(window.one("#recognise"))
+        wait(lambda: window.one("#clip-result").is_displayed())
+        assert window.messages() == []
+        window.open(url.partition("?")[0])
+        assert "needs its token" in text(window, "h1")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,7 +15,7 @@ import kinema
 from kinema.inference.serving.app import make_app
 from kinema.inference.serving.service import Limits, Service, opened
 
-TOKEN = "made-up"  # noqa: S105
+TOKEN = "made-up"
 
 SETTINGS = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None

@@ -1,8 +1,9 @@
 """A camera that is watched over a WebSocket: pictures come, actions go.
 
 A message of the browser is a picture: 8 bytes that say when it was taken, in milliseconds of a clock of its own (a
-little-endian float64), and a JPEG. Each is answered with what is known now. Who sends faster than is answered is
-answered for the newest picture: what waits is dropped, so that the delay stays that of one answer.
+little-endian float64), and a JPEG. It is answered with what is known now. Who sends faster than is answered is answered
+for the newest picture: what waits is dropped, so that the delay stays that of one answer. Where only answers are dear,
+some pictures are kept for the window that they belong to, and still only the newest is answered.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import logging
 import math
 import struct
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinema.inference.deciding import Decider, top
-from kinema.inference.live_types import Answer, Decision, Picture, Segment
+from kinema.inference.live_types import Decision, Picture, Segment
 from kinema.inference.serving.service import Service
 from kinema.types import UserError
 
@@ -35,6 +38,8 @@ _MOST_PX = 4096 * 4096
 _GAP_S = 2.0
 """Where no picture came for so long, the stream begins anew."""
 _TOP = 5
+_MOST_KEPT = 16
+"""Pictures that wait for a model to which only answers are dear."""
 
 FULL, IDLE, BROKEN, UNKNOWN_TOKEN = 1013, 4408, 1011, 4401
 """Why a connection is closed; those from 4000 on are our own, in the manner of HTTP's."""
@@ -45,40 +50,58 @@ class PictureError(UserError):
 
 
 class Inbox:
-    """The newest message that has come: one that waits gives way to the next."""
+    """The newest messages that have come: where there is no room for another, the oldest gives way.
 
-    def __init__(self) -> None:
+    Args:
+        num_kept: Pictures that may wait.
+    """
+
+    def __init__(self, num_kept: int = 1) -> None:
         self.num_dropped = 0
-        self._newest: bytes | str | None = None
+        self._pictures: deque[bytes] = deque()
+        self._num_kept = num_kept
+        self._word: str | None = None
         self._is_over = False
         self._came = asyncio.Event()
 
-    def put(self, message: bytes | str) -> bool:
-        """Keep a message.
+    def put(self, message: bytes | str) -> int:
+        """Keep a message. Words take the place of all pictures that wait.
 
         Returns:
-            Whether a picture was dropped for it.
+            How many pictures were dropped for it.
         """
-        is_dropped = isinstance(self._newest, bytes)
-        self.num_dropped += is_dropped
-        self._newest = message
+        before = self.num_dropped
+        if isinstance(message, str):
+            self._word = message
+            self.num_dropped += len(self._pictures)
+            self._pictures.clear()
+        else:
+            if len(self._pictures) == self._num_kept:
+                self._pictures.popleft()
+                self.num_dropped += 1
+            self._pictures.append(message)
         self._came.set()
-        return is_dropped
+        return self.num_dropped - before
 
     def end(self) -> None:
         """No more will come."""
         self._is_over = True
         self._came.set()
 
-    async def take(self) -> bytes | str | None:
-        """The newest message, when there is one; None when no more will come."""
+    async def take(self) -> list[bytes] | str | None:
+        """A word, or all pictures that wait, when there are any; None when no more will come."""
         await self._came.wait()
         self._came.clear()
         if self._is_over:
             return None
-        message, self._newest = self._newest, None
-        assert message is not None
-        return message
+        if self._word is not None:
+            word, self._word = self._word, None
+            if self._pictures:
+                self._came.set()
+            return word
+        pictures = list(self._pictures)
+        self._pictures.clear()
+        return pictures
 
 
 @dataclass(eq=False)
@@ -93,44 +116,67 @@ class Session:
         self.follower = self.service.follower(recogniser, self.service.live)
         self.decider = Decider(self.heads, self.service.live, recogniser.rejection)
         self._zero_ms: float | None = None
-        self._last_s = 0.0
+        self._newest_ms = 0.0
+        self._newest_s = -math.inf
+        self._last_s: float | None = None  # None where the stream begins anew
         self._step_s = 1 / 30
         self._is_whole = False
-        self._seen_any = False
 
-    def see(self, message: bytes) -> dict[str, Any]:
-        """What a picture changes, as JSON.
+    @property
+    def num_kept(self) -> int:
+        """Pictures that may wait while others are answered."""
+        return _MOST_KEPT if self.follower.is_dear else 1
+
+    def see(self, messages: Sequence[bytes]) -> tuple[dict[str, Any], int]:
+        """What pictures change, as JSON; the newest of them is answered. And how many of them were none.
 
         Raises:
-            UserError: It is no picture, or cannot be read.
+            UserError: None of them is a picture that can be read.
         """
         began_s = time.monotonic()
-        time_ms, image = read_picture(message)
-        if self._zero_ms is None:
-            self._zero_ms = time_ms
-        time_s = (time_ms - self._zero_ms) / 1000
         ended: list[Segment] = []
-        if self._seen_any:
-            passed_s = time_s - self._last_s
-            if passed_s <= 0:
-                raise PictureError("a picture is not newer than the one before")
-            if passed_s > _GAP_S:
+        pictures: list[Picture] = []
+        errors: list[PictureError] = []
+        for message in messages:
+            try:
+                time_ms, image = read_picture(message)
+                time_s = self._place(time_ms)
+            except PictureError as error:
+                errors.append(error)
+                continue
+            if self._last_s is not None and time_s - self._last_s > _GAP_S:
+                pictures.clear()
                 ended += self._begin_anew()
-            else:
-                self._step_s += 0.2 * (passed_s - self._step_s)
-        elif time_s < self._last_s:
-            raise PictureError("a picture is not newer than the one before")
-        self._seen_any, self._last_s = True, time_s
-        picture = Picture(image=image, time_s=time_s, duration_s=self._step_s, captured_s=began_s)
+            if self._last_s is not None:
+                self._step_s += 0.2 * (time_s - self._last_s - self._step_s)
+            self._last_s = self._newest_s = time_s
+            self._newest_ms = time_ms
+            pictures.append(Picture(image=image, time_s=time_s, duration_s=self._step_s, captured_s=began_s))
+        if not pictures:
+            raise errors[0]
+        record: dict[str, Any] = {"type": "seen", "time_ms": self._newest_ms, "began_ms": self._zero_ms}
         decision: Decision | None = None
-        for answer in self.follower.see([picture]):
-            decision = self._decide(answer)
+        for answer in self.follower.see(pictures, only_newest=True):
+            self._is_whole = answer.is_whole
+            decision = self.decider.take(answer)
             ended += decision.ended
-        record: dict[str, Any] = {"type": "seen", "time_ms": time_ms, "began_ms": self._zero_ms}
         if decision is not None:
             record |= {"type": "answer", **self._record(decision)}
         record |= {"ended": [_segment(each) for each in ended], "seconds": time.monotonic() - began_s}
-        return record
+        return record, len(errors)
+
+    def _place(self, time_ms: float) -> float:
+        """Seconds from the first picture.
+
+        Raises:
+            PictureError: A newer one has come before.
+        """
+        if self._zero_ms is None:
+            self._zero_ms = time_ms
+        time_s = (time_ms - self._zero_ms) / 1000
+        if time_s <= self._newest_s:
+            raise PictureError("a picture is not newer than the one before")
+        return time_s
 
     def finish(self) -> dict[str, Any]:
         """The stream is over, or paused: what had not ended, as JSON."""
@@ -140,12 +186,8 @@ class Session:
     def _begin_anew(self) -> tuple[Segment, ...]:
         ended = self.decider.finish()
         self.follower.reset()
-        self._seen_any = False
+        self._last_s = None
         return ended
-
-    def _decide(self, answer: Answer) -> Decision:
-        self._is_whole = answer.is_whole
-        return self.decider.take(answer)
 
     def _record(self, decision: Decision) -> dict[str, Any]:
         found = top(decision.probabilities, self.heads, _TOP)
@@ -203,10 +245,12 @@ async def watch(websocket: WebSocket, service: Service, *, may: bool) -> None:
         return
     service.num_live += 1
     service.metrics.live_sessions.set(service.num_live)
-    inbox = Inbox()
-    receiver = asyncio.create_task(_receive(websocket, inbox, service))
+    receiver: asyncio.Task[None] | None = None
     try:
-        await _answer(websocket, inbox, service)
+        session = await service.in_model(partial(Session, service), kind="live")
+        inbox = Inbox(session.num_kept)
+        receiver = asyncio.create_task(_receive(websocket, inbox, service))
+        await _answer(websocket, inbox, session)
     except WebSocketDisconnect:
         pass
     except TimeoutError:
@@ -215,24 +259,23 @@ async def watch(websocket: WebSocket, service: Service, *, may: bool) -> None:
         log.exception("a camera is no longer watched, for a mistake of ours")
         await _close(websocket, BROKEN, "a mistake of the service; its log says more")
     finally:
-        receiver.cancel()
+        if receiver is not None:
+            receiver.cancel()
         service.num_live -= 1
         service.metrics.live_sessions.set(service.num_live)
 
 
-async def _answer(websocket: WebSocket, inbox: Inbox, service: Service) -> None:
-    session = await service.in_model(partial(Session, service), kind="live")
-    heads = service.recogniser.config.heads
-    await _send(
-        websocket,
-        {
-            "type": "hello",
-            "picture_px": service.picture_px,
-            "picture_bytes": service.limits.picture_bytes,
-            "tasks": {task: len(names) for task, names in heads.items()},
-            "how": session.follower.how,
-        },
-    )
+async def _answer(websocket: WebSocket, inbox: Inbox, session: Session) -> None:
+    service = session.service
+    hello = {
+        "type": "hello",
+        "picture_px": service.picture_px,
+        "picture_bytes": service.limits.picture_bytes,
+        "ahead": session.num_kept,
+        "tasks": {task: len(names) for task, names in session.heads.items()},
+        "how": session.follower.how,
+    }
+    await _send(websocket, hello)
     while True:
         async with asyncio.timeout(service.limits.idle_s):
             message = await inbox.take()
@@ -243,10 +286,11 @@ async def _answer(websocket: WebSocket, inbox: Inbox, service: Service) -> None:
                 _check_word(message)
                 record = await service.in_model(session.finish, kind="live")
             else:
-                record = await service.in_model(partial(session.see, message), kind="live")
-                service.metrics.frames.inc()
+                record, num_bad = await service.in_model(partial(session.see, message), kind="live")
+                service.metrics.frames.inc(len(message) - num_bad)
+                service.metrics.malformed.inc(num_bad)
         except UserError as error:
-            service.metrics.malformed.inc()
+            service.metrics.malformed.inc(1 if isinstance(message, str) else len(message))
             record = {"type": "error", "error": str(error)}
         await _send(websocket, record | {"dropped": inbox.num_dropped})
 
@@ -259,8 +303,7 @@ async def _receive(websocket: WebSocket, inbox: Inbox, service: Service) -> None
             if message["type"] != "websocket.receive":
                 return
             content = message.get("bytes")
-            if inbox.put(message.get("text") or "" if content is None else content):
-                service.metrics.dropped.inc()
+            service.metrics.dropped.inc(inbox.put(message.get("text") or "" if content is None else content))
     finally:
         inbox.end()
 

@@ -53,15 +53,23 @@ def place_for_clip(folder: Path) -> Iterator[Path]:
         place.rmdir()
 
 
+def check_promise(request: Request, most_bytes: int) -> None:
+    """Refuse a body of which is said beforehand that it is too large.
+
+    Raises:
+        HTTPException: It is.
+    """
+    promised = request.headers.get("content-length", "")
+    if promised.isdecimal() and int(promised) > most_bytes + _MOST_BESIDE:
+        raise _too_large(most_bytes)
+
+
 async def receive(request: Request, place: Path, *, most_bytes: int) -> Upload:
     """Write the clip in a request's body into a folder.
 
     Raises:
         HTTPException: There is no clip, or it is too large.
     """
-    promised = request.headers.get("content-length", "")
-    if promised.isdecimal() and int(promised) > most_bytes + _MOST_BESIDE:
-        raise _too_large(most_bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind == b"multipart/form-data":
         return await _receive_form(request, place, options.get(b"boundary", b""), most_bytes)

@@ -1,4 +1,5 @@
-// The way to the service for pictures. At most one or two of them are under way, so that what is answered is never old.
+// The way to the service for pictures. At most one or two of them are under way (or as many as the service asks for, which
+// takes those that wait at once), so that what is answered is never old.
 
 const GIVE_UP_MS = 5000; // a picture that was not answered by then is taken for lost
 const HEADER_BYTES = 8;
@@ -59,7 +60,7 @@ export class Connection {
     if (!this.hello || this.socket.bufferedAmount > this.hello.picture_bytes) return false;
     const now = performance.now();
     for (const [time, sent] of this.underWay) if (now - sent > GIVE_UP_MS) this.underWay.delete(time);
-    return this.underWay.size < this.most;
+    return this.underWay.size < Math.max(this.most, this.hello.ahead);
   }
 
   send(timeMs, jpeg) {
