@@ -116,10 +116,11 @@ def has_token(request: HTTPConnection, token: str | None) -> bool:
     if token is None:
         return True
     kind, _, shown = request.headers.get("authorization", "").partition(" ")
-    candidates = [shown.strip()] if kind.lower() == "bearer" else []
+    # Headers are read as Latin-1, whatever they are; so their bytes are had back.
+    candidates = [shown.strip().encode("latin-1", errors="replace")] if kind.lower() == "bearer" else []
     query = request.scope.get("query_string", b"").decode("latin-1")
-    candidates += parse_qs(query, encoding="utf-8", errors="replace", max_num_fields=None).get("token", [])
-    return any(secrets.compare_digest(each.encode(errors="replace"), token.encode()) for each in candidates)
+    candidates += [each.encode() for each in parse_qs(query, errors="replace").get("token", [])]
+    return any(secrets.compare_digest(each, token.encode()) for each in candidates)
 
 
 def is_loopback(host: str) -> bool:

@@ -127,7 +127,17 @@ def run(service: Service, listener: socket.socket, place: Place, *, ready: Calla
         ssl_certfile=place.certificate,
         ssl_keyfile=place.key,
     )
-    server = uvicorn.Server(config)
-    ready()
     with listener:
-        server.run(sockets=[listener])
+        _Server(config, ready).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when requests are taken: from then on signals are waited for."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._ready()

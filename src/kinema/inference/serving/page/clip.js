@@ -41,8 +41,7 @@ export function setUpClips({ token, onPlay }) {
     find("clip-result").hidden = true;
     busy(true);
     request = new XMLHttpRequest();
-    request.open("POST", "/predict");
-    if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
+    request.open("POST", token ? `/predict?token=${encodeURIComponent(token)}` : "/predict");
     request.upload.onprogress = ({ loaded, total }) => {
       find("bar").value = total ? loaded / total : 0;
       find("progress-words").textContent = loaded < total ? `sent ${percent(loaded / total)}` : "being recognised";

@@ -1,7 +1,10 @@
-// The actions of the last minute, moving to the left, and the list of all of them.
+// The newest actions, moving to the left, and the list of all of them.
 import { percent } from "./bars.js";
 
 const HEIGHT = 46;
+const LETTER_PX = 8; // of a label; a little more than most are wide
+const SPAN_MS = 30000;
+const NARROW_SPAN_MS = 15000; // on a phone
 const MOST_LISTED = 200;
 const NUM_COLOURS = 8;
 const SVG = "http://www.w3.org/2000/svg";
@@ -62,7 +65,7 @@ export class Timeline {
     this.drawing.setAttribute("viewBox", `0 0 ${width} 84`);
     const parts = [draw("rect", { class: "ground", x: 0, y: 8, width, height: HEIGHT, rx: 3 })];
     if (timeMs !== null && this.beganMs !== null) {
-      const spanMs = width < 500 ? 30000 : 60000;
+      const spanMs = width < 500 ? NARROW_SPAN_MS : SPAN_MS;
       const left = timeMs - spanMs;
       const x = (ms) => (width * (ms - left)) / spanMs;
       parts.push(...this.ticks(left, timeMs, x, width));
@@ -77,12 +80,12 @@ export class Timeline {
 
   ticks(left, right, x, width) {
     const found = [];
-    const first = Math.max(0, Math.ceil((left - this.beganMs) / 10000));
-    for (let number = first; this.beganMs + 10000 * number <= right; number++) {
-      const at = x(this.beganMs + 10000 * number);
+    const first = Math.max(0, Math.ceil((left - this.beganMs) / 5000));
+    for (let number = first; this.beganMs + 5000 * number <= right; number++) {
+      const at = x(this.beganMs + 5000 * number);
       const anchor = at < 18 ? "start" : at > width - 18 ? "end" : "middle";
       found.push(draw("line", { class: "tick", x1: at, x2: at, y1: 8 + HEIGHT, y2: 14 + HEIGHT }),
-        draw("text", { x: at, y: 29 + HEIGHT, "text-anchor": anchor }, clock(10 * number)));
+        draw("text", { x: at, y: 29 + HEIGHT, "text-anchor": anchor }, clock(5 * number)));
     }
     return found;
   }
@@ -94,17 +97,26 @@ export class Timeline {
     const colour = `c${this.colours.get(segment.label)}${isGoing ? " going" : ""}`;
     const inner = draw("svg", { class: "inner", x: start, y: 8, width, height: HEIGHT },
       draw("rect", { class: colour, x: 0, y: 0, width, height: HEIGHT, rx: 3 }));
-    // What has moved out of sight on the left takes its label along only when all of it has.
-    if (width > 26) inner.append(draw("text", { x: Math.min(Math.max(7, 7 - start), width - 20), y: 28 }, segment.label));
+    // What moves out of sight on the left keeps its label as long as there is room for it.
+    const from = Math.max(0, -start);
+    const label = fitted(segment.label, width - from - 14);
+    if (label) inner.append(draw("text", { x: from + 7, y: 28 }, label));
     inner.append(draw("title", {}, `${segment.label}, ${percent(segment.confidence)}`));
     return inner;
   }
 
   describe(shown) {
     const words = shown.length ? shown.map((segment) => segment.label).join(", ") : "no action";
-    const text = `Of the last minute: ${words}`;
+    const text = `Actions, the newest last: ${words}`;
     if (this.drawing.getAttribute("aria-label") !== text) this.drawing.setAttribute("aria-label", text);
   }
+}
+
+// As much of a label as there is room for.
+function fitted(label, roomPx) {
+  const most = Math.floor(roomPx / LETTER_PX);
+  if (label.length <= most) return label;
+  return most >= 4 ? `${label.slice(0, most - 1).trimEnd()}\u2026` : "";
 }
 
 // `1:05.3`
