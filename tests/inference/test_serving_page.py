@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from tests.browser import Browser, chromium
-from tests.inference.served import QUICK, Brightness, in_thread, levels, make_weights
+from tests.inference.served import HEADS, QUICK, Brightness, in_thread, levels, make_weights
 from tests.videos import write_video
 
 import kinema
+from kinema.data.decoding import probe, read_frames
+from kinema.inference.live_settings import LiveSection
 from kinema.inference.recogniser import Recogniser
 from kinema.inference.serving.server import Place
 from kinema.inference.serving.service import Limits, Service, opened
@@ -246,6 +248,31 @@ def test_a_token_is_shown_by_the_page(recogniser: Recogniser, window: Browser, t
         assert window.messages() == []
         window.open(url.partition("?")[0])
         assert "needs its token" in text(window, "h1")
+
+
+def test_a_real_clip_as_the_camera_of_a_real_follower(recogniser: Recogniser, data_root: Path, tmp_path: Path) -> None:
+    clip = data_root / "ut_interaction" / "hand_shaking" / "set1_seq01_004.avi"
+    video = probe(clip)
+    frames = [frame[::2, ::2] for frame in read_frames(video, range(min(60, len(video.times_s))))]
+    height_px, width_px = (side - side % 2 for side in frames[0].shape[:2])
+    even = [frame[:height_px, :width_px].copy() for frame in frames]
+    camera = write_video(tmp_path / "camera.y4m", even, fps=round(video.fps), codec="wrapped_avframe")
+    # Its weights are random: whatever is most probable is an action.
+    live = LiveSection(enter=0, leave=0, min_duration_s=0.1, cool_down_s=0.1, smoothing_s=0)
+    with (
+        opened(recogniser, name="real", live=live) as service,
+        in_thread(service) as url,
+        chromium(tmp_path / "profile", camera=camera) as browser,
+    ):
+        browser.open(url)
+        browser.click(browser.one("#start"))
+        wait(lambda: browser.one("#now").get_attribute("data-state") == "action", timeout_s=60)
+        assert text(browser, "#now").split()[0] in HEADS["action"]
+        wait(lambda: browser.all("#timeline .inner"))
+        wait(lambda: re.fullmatch(r"\d+\xa0ms", text(browser, "#delay")) is not None)
+        browser.click(browser.one("#pause"))
+        wait(lambda: browser.all("#events li"))
+        assert browser.messages() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

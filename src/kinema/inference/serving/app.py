@@ -152,7 +152,7 @@ def _add_clips(app: FastAPI, service: Service) -> None:
         began_s = time.monotonic()
         if stop_s is not None and stop_s <= start_s:
             raise HTTPException(422, f"stop_s: {stop_s:g} is not behind start_s, {start_s:g}")
-        uploads.check_promise(request, service.limits.upload_bytes)  # whether or not there is room
+        uploads.check_headers(request, service.limits.upload_bytes)  # whether or not there is room
         try:
             with service.room():
                 name, prediction = await _predict(request, service, start_s, stop_s)

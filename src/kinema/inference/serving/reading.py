@@ -82,10 +82,24 @@ class ClipReader:
             try:
                 return self._ask(request, ends_s)
             except (EOFError, OSError) as error:
-                self._again()
                 if isinstance(error, TimeoutError):
+                    if self._is_ready:  # else it is no clip that keeps it from answering
+                        self._again()
                     raise
+                self._again()
             raise DataError(f"{request.path}: the process that decoded it died; out of memory, or a crash")
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Wait until the process has loaded what it needs, which takes seconds.
+
+        Raises:
+            TimeoutError: It has not by then.
+        """
+        if not self._is_ready:
+            if not self._pipe.poll(timeout_s):
+                raise TimeoutError("the process that reads clips did not begin")
+            self._pipe.recv()
+            self._is_ready = True
 
     def close(self) -> None:
         """End the process; a clip that is being read is given up."""
@@ -95,6 +109,7 @@ class ClipReader:
     def _ask(self, request: ClipRequest, ends_s: float) -> ClipFrames:
         if not self._process.is_alive():  # it died while it had nothing to do
             self._again()
+        self.wait(timeout_s=max(0.0, ends_s - time.monotonic()))
         self._pipe.send(request)
         if not self._pipe.poll(max(0.0, ends_s - time.monotonic())):
             raise TimeoutError
@@ -114,6 +129,7 @@ class ClipReader:
     def _start(self) -> None:
         # Not forked: beside threads, and behind a model's memory, a fresh one is surer.
         context = multiprocessing.get_context("spawn")
+        self._is_ready = False
         self._pipe, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=_work, args=(theirs, self._streams), daemon=True)
         self._process.start()
@@ -135,6 +151,7 @@ def _work(pipe: Connection, streams: Mapping[str, Preprocessing]) -> None:
 
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send("ready")
         while True:
             request = pipe.recv()
             answer: Any

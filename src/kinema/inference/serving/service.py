@@ -25,6 +25,9 @@ from kinema.inference.serving.reading import ClipReader, ClipRequest
 
 T = TypeVar("T")
 
+_BEGIN_S = 300.0
+"""For processes to begin, however busy the machine is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -163,6 +166,7 @@ class Service:
             for stream, each in shapes.items()
         }
         self.thread.submit(partial(self.recogniser.predict_frames, frames), kind="clip").result()
+        self.reader.wait(timeout_s=_BEGIN_S)
         self.how = self.follower(self.recogniser, self.live).how
 
 

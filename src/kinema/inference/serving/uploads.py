@@ -15,6 +15,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 FIELD = "video"
+_FORM = b"multipart/form-data"
 
 _SUFFIXES = frozenset(
     [
@@ -53,12 +54,17 @@ def place_for_clip(folder: Path) -> Iterator[Path]:
         place.rmdir()
 
 
-def check_promise(request: Request, most_bytes: int) -> None:
-    """Refuse a body of which is said beforehand that it is too large.
+def check_headers(request: Request, most_bytes: int) -> None:
+    """Refuse a body of which is said beforehand that it is too large, or no clip.
 
     Raises:
         HTTPException: It is.
     """
+    kind = _kind(request)[0]
+    if kind != _FORM and not _is_plain(kind):
+        raise HTTPException(
+            415, f"send the clip as the field {FIELD!r} of a form (multipart/form-data), or as the body"
+        )
     promised = request.headers.get("content-length", "")
     if promised.isdecimal() and int(promised) > most_bytes + _MOST_BESIDE:
         raise _too_large(most_bytes)
@@ -70,12 +76,19 @@ async def receive(request: Request, place: Path, *, most_bytes: int) -> Upload:
     Raises:
         HTTPException: There is no clip, or it is too large.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind == b"multipart/form-data":
+    kind, options = _kind(request)
+    if kind == _FORM:
         return await _receive_form(request, place, options.get(b"boundary", b""), most_bytes)
-    if kind.startswith((b"video/", b"image/")) or kind == b"application/octet-stream":
-        return await _receive_plain(request, place, most_bytes)
-    raise HTTPException(415, f"send the clip as the field {FIELD!r} of a form (multipart/form-data), or as the body")
+    assert _is_plain(kind), "check_headers lets no other through"
+    return await _receive_plain(request, place, most_bytes)
+
+
+def _kind(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
+    return parse_options_header(request.headers.get("content-type"))
+
+
+def _is_plain(kind: bytes) -> bool:
+    return kind.startswith((b"video/", b"image/")) or kind == b"application/octet-stream"
 
 
 async def _receive_plain(request: Request, place: Path, most_bytes: int) -> Upload:
