@@ -35,9 +35,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from harness import machine, say, versions
 from kinema.files import write_json
-from PIL import Image
 
 _UPLOAD_MB = 2.0
 _FULL, _GONE = 429, 0
@@ -91,6 +92,7 @@ def main() -> None:
 
 def make_weights(folder: Path) -> Path:
     import torch
+
     from kinema.models.build import build_model
     from kinema.models.weights import TrainingFacts, WeightsConfig, save
     from kinema.types import Heads, Preprocessing

@@ -2,7 +2,7 @@
 import { percent } from "./bars.js";
 
 const HEIGHT = 46;
-const LETTER_PX = 8; // of a label; a little more than most are wide
+const LETTER_PX = 7.6; // of a label; as wide as most are
 const SPAN_MS = 30000;
 const NARROW_SPAN_MS = 15000; // on a phone
 const MOST_LISTED = 200;
@@ -51,7 +51,8 @@ export class Timeline {
     if (this.segments.length > MOST_LISTED) this.segments.shift();
     const item = document.createElement("li");
     const [start, stop] = [segment.startMs, segment.stopMs].map((ms) => (ms - this.beganMs) / 1000);
-    item.append(make("when", `${clock(start)} to ${clock(stop)}`), make("what", segment.label),
+    const swatch = make(`swatch c${this.colour(segment.label)}`, "");
+    item.append(swatch, make("when", `${clock(start)} to ${clock(stop)}`), make("what", segment.label),
       make("sure", percent(segment.confidence)));
     this.list.prepend(item);
     while (this.list.children.length > MOST_LISTED) this.list.lastChild.remove();
@@ -78,6 +79,12 @@ export class Timeline {
     this.drawing.replaceChildren(...parts);
   }
 
+  // Each label has its own, as long as there are enough.
+  colour(label) {
+    if (!this.colours.has(label)) this.colours.set(label, this.colours.size % NUM_COLOURS);
+    return this.colours.get(label);
+  }
+
   ticks(left, right, x, width) {
     const found = [];
     const first = Math.max(0, Math.ceil((left - this.beganMs) / 5000));
@@ -91,16 +98,15 @@ export class Timeline {
   }
 
   block(segment, x, isGoing) {
-    if (!this.colours.has(segment.label)) this.colours.set(segment.label, this.colours.size % NUM_COLOURS);
     const [start, stop] = [x(segment.startMs), x(segment.stopMs)];
     const width = Math.max(3, stop - start);
-    const colour = `c${this.colours.get(segment.label)}${isGoing ? " going" : ""}`;
+    const colour = `c${this.colour(segment.label)}${isGoing ? " going" : ""}`;
     const inner = draw("svg", { class: "inner", x: start, y: 8, width, height: HEIGHT },
       draw("rect", { class: colour, x: 0, y: 0, width, height: HEIGHT, rx: 3 }));
     // What moves out of sight on the left keeps its label as long as there is room for it.
     const from = Math.max(0, -start);
-    const label = fitted(segment.label, width - from - 14);
-    if (label) inner.append(draw("text", { x: from + 7, y: 28 }, label));
+    const label = fitted(segment.label, width - from - 10);
+    if (label) inner.append(draw("text", { x: from + 5, y: 28 }, label));
     inner.append(draw("title", {}, `${segment.label}, ${percent(segment.confidence)}`));
     return inner;
   }
