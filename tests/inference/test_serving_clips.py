@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from tests.inference.served import HEADS, QUICK, Brightness, make_weights
 from tests.videos import numbered_frames, write_video
 
 import kinema
-from kinema.inference.recogniser import Recogniser
+from kinema.inference.recogniser import Prediction, Recogniser
 from kinema.inference.serving import reading
-from kinema.inference.serving.app import make_app
+from kinema.inference.serving.app import _clip_answer, make_app
 from kinema.inference.serving.model_thread import ModelThread
 from kinema.inference.serving.reading import ClipReader, ClipRequest
 from kinema.inference.serving.service import Limits, Service, opened
 from kinema.inference.serving.uploads import clean_name
+from kinema.models.weights import Rejection
 from kinema.types import DataError
 
 LIMITS = Limits(upload_bytes=200_000, timeout_s=20, num_waiting=1)
@@ -91,6 +93,25 @@ def test_a_clip_is_answered_as_predict_answers_it(client: TestClient, recogniser
     plain = client.post("/predict", content=video.read_bytes(), headers={"Content-Type": "application/octet-stream"})
     assert plain.json()["tasks"] == found["tasks"]
     assert plain.json()["video"] == "clip"
+
+
+def test_a_clip_of_nothing_that_is_known(recogniser: Recogniser, video: Path) -> None:
+    """Also where its score is no number that JSON has."""
+    for method, threshold in (("max_probability", 1.1), ("energy", math.inf)):
+        kept = Rejection(
+            method=method, threshold=threshold, recall=0.95, background=None, split="validation", clip_ids=[]
+        )
+        strict = Recogniser(recogniser.model, recogniser.config, rejection=kept)
+        with (
+            opened(strict, name="strict", follower=Brightness) as service,
+            TestClient(make_app(service), base_url=HOST) as client,
+        ):
+            found = client.post("/predict", files={"video": ("c.mp4", video.read_bytes())}).json()
+            assert found["known"] is False
+            assert isinstance(found["score"], float)
+            assert found["tasks"]
+    unlike = Prediction(probabilities={"action": {"dark": 1.0}}, score=-math.inf, known=False)
+    assert _clip_answer("c.mp4", unlike, 5, 0.1).score is None
 
 
 def test_a_part_of_a_clip_and_few_classes(client: TestClient, recogniser: Recogniser, video: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from importlib.resources import files
 from typing import Annotated, Any
@@ -201,7 +202,7 @@ def _clip_answer(name: str, prediction: Prediction, top: int, seconds: float) ->
         damaged=prediction.damaged,
         tasks=tasks,
         known=prediction.known,
-        score=prediction.score,
+        score=prediction.score if prediction.score is not None and math.isfinite(prediction.score) else None,
         seconds=seconds,
     )
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "video"
 _FORM = b"multipart/form-data"
@@ -141,7 +144,8 @@ class _Form:
     _name: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
 
-    def callbacks(self) -> dict[str, object]:  # type: ignore[return]
+    def callbacks(self) -> MultipartCallbacks:
+        """What the parser calls."""
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
