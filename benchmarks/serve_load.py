@@ -134,7 +134,7 @@ def make_clips(folder: Path, *, num_clips: int) -> list[bytes]:
 def load(weights: Path, clips: list[bytes], place: Path, *, seconds: float, num_clients: int) -> dict[str, Any]:
     temporary = place / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-m", "kinema.cli.main", "serve", weights, "--port", "0"]
+    command = [sys.executable, "-m", "kinema.cli.main", "serve", str(weights), "--port", "0"]
     command += ["--max-upload-mb", str(_UPLOAD_MB), "--queue", "8"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -37,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(*arguments: object, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The command as a process, its page's address, and what it said before."""
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    command = [KINEMA, "serve", *map(str, arguments), "--port", "0"]
+    command = [str(KINEMA), "serve", *map(str, arguments), "--port", "0"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         said: list[str] = []
@@ -137,7 +137,7 @@ def test_other_machines_need_a_certificate_and_a_token(weights: Path, tmp_path: 
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
     made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *options]
-    subprocess.run(made, check=True, capture_output=True)
+    subprocess.run([*map(str, made)], check=True, capture_output=True)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     secure = ("--host", "0.0.0.0", "--token", "a b", "--certificate", certificate, "--key", key)

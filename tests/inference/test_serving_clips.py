@@ -356,7 +356,7 @@ def test_a_token(recogniser: Recogniser, video: Path) -> None:
         opened(recogniser, name="secret", token="s\u00e9cret", follower=Brightness) as service,
         TestClient(make_app(service, is_local=False), base_url="http://example.org") as client,
     ):
-        right = {"Authorization": "Bearer s\u00e9cret".encode()}
+        right = {b"Authorization": "Bearer s\u00e9cret".encode()}
         for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s"}):
             answer = client.post("/predict", files=sent, headers=wrong)
             assert answer.status_code == 401
@@ -426,7 +426,12 @@ def test_clips_and_cameras_take_turns() -> None:
     try:
         order: list[str] = []
         began, begins = threading.Event(), threading.Event()
-        thread.submit(lambda: (began.set(), begins.wait(10)), kind="clip")
+
+        def first() -> None:
+            began.set()
+            begins.wait(10)
+
+        thread.submit(first, kind="clip")
         assert began.wait(10)
         futures = [thread.submit(lambda name=name: order.append(name), kind="clip") for name in ("c1", "c2")]  # type: ignore[misc]
         futures += [thread.submit(lambda name=name: order.append(name), kind="live") for name in ("l1", "l2", "l3")]  # type: ignore[misc]

@@ -66,7 +66,8 @@ class ClipReader:
         self._streams = dict(streams)
         self._lock = threading.Lock()
         self._closed = False
-        self._start()
+        self._is_ready = False
+        self._pipe, self._process = self._begun()
 
     def read(self, request: ClipRequest, *, timeout_s: float) -> ClipFrames:
         """Read a clip.
@@ -124,16 +125,17 @@ class ClipReader:
     def _again(self) -> None:
         self._stop()
         if not self._closed:
-            self._start()
+            self._is_ready = False
+            self._pipe, self._process = self._begun()
 
-    def _start(self) -> None:
+    def _begun(self) -> tuple[Connection, BaseProcess]:
         # Not forked: beside threads, and behind a model's memory, a fresh one is surer.
         context = multiprocessing.get_context("spawn")
-        self._is_ready = False
-        self._pipe, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_work, args=(theirs, self._streams), daemon=True)
-        self._process.start()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self._streams), daemon=True)
+        process.start()
         theirs.close()
+        return ours, process
 
     def _stop(self) -> None:
         self._process.kill()
