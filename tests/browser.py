@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--window-size=1280,900",
 )
+_CAMERA_FLAGS = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 
 
 class Browser:
@@ -114,11 +115,13 @@ class Browser:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
+def chromium(profile: Path, *, camera: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Browser]:
     """Chromium with its driver; the test is skipped where they are not installed.
 
     Args:
         profile: A new folder for all that the browser keeps.
+        camera: A file (y4m) that is played, over and over, as the camera of pages, which is theirs without asking.
+        flags: Further ones.
     """
     program, driver_program = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver_program is None:
@@ -128,7 +131,8 @@ def chromium(profile: Path) -> Iterator[Browser]:
         pytest.skip(message)
     options = ChromeOptions()
     options.binary_location = program
-    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+    more = [] if camera is None else [*_CAMERA_FLAGS, f"--use-file-for-fake-video-capture={camera}"]
+    for flag in (*_FLAGS, *more, *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     os.environ["SE_OFFLINE"] = "true"  # selenium looks for no driver elsewhere

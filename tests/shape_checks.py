@@ -17,5 +17,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     The others are mypy's business, and tests hand wrong types over on purpose to see what a user would see.
     """
     hints = getattr(function, "__annotations__", {})
-    function.__annotations__ = {name: hint for name, hint in hints.items() if _SHAPED.search(str(hint))}
+    shaped = {name: hint for name, hint in hints.items() if _SHAPED.search(str(hint))}
+    if not shaped:
+        return function  # with its annotations, which a web framework reads
+    function.__annotations__ = shaped
     return beartype(function)

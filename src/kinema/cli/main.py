@@ -23,6 +23,7 @@ from kinema.cli import (
     info,
     predict,
     recipes,
+    serve,
     studies,
     study,
     submit,
@@ -58,6 +59,7 @@ app.command("compare")(compare.compare)
 app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
 app.command("watch")(watch.watch)
+app.command("serve")(serve.serve)
 app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 
