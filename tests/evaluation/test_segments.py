@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinema.evaluation.segment_list import read_segments
+from kinema.evaluation.segment_list import TrueSegment, read_segments
 from kinema.evaluation.segments import (
     NOTHING,
     Counts,
@@ -19,6 +19,7 @@ from kinema.evaluation.segments import (
     overlap_counts,
     segment_scores,
     stretches,
+    timeline_scores,
 )
 from kinema.types import DataError, Heads
 
@@ -138,6 +139,22 @@ def test_nothing_in_truth_and_nothing_found_is_no_number() -> None:
 def test_frames_have_the_label_of_their_middle() -> None:
     found = frame_labels([(0, 0.0, 0.2), (1, 0.36, 9.0)], num_frames=5, fps=10)
     assert found.tolist() == [0, 0, NOTHING, NOTHING, 1]
+
+
+def test_several_tasks_are_scored_each_and_together() -> None:
+    def segment(start_s: float, stop_s: float, **of: str) -> TrueSegment:
+        return TrueSegment(start_s=start_s, stop_s=stop_s, labels=of)
+
+    true = [segment(0, 4, verb="open", noun="jar"), segment(4, 8, verb="close", noun="jar"), segment(8, 9, verb="open")]
+    found = [segment(0, 4, verb="open", noun="jar"), segment(4, 8, verb="open", noun="jar")]
+    scores = timeline_scores(true, found, TWO, num_frames=100, fps=10)
+    assert {name: values["accuracy"] for name, values in scores.items()} == pytest.approx(
+        {"verb": 0.5, "noun": 1.0, "joint": 0.5}
+    )
+    assert scores["noun"]["num_segments"] == {"true": 1, "found": 1}  # of one jar
+    assert scores["joint"]["num_segments"] == {"true": 3, "found": 1}
+    assert scores["joint"]["chance"] == 0.2
+    assert scores["verb"]["edit"] == pytest.approx(1 / 3)
 
 
 # The file

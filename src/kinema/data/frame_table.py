@@ -43,7 +43,7 @@ def probe_file(path: Path, *, in_full: bool = False) -> Video:
         DataError: FFmpeg cannot read it, or no frame of it decodes.
     """
     with opened(path) as (container, stream):
-        indexed = _is_indexed(container, stream)
+        indexed = is_indexed(container, stream)
         if indexed and not in_full:
             with PacketCollector(path, stream) as collector:
                 table = _table_from_packets(container, stream, collector)
@@ -67,7 +67,8 @@ class _Table:
     packets: PacketSource | None = None
 
 
-def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+def is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether one packet is one displayed frame and carries its time."""
     known = _INDEXED_CONTAINERS.intersection(container.format.name.split(","))
     return bool(known) and codec_name(stream) in _INDEXED_CODECS
 
@@ -132,8 +133,7 @@ def _table_from_frames(
         raise DataError(f"{path}: no frame of it decodes")
     packets = None if reading.damaged else shadow.index()
     time_base = stream.time_base
-    by_order = container.format.name == "avi" and codec_name(stream) == "mpeg4"
-    if not by_order and time_base is not None and _is_ascending(pts):
+    if not is_by_order(container, stream) and time_base is not None and _is_ascending(pts):
         ticks = np.array(pts, dtype=np.int64)
         # In a damaged file the same frame may not come out again after a seek.
         first_pts = int(ticks[0]) if indexed and not reading.damaged else None
@@ -160,6 +160,11 @@ def _table_from_frames(
     )
 
 
+def is_by_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether frames are on display one after the other at the frame's rate, whatever their timestamps say."""
+    return container.format.name == "avi" and codec_name(stream) == "mpeg4"
+
+
 def _is_ascending(pts: Sequence[int | None]) -> bool:
     known = [value for value in pts if value is not None]
     return len(known) == len(pts) and all(a < b for a, b in pairwise(known))
@@ -174,7 +179,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     elif last_ticks <= 0:
         last_ticks = 1 / (table.tick_s * (stream.average_rate or stream.guessed_rate or 25))
     duration_s = float((int(table.ticks[-1]) + last_ticks) * table.tick_s)
-    orientation, rotation_deg = _orientation(table.first)
+    orientation, rotation_deg = orientation_of(table.first)
     width_px, height_px = table.first.width, table.first.height
     return Video(
         path=path,
@@ -193,7 +198,7 @@ def _video(path: Path, container: InputContainer, stream: VideoStream, table: _T
     )
 
 
-def _orientation(frame: VideoFrame) -> tuple[Orientation, int]:
+def orientation_of(frame: VideoFrame) -> tuple[Orientation, int]:
     """How to make a frame upright, and its counterclockwise rotation.
 
     The display matrix (ISO/IEC 14496-12, 8.2.2) maps pixel (x, y) to (a x + c y, b x + d y), y downwards.

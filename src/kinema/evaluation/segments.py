@@ -13,12 +13,15 @@ frames, and do not in that over the frames in which something happens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Int64
+
+from kinema.types import JOINT, Heads
 
 NOTHING: Final = -1
 """Label of frames in which nothing happens."""
@@ -26,6 +29,19 @@ NOTHING: Final = -1
 OVERLAPS: Final = (0.10, 0.25, 0.50)
 
 Labels = Int64[np.ndarray, "_T"]
+
+
+class Timed(Protocol):
+    """An action of a video: when, and task -> class. For a task without a class nothing happens."""
+
+    @property
+    def start_s(self) -> float: ...
+
+    @property
+    def stop_s(self) -> float: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
 
 
 class Stretch(NamedTuple):
@@ -110,6 +126,35 @@ def overlap_counts(true: Labels, found: Labels, overlap: float) -> Counts:
             matched[best] = True
     right = sum(matched)
     return Counts(right=right, wrong=len(answers) - right, missed=len(wanted) - right)
+
+
+def timeline_scores(
+    true: Sequence[Timed], found: Sequence[Timed], heads: Heads, *, num_frames: int, fps: float
+) -> dict[str, dict[str, Any]]:
+    """Task -> what `segment_scores` says; of several tasks also under `joint`, where all of them have to be right.
+
+    Args:
+        true: Actions that are in the video.
+        found: Actions that were found.
+        heads: Task -> class names, without one that stands for nothing.
+        num_frames: Of the video.
+        fps: Frames per second.
+    """
+    tasks = {task: (task,) for task in heads} | ({JOINT: tuple(heads)} if len(heads) > 1 else {})
+    scores = {}
+    for name, of in tasks.items():
+        numbers: dict[tuple[str | None, ...], int] = {(None,) * len(of): NOTHING}
+        both = []
+        for segments in (true, found):
+            keys = [tuple(one.labels.get(task) for task in of) for one in segments]
+            rows = [
+                (numbers.setdefault(key, len(numbers) - 1), one.start_s, one.stop_s)
+                for key, one in zip(keys, segments, strict=True)
+            ]
+            both.append(frame_labels(rows, num_frames=num_frames, fps=fps))
+        num_classes = math.prod(len(heads[task]) for task in of)
+        scores[name] = segment_scores(*both, num_classes=num_classes)
+    return scores
 
 
 def segment_scores(true: Labels, found: Labels, *, num_classes: int) -> dict[str, Any]:
