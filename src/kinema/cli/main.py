@@ -28,6 +28,7 @@ from kinema.cli import (
     submit,
     sweep,
     threshold,
+    timeline,
     train,
 )
 from kinema.types import StoppedBySignal, UserError
@@ -56,6 +57,7 @@ app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
+app.command("timeline")(timeline.timeline)
 app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 

@@ -34,6 +34,7 @@ from kinema.inference.recogniser import Recogniser
 from kinema.models.weights import Rejection, WeightsConfig
 from kinema.progress import SILENT, Reporter
 from kinema.types import ConfigError, DataError, fingerprint
+from kinema.wording import clock
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ def offline(settings: LiveSection) -> LiveSection:
     return settings.model_copy(update={name: value for name, value in usual.items() if name not in given})
 
 
-def answers_of(weights: Path, config: WeightsConfig, settings: LiveSection, video: Path) -> dict[str, Any]:
+def answers_of(
+    weights: Path, config: WeightsConfig, settings: LiveSection, video: Path, rejection: Rejection | None = None
+) -> dict[str, Any]:
     """What answers are of, so that other ones are never gone on with: weights, video, and settings that answers depend
     on. How actions are made of them is decided anew each time.
 
@@ -108,6 +111,7 @@ def answers_of(weights: Path, config: WeightsConfig, settings: LiveSection, vide
         config: Theirs.
         settings: From `offline`.
         video: The file.
+        rejection: Beside the weights: which score is computed.
 
     Raises:
         DataError: A file cannot be read.
@@ -122,8 +126,9 @@ def answers_of(weights: Path, config: WeightsConfig, settings: LiveSection, vide
         about = (weights / "config.json").read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    score = [] if rejection is None else [rejection.method, rejection.background]
     return {
-        "weights": fingerprint([tensors, about, temperatures]),
+        "weights": fingerprint([tensors, about, temperatures, *score]),
         "video": fingerprint(state),
         "settings": {
             "fast_s": fast_s,
@@ -222,13 +227,6 @@ def found(
         curve_times_s=[(i + 0.5) * stop_s / _CURVE_POINTS for i in range(_CURVE_POINTS)],
         curves={task: dict(zip(names, curves[task].means().T.tolist(), strict=True)) for task, names in heads.items()},
     )
-
-
-def clock(time_s: float) -> str:
-    """`0:07`, `12:30`, `1:02:03`."""
-    whole = int(time_s)
-    minutes = f"{whole // 60 % 60}:{whole % 60:02d}"
-    return minutes if whole < 3600 else f"{whole // 3600}:{minutes:0>5}"
 
 
 def smoothed(answers: Iterable[Answer], time_constant_s: float) -> Iterator[Answer]:
