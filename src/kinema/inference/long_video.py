@@ -1,8 +1,8 @@
 """A video file as a stream of pictures: every frame in order, decoded once, in memory that does not grow with it.
 
 Times and orientation are what `kinema.data.decoding.probe` finds, which decodes some files in full for that. Two things
-only show when all of a file has been read, and are done here as it goes on: a timestamp that is missing or not above
-the one before is one frame after it, and what is damaged is passed over and said at the end.
+only show when all of a file has been read, and are done here as it goes on: timestamps that do not ascend are made to
+(`_Clock`; `probe` numbers such frames by the frame rate), and what is damaged is passed over and said at the end.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _AHEAD = 16
 
 _EARLIER_S = 2.0
 """A key frame at least so long before what is wanted: behind it nothing leans on what was not read."""
+
+_LATE_S = 1.0
+"""A timestamp that lies less before the last is that of a frame out of order."""
 
 _ROWS = 8
 """Of a picture's mark every so many rows count."""
@@ -127,8 +130,7 @@ class LongVideo:
         tick_s = stream.time_base
         by_order = is_by_order(container, stream)
         orientation = None
-        last_s: float | None = None
-        doubted = 0
+        clock = _Clock(step_s)
         for number, frame in enumerate(reading.frames()):
             if orientation is None:
                 orientation, _ = orientation_of(frame)
@@ -136,18 +138,52 @@ class LongVideo:
                     self.first_pts = None if by_order else frame.pts
                 by_order |= self.first_pts is None or tick_s is None
             if by_order or tick_s is None or self.first_pts is None:
-                time_s = number * rate.denominator / rate.numerator
+                time_s: float | None = number * rate.denominator / rate.numerator
+            elif frame.pts is None:
+                time_s = None
             else:
-                pts = frame.pts
-                known = pts is not None
                 # One division of exact integers, as `kinema.data.frame_table` has it.
-                time_s = (pts - self.first_pts) * tick_s.numerator / tick_s.denominator if pts is not None else 0.0
-                if last_s is not None and (not known or time_s <= last_s):
-                    time_s, doubted = last_s + step_s, doubted + 1
-            last_s = time_s
+                time_s = (frame.pts - self.first_pts) * tick_s.numerator / tick_s.denominator
+            time_s = clock.next(time_s)
+            if time_s is None:
+                reading.damaged = True
+                continue
             yield Picture(image=frame, time_s=time_s, duration_s=step_s, orientation=orientation)
-        if doubted:
-            _LOG.warning("%s: %d frames have no timestamp above the one before; they follow it", self.path, doubted)
+        if clock.num_late or clock.num_jumps:
+            _LOG.warning(
+                "%s: %d frames came after later ones and were passed over; time jumped back %d times and was counted on",
+                self.path,
+                clock.num_late,
+                clock.num_jumps,
+            )
+
+
+class _Clock:
+    """Makes times ascend. A frame that comes a little too late, as behind damage, is passed over; where time jumps back,
+    as where recordings were joined, it is counted on from there."""
+
+    def __init__(self, step_s: float) -> None:
+        self.num_late = self.num_jumps = 0
+        self._step_s = step_s
+        self._last_s: float | None = None
+        self._offset_s = 0.0
+
+    def next(self, time_s: float | None) -> float | None:
+        """When a frame is on display; None where it is too late. Without a timestamp it follows the one before."""
+        last_s = self._last_s
+        if time_s is None:
+            time_s = 0.0 if last_s is None else last_s + self._step_s
+        elif self._offset_s:
+            time_s += self._offset_s
+        if last_s is not None and time_s <= last_s:
+            if last_s - time_s < _LATE_S:
+                self.num_late += 1
+                return None
+            self.num_jumps += 1
+            self._offset_s += last_s + self._step_s - time_s
+            time_s = last_s + self._step_s
+        self._last_s = time_s
+        return time_s
 
 
 def mark_of(picture: Picture) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_files(
         }
         for one in segments
     ]
-    write_json(folder / JSON_NAME, {**record, "segments": rows})
+    write_json(folder / JSON_NAME, _without_nan({**record, "segments": rows}))
 
 
 def as_csv(segments: Sequence[Segment], heads: Heads, path: str) -> str:
@@ -67,6 +68,13 @@ def as_subtitles(segments: Sequence[Segment]) -> str:
         for number, one in enumerate(segments, start=1)
     ]
     return "\n".join(["WEBVTT\n", *cues])
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _path_from(folder: Path, video: Path) -> str:
