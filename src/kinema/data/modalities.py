@@ -87,7 +87,7 @@ def fields(
         preprocessing: Which fields.
         out: (T, L * channels of a field, S, S).
     """
-    make = _maker(preprocessing)
+    make = field_maker(preprocessing)
     known: dict[tuple[int, int], NDArray[np.uint8]] = {}
     per_field = preprocessing.field_channels
     for frame, stack in enumerate(stacks):
@@ -97,7 +97,7 @@ def fields(
             out[frame, number * per_field : (number + 1) * per_field] = known[pair]
 
 
-def _maker(preprocessing: Preprocessing) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+def field_maker(preprocessing: Preprocessing) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
     """What makes a field, (channels, S, S), of two pictures."""
     motion, size = preprocessing.motion, preprocessing.size_px
     assert motion is not None

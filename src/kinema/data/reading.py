@@ -194,7 +194,7 @@ def _read_motion(
 ) -> None:
     """Each picture is decoded, cut and scaled once, however many fields it is in."""
     wanted, places = distinct(stacks)
-    pictures = read_plan(video, ClipPlan(indices=wanted, box=plan.box), _still(preprocessing), decoder=decoder)
+    pictures = read_plan(video, ClipPlan(indices=wanted, box=plan.box), still_pictures(preprocessing), decoder=decoder)
     fields(pictures, places, preprocessing, out)
 
 
@@ -231,7 +231,7 @@ def from_rgb(
         step = 1 if fps is None else preprocessing.motion.step(fps)
         stacks = stacks_between(indices, 0, len(frames) - 1, preprocessing.motion.stack, step=step)
         wanted, places = distinct(stacks)
-        still = _still(preprocessing)
+        still = still_pictures(preprocessing)
         out = np.empty((len(indices), *preprocessing.frame_shape), dtype=np.uint8)
         fields(from_rgb(frames, wanted, still).numpy(), places, preprocessing, out)
         return torch.from_numpy(out)
@@ -244,7 +244,7 @@ def from_rgb(
     return torch.from_numpy(out)
 
 
-def _still(preprocessing: Preprocessing) -> Preprocessing:
+def still_pictures(preprocessing: Preprocessing) -> Preprocessing:
     """Of the pictures that fields of motion are made of."""
     pixels: Pixels = "rgb" if is_difference(preprocessing) else "i420"
     return replace(preprocessing, modality="rgb", motion=None, pixels=pixels)

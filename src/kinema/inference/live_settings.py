@@ -33,7 +33,8 @@ class LiveSection(Section):
     """Length of the long window, which is surer. null: the window that the model was trained with, if it was; else
     what 24 frames are at 30 frames/s."""
     every_s: Seconds = 0.0
-    """Least time from one answer to the next. 0: an answer for every frame."""
+    """Least time from one answer to the next. 0: an answer for every frame; of networks on whole clips, which see all
+    frames of a window again for each, one for every half of the short window."""
     slow_every_s: Seconds = 1 / 3
     """Least time from one look at the long window to the next; its last answer counts in between."""
     memory: Literal["window", "state"] = "window"

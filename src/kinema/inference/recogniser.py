@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
 from kinema.data.device import to_model_input
@@ -144,20 +144,8 @@ class Recogniser:
         streams = dict.fromkeys(wanted, frames) if isinstance(frames, Tensor) else frames
         if streams.keys() != set(wanted):
             raise UserError(f"this model sees the streams {', '.join(wanted)}; got frames of {', '.join(streams)}")
-        with torch.inference_mode():
-            on_device = {stream: values.to(self.device) for stream, values in streams.items()}
-            inputs = to_model_input(on_device, self.config.preprocessing)
-            if self._quick is None:
-                # Memory is the process's own affair, and this need not be a process of ours.
-                first = {stream: values[:1] for stream, values in inputs.items()}
-                self._quick = faster(self.model, RuntimeSection(keep_memory=False), first)
-            logits = self._quick(inputs)
-        probabilities = {
-            task: (values.float() / self.temperatures.get(task, 1.0)).softmax(dim=1).cpu()
-            for task, values in logits.items()
-        }
+        probabilities, found = self.judge(self.logits(streams))
         num_clips = len(next(iter(streams.values())))
-        found = self._scores(logits)
         return [
             Prediction(
                 probabilities={
@@ -169,16 +157,57 @@ class Recogniser:
             for row in range(num_clips)
         ]
 
-    def _scores(self, logits: Mapping[str, Tensor]) -> Float64[np.ndarray, "B"] | None:
+    @torch.inference_mode()
+    def logits(self, streams: Mapping[str, UInt8[Tensor, "B _T ..."]]) -> dict[str, Float[Tensor, "B _K"]]:
+        """What the model says of clips: task -> logits.
+
+        Args:
+            streams: Stream -> (B, T, *frame_shape), of each stream of the preprocessing.
+        """
+        on_device = {stream: values.to(self.device) for stream, values in streams.items()}
+        inputs = to_model_input(on_device, self.config.preprocessing)
+        if self._quick is None:
+            first = {stream: values[:1] for stream, values in inputs.items()}
+            with torch.inference_mode(mode=False):
+                self._quick = self.quick(self.model, first)
+        found: dict[str, Tensor] = self._quick(inputs)
+        return found
+
+    def quick(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.Module:
+        """A copy of the model, or of a part of it, that computes faster.
+
+        Args:
+            model: It, or a part.
+            inputs: An example of what it will be given.
+        """
+        # Memory is the process's own affair, and this need not be a process of ours.
+        return faster(
+            model, RuntimeSection(keep_memory=False), {name: values.clone() for name, values in inputs.items()}
+        )
+
+    def judge(
+        self, logits: Mapping[str, Float[Tensor, "B _K"]]
+    ) -> tuple[dict[str, Float[Tensor, "B _K"]], Float64[np.ndarray, "B"] | None]:
+        """What the model's logits mean.
+
+        Returns:
+            Task -> probabilities, calibrated where there are temperatures, and how sure it is that a clip is of one of
+            the classes, where there is a threshold for that.
+        """
+        probabilities = {
+            task: (values.float() / self.temperatures.get(task, 1.0)).softmax(dim=1).cpu()
+            for task, values in logits.items()
+        }
         kept = self.rejection
         if kept is None:
-            return None
-        return scores(
+            return probabilities, None
+        found = scores(
             {task: values.float().cpu().numpy() for task, values in logits.items()},
             kept.method,  # type: ignore[arg-type]
             temperatures=self.temperatures,
             background=None if kept.background is None else background_class(kept.background, self.config.heads),
         )
+        return probabilities, found
 
 
 def load(folder: str | Path, *, device: torch.device | str | None = None) -> Recogniser:

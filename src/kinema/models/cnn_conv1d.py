@@ -45,6 +45,7 @@ def cnn_conv1d(
     channels: int = 128,
     num_blocks: int = 2,
     kernel_size: int = 3,
+    causal: bool = False,
     feature_norm: Literal["none", "batch", "clip"] = "none",
     head_norm: Literal["none", "batch", "layer"] = "none",
     head_hidden: tuple[int, ...] = (),
@@ -61,6 +62,7 @@ def cnn_conv1d(
         channels: Filters of every convolution over time.
         num_blocks: Residual blocks of two convolutions.
         kernel_size: Frames that one convolution sees; odd.
+        causal: They are a frame and those before it, so that a stream can be followed from a state of constant size.
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
             stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.
         head_norm: Of the clip's feature.
@@ -72,7 +74,9 @@ def cnn_conv1d(
         ConfigError: An argument is impossible.
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
-    temporal = ConvNet1D(frames.num_features, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
+    temporal = ConvNet1D(
+        frames.num_features, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size, causal=causal
+    )
     classifiers = LinearHeads(
         temporal.num_features, heads, dropout=dropout, hidden=head_hidden, hidden_dropout=head_dropout, norm=head_norm
     )

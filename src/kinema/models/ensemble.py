@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from kinema.config import model_section
 from kinema.models.build import build_model
 from kinema.models.configurations import Configuration
+from kinema.models.frame_model import FramePart
+from kinema.models.streaming import OfFrames, frame_parts
 from kinema.registry import register_model
 from kinema.types import ConfigError, Heads, Inputs
 
@@ -75,19 +78,61 @@ class Ensemble(nn.Module):
         self.register_buffer("normalisation", pairs, persistent=False)
 
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
-        said = [member(self._given(number, streams)) for number, member in enumerate(self.members)]
+        return self._answer([member(self._given(number, streams)) for number, member in enumerate(self.members)])
+
+    def _answer(self, said: Sequence[Mapping[str, Float[Tensor, "B _K"]]]) -> dict[str, Float[Tensor, "B _K"]]:
+        """That of the members' logits."""
         return {task: self._averaged([logits[task] for logits in said]) for task in said[0]}
 
+    def frame_parts(self, streams: Sequence[str]) -> dict[str, FramePart] | None:
+        """Those of all members, which may see one stream normalised in different ways."""
+        parts: dict[str, FramePart] = {}
+        for number, member in enumerate(self.members):
+            given = self._streams_of(number, streams)
+            of_member = frame_parts(member, tuple(given))
+            if of_member is None:
+                return None
+            for name, part in of_member.items():
+                normalise = _chained(self._normalisation_of(number, part.stream), part.normalise)
+                parts[f"{number}.{name}"] = replace(part, stream=given[part.stream], normalise=normalise)
+        return parts
+
+    def classify_parts(self, features: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "B _K"]]:
+        """Logits from the features of all members' parts."""
+        said = []
+        for number, member in enumerate(self.members):
+            assert isinstance(member, OfFrames)
+            prefix = f"{number}."
+            own = {name.removeprefix(prefix): part for name, part in features.items() if name.startswith(prefix)}
+            said.append(member.classify_parts(own))
+        return self._answer(said)
+
+    def _streams_of(self, number: int, streams: Sequence[str]) -> Mapping[str, str]:
+        """Of a member: stream of its own -> stream of this model that holds it.
+
+        Args:
+            number: Of the member.
+            streams: All that this model sees.
+        """
+        return {name: name for name in streams} if self.streams is None else self.streams[number]
+
+    def _normalisation_of(self, number: int, own: str) -> Callable[[Tensor], Tensor] | None:
+        """What a member does with a stream of its own before it sees it; None: nothing."""
+        if not (self.normalises and _FRAMES.fullmatch(own)):
+            return None
+
+        def normalise(frames: Tensor) -> Tensor:
+            mean, std = self.normalisation[number].unsqueeze(-1).unsqueeze(-1)
+            return (frames - mean) * (1 / std)
+
+        return normalise
+
     def _given(self, number: int, streams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        if self.streams is not None:
-            streams = {own: streams[name] for own, name in self.streams[number].items()}
-        if not self.normalises:
-            return streams
-        mean, std = self.normalisation[number].unsqueeze(-1).unsqueeze(-1)
-        return {
-            stream: (frames - mean) * (1 / std) if _FRAMES.fullmatch(stream) else frames
-            for stream, frames in streams.items()
-        }
+        given = {}
+        for own, name in self._streams_of(number, tuple(streams)).items():
+            normalise = self._normalisation_of(number, own)
+            given[own] = streams[name] if normalise is None else normalise(streams[name])
+        return given
 
     def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
         if self.average == "logits":
@@ -97,6 +142,15 @@ class Ensemble(nn.Module):
             each.float().log_softmax(dim=1) + math.log(share) for share, each in zip(self.shares, logits, strict=True)
         ]
         return torch.logsumexp(torch.stack(weighted), dim=0)
+
+
+def _chained(
+    first: Callable[[Tensor], Tensor] | None, second: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor], Tensor] | None:
+    """One behind the other, where there are both."""
+    if first is None or second is None:
+        return first or second
+    return lambda frames: second(first(frames))
 
 
 @register_model

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.backbone import FrameBackbone
+from kinema.models.layers.heads import ConsensusHeads
+from kinema.models.layers.stepping import State, can_step
 from kinema.types import only
 
 
@@ -61,5 +64,57 @@ class FrameModel(nn.Module):
         """Logits from the frames' features."""
         return self.heads(self.describe(features))
 
+    def frame_parts(self, streams: Sequence[str]) -> dict[str, FramePart]:
+        """All of it is one."""
+        return {"": FramePart(stream=streams[0], network=self)}
+
+    def classify_parts(self, features: Mapping[str, Float[Tensor, "B T D *map"]]) -> dict[str, Float[Tensor, "B _K"]]:
+        """Logits from the features of its one part."""
+        return self.classify(only(features))
+
+    @property
+    def can_step(self) -> bool:
+        """Whether it can go on from a state. The mean that `feature_norm="clip"` takes away is known at the end."""
+        return can_step(self.temporal) and not self.centred
+
+    def step(
+        self, feature: Float[Tensor, "B D *map"], state: State = None
+    ) -> tuple[dict[str, Float[Tensor, "B _K"]], State]:
+        """One frame further in a stream.
+
+        Args:
+            feature: Of the frame.
+            state: What the last call returned; None before the first frame.
+
+        Returns:
+            Logits for all frames up to this one, and the state to go on from, whose size stays the same.
+        """
+        of_temporal, of_heads = (None, None) if state is None else state
+        hidden, of_temporal = self.temporal.step(self.norm(feature), of_temporal)
+        if isinstance(self.heads, ConsensusHeads):
+            logits, of_heads = self.heads.step(hidden, of_heads)
+        else:
+            logits = self.heads(hidden)
+        return logits, (of_temporal, of_heads)
+
     def forward(self, streams: Mapping[str, Float[Tensor, "B T C H W"]]) -> dict[str, Float[Tensor, "B _K"]]:
         return self.classify(self.features(only(streams)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePart:
+    """One of the networks of a model, which sees single frames.
+
+    Attributes:
+        stream: Of the model, that holds its frames.
+        network: What sees them.
+        normalise: Applied to frames as the model takes them, before.
+    """
+
+    stream: str
+    network: FrameModel
+    normalise: Callable[[Tensor], Tensor] | None = None
+
+    def features(self, frames: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T D *map"]:
+        """Of every frame."""
+        return self.network.features(frames if self.normalise is None else self.normalise(frames))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.clip_model import ClipModel
-from kinema.models.frame_model import FrameModel
+from kinema.models.frame_model import FrameModel, FramePart
 from kinema.types import ConfigError, only
 
 Fusion = Literal["probabilities", "logits", "features"]
@@ -54,9 +54,18 @@ class StreamsModel(nn.Module):
 
     def classify(self, features: Float[Tensor, "B T D"]) -> dict[str, Float[Tensor, "B _K"]]:
         """Logits from the frames' features, those of one stream behind those of the other."""
-        networks = list(self.frame_models.values())
-        parts = torch.split(features, [network.backbone.num_features for network in networks], dim=2)
-        given = list(zip(networks, parts, strict=True))
+        networks = self.frame_models
+        parts = torch.split(features, [network.backbone.num_features for network in networks.values()], dim=2)
+        return self.classify_parts(dict(zip(networks, parts, strict=True)))
+
+    def frame_parts(self, streams: Sequence[str]) -> dict[str, FramePart] | None:
+        """Stream -> its network, where all of these see single frames."""
+        found = {name: FramePart(stream=name, network=network) for name, network in self.frame_models.items()}
+        return found if len(found) == len(self.networks) else None
+
+    def classify_parts(self, features: Mapping[str, Float[Tensor, "B _T _D *map"]]) -> dict[str, Float[Tensor, "B _K"]]:
+        """Logits from the frames' features, stream by stream."""
+        given = [(network, features[stream]) for stream, network in self.frame_models.items()]
         if self.heads is None:
             return self._averaged([network.classify(part) for network, part in given])
         return self._classified([network.describe(part) for network, part in given])

@@ -1,7 +1,8 @@
 """Temporal shift in an image network, and the mean over frames.
 
 Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019,
-https://arxiv.org/abs/1811.08383: the residual shift in both directions. Deviations: features are averaged over frames
+https://arxiv.org/abs/1811.08383: the residual shift in both directions, or, `online`, from the frame before alone.
+Deviations: features are averaged over frames
 and classified once, which for a linear classifier is the mean of the frames' scores; the shift goes into MobileNets and
 EfficientNets of torchvision and timm too.
 """
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from kinema.models.configurations import Configuration
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import LinearHeads
-from kinema.models.layers.shift import insert_shifts
+from kinema.models.layers.shift import insert_shifts, shifts_of
+from kinema.models.layers.stepping import State, mean_step
 from kinema.registry import register_model
 from kinema.types import Heads, Inputs, only
 
@@ -50,11 +52,15 @@ class ShiftModel(nn.Module):
         heads: Of the mean over frames.
         num_frames: Frames of a clip.
         share: See `kinema.models.layers.shift`.
+        online: Likewise. It can then follow a stream from the state of its shifts.
     """
 
-    def __init__(self, backbone: FrameBackbone, heads: nn.Module, *, num_frames: int, share: int) -> None:
+    def __init__(
+        self, backbone: FrameBackbone, heads: nn.Module, *, num_frames: int, share: int, online: bool = False
+    ) -> None:
         super().__init__()
-        insert_shifts(backbone.body, num_frames=num_frames, share=share, name=backbone.name)
+        insert_shifts(backbone.body, num_frames=num_frames, share=share, name=backbone.name, online=online)
+        self.can_step = online
         self.backbone = backbone
         self.heads = heads
         self.num_frames = num_frames
@@ -68,6 +74,30 @@ class ShiftModel(nn.Module):
         features: Tensor = self.backbone.body(frames)
         return self.heads(features.reshape(*clips.shape[:2], -1).mean(dim=1))
 
+    def step(
+        self, frame: Float[Tensor, "B C H W"], state: State = None
+    ) -> tuple[dict[str, Float[Tensor, "B _K"]], State]:
+        """One frame further in a stream, of an online network.
+
+        Args:
+            frame: The next of each stream.
+            state: What the last call returned; None before the first frame.
+
+        Returns:
+            Logits for all frames up to this one, and the state to go on from, whose size stays the same.
+        """
+        shifts = list(shifts_of(self.backbone.body))
+        before, mean = ((None,) * len(shifts), None) if state is None else state
+        for each, own in zip(shifts, before, strict=True):
+            each.follows, each.before = True, own
+        try:
+            feature = self.backbone.body(frame.contiguous(memory_format=torch.channels_last))
+            pooled, mean = mean_step(feature, mean)
+            return self.heads(pooled), (tuple(each.before for each in shifts), mean)
+        finally:
+            for each in shifts:
+                each.follows, each.before = False, None
+
 
 @register_model
 def tsm(
@@ -77,6 +107,7 @@ def tsm(
     backbone: str = "resnet50",
     backbone_cut: str | None = None,
     shift_share: int = 8,
+    online: bool = False,
     head_hidden: tuple[int, ...] = (),
     dropout: float = 0.5,
 ) -> nn.Module:
@@ -88,6 +119,7 @@ def tsm(
         backbone: A ResNet, MobileNet or EfficientNet of torchvision or timm.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         shift_share: One in so many channels comes from the next frame, and as many from the one before.
+        online: None from the next, so that a stream can be followed frame by frame.
         head_hidden: Units of hidden layers in each task's classifier.
         dropout: Before the classifier.
 
@@ -96,4 +128,4 @@ def tsm(
     """
     frames = FrameBackbone(backbone, cut=backbone_cut)
     classifiers = LinearHeads(frames.num_features, heads, dropout=dropout, hidden=head_hidden)
-    return ShiftModel(frames, classifiers, num_frames=only(inputs).num_frames, share=shift_share)
+    return ShiftModel(frames, classifiers, num_frames=only(inputs).num_frames, share=shift_share, online=online)

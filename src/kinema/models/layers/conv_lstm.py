@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least
+from kinema.models.layers.stepping import State, mean_step
 from kinema.types import ConfigError
 
 
@@ -31,6 +32,7 @@ class ConvLSTMPool(nn.Module):
     """
 
     takes_maps = True
+    can_step = True
 
     def __init__(
         self, num_inputs: int, *, channels: int, kernel_size: int = 3, stride: int = 1, pool: str = "mean"
@@ -46,22 +48,38 @@ class ConvLSTMPool(nn.Module):
 
     def states(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B E h2 w2"]:
         """The state behind the last frame."""
-        flat = maps.flatten(0, 1)
-        padded = self._pad(flat) if self.input.stride[0] == 1 else flat
-        given = self.input(padded).unflatten(0, maps.shape[:2])
-        state = cell = given.new_zeros(len(given), self.num_features, *given.shape[3:])
+        given = self._given(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        states = self._begin(given[:, 0])
         for step in range(given.shape[1]):
-            gates = given[:, step] + self.recurrent(self._pad(state))
-            keep_in, forget, out = gates[:, : 3 * self.num_features].sigmoid().chunk(3, dim=1)
-            cell = forget * cell + keep_in * gates[:, 3 * self.num_features :].tanh()
-            state = out * cell.tanh()
-        return state
+            states = self._go_on(given[:, step], *states)
+        return states[0]
+
+    def step(self, frame: Float[Tensor, "B D h w"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        given = self._given(frame)
+        states = self._go_on(given, *(self._begin(given) if state is None else state))
+        return self._pooled(states[0]), states
+
+    def _given(self, maps: Tensor) -> Tensor:
+        return self.input(self._pad(maps) if self.input.stride[0] == 1 else maps)
+
+    def _begin(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = given.new_zeros(len(given), self.num_features, *given.shape[2:])
+        return nothing, nothing
+
+    def _go_on(self, given: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """State and cell one frame later."""
+        gates = given + self.recurrent(self._pad(state))
+        keep_in, forget, out = gates[:, : 3 * self.num_features].sigmoid().chunk(3, dim=1)
+        cell = forget * cell + keep_in * gates[:, 3 * self.num_features :].tanh()
+        return out * cell.tanh(), cell
 
     def _pad(self, maps: Tensor) -> Tensor:
         return nn.functional.pad(maps, self.padding)
 
     def forward(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B E"]:
-        state = self.states(maps)
+        return self._pooled(self.states(maps))
+
+    def _pooled(self, state: Tensor) -> Tensor:
         return state.amax(dim=(2, 3)) if self.pool == "max" else state.mean(dim=(2, 3))
 
 
@@ -78,6 +96,7 @@ class MapConvolution(nn.Module):
     """
 
     takes_maps = True
+    can_step = True
 
     def __init__(self, num_inputs: int, *, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
@@ -88,6 +107,10 @@ class MapConvolution(nn.Module):
         self.num_features = channels
 
     def forward(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B E"]:
-        hidden: Tensor = torch.relu(self.convolution(maps.flatten(0, 1)))
-        pooled = hidden.mean(dim=(2, 3))
-        return pooled.reshape(*maps.shape[:2], -1).mean(dim=1)
+        return self._frames(maps.flatten(0, 1)).reshape(*maps.shape[:2], -1).mean(dim=1)
+
+    def step(self, frame: Float[Tensor, "B D h w"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        return mean_step(self._frames(frame), state)
+
+    def _frames(self, maps: Float[Tensor, "N D h w"]) -> Float[Tensor, "N E"]:
+        return torch.relu(self.convolution(maps)).mean(dim=(2, 3))

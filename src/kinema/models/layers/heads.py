@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least, share
+from kinema.models.layers.stepping import State, max_step, mean_step
 from kinema.types import ConfigError, Heads
 
 
@@ -83,3 +84,12 @@ class ConsensusHeads(nn.Module):
         found = self.heads(features.flatten(0, 1))
         each = {task: logits.unflatten(0, features.shape[:2]) for task, logits in found.items()}
         return {task: logits.amax(1) if self.consensus == "max" else logits.mean(1) for task, logits in each.items()}
+
+    def step(self, frame: Float[Tensor, "B 1 D"], state: State) -> tuple[dict[str, Float[Tensor, "B _K"]], State]:
+        """The consensus of all frames up to this one."""
+        go_on = max_step if self.consensus == "max" else mean_step
+        found = {
+            task: go_on(logits, None if state is None else state[task])
+            for task, logits in self.heads(frame.squeeze(1)).items()
+        }
+        return {task: logits for task, (logits, _) in found.items()}, {task: own for task, (_, own) in found.items()}

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least
+from kinema.models.layers.stepping import State
 from kinema.types import ConfigError
 
 
@@ -37,6 +38,7 @@ class LSTAPool(nn.Module):
     """
 
     takes_maps = True
+    can_step = True
 
     def __init__(self, num_inputs: int, *, channels: int, bank: int, kernel_size: int = 3) -> None:
         super().__init__()
@@ -59,26 +61,38 @@ class LSTAPool(nn.Module):
 
     def run(self, maps: Float[Tensor, "B T D h w"]) -> tuple[Float[Tensor, "B E h w"], Float[Tensor, "B T h w"]]:
         """The memory behind the last frame, and where it looked in each."""
-        num_clips, _, _, *grid = maps.shape
-        memory = out = maps.new_zeros(num_clips, self.num_features, *grid)
-        place = shown = maps.new_zeros(num_clips, 1, *grid)
+        states = None
         looked = []
         for frame in maps.unbind(dim=1):
-            found = self._class_map(frame)
-            take, forget, show, new = self.attention(torch.cat([found, shown], dim=1)).chunk(4, dim=1)
-            place = forget.sigmoid() * place + take.sigmoid() * new.tanh()
-            shown = show.sigmoid() * place.tanh()
-            look = (found + shown).flatten(1).softmax(dim=1).view_as(found)
-            seen = look * frame
+            look, states = self._go_on(frame, states)
             looked.append(look[:, 0])
+        assert states is not None
+        return states[0], torch.stack(looked, dim=1)
 
-            kept = out * memory.tanh()
-            take, forget, new = (self.input(seen) + self.recurrent(kept)).chunk(3, dim=1)
-            memory = forget.sigmoid() * memory + take.sigmoid() * new.tanh()
-            scores = self.pooled(memory.mean(dim=(2, 3))) + self.coupling(seen.mean(dim=(2, 3)))
-            row = scores.softmax(dim=1) @ self.pooled.weight
-            out = self.output(torch.cat([row[:, :, None, None] * memory, kept], dim=1)).sigmoid()
-        return memory, torch.stack(looked, dim=1)
+    def step(self, frame: Float[Tensor, "B D h w"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        _, states = self._go_on(frame, state)
+        return states[0].mean(dim=(2, 3)), states
+
+    def _go_on(self, frame: Float[Tensor, "B D h w"], state: State) -> tuple[Float[Tensor, "B 1 h w"], State]:
+        """Where it looks in the frame, and its states behind it: memory, output gate, attention's memory and output."""
+        if state is None:
+            nothing = frame.new_zeros(len(frame), self.num_features, *frame.shape[2:])
+            state = nothing, nothing, nothing[:, :1], nothing[:, :1]
+        memory, out, place, shown = state
+        found = self._class_map(frame)
+        take, forget, show, new = self.attention(torch.cat([found, shown], dim=1)).chunk(4, dim=1)
+        place = forget.sigmoid() * place + take.sigmoid() * new.tanh()
+        shown = show.sigmoid() * place.tanh()
+        look = (found + shown).flatten(1).softmax(dim=1).view_as(found)
+        seen = look * frame
+
+        kept = out * memory.tanh()
+        take, forget, new = (self.input(seen) + self.recurrent(kept)).chunk(3, dim=1)
+        memory = forget.sigmoid() * memory + take.sigmoid() * new.tanh()
+        scores = self.pooled(memory.mean(dim=(2, 3))) + self.coupling(seen.mean(dim=(2, 3)))
+        row = scores.softmax(dim=1) @ self.pooled.weight
+        out = self.output(torch.cat([row[:, :, None, None] * memory, kept], dim=1)).sigmoid()
+        return look, (memory, out, place, shown)
 
     def _class_map(self, frame: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 1 h w"]:
         """How much of what the frame shows most is where."""

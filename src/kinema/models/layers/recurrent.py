@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least, share
+from kinema.models.layers.stepping import State, mean_step
 
 _KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -65,6 +66,7 @@ class RecurrentPool(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pool = pool
         self.num_features = widths[-1]
+        self.can_step = not bidirectional
 
     def outputs(self, features: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T E"], Float[Tensor, "B E"]]:
         """The last layer's output at every frame, and its final state."""
@@ -77,3 +79,16 @@ class RecurrentPool(nn.Module):
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
         outputs, final = self.outputs(features)
         return outputs.mean(dim=1) if self.pool == "mean" else final
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        """Of a network that reads in one direction."""
+        before, mean = ((None,) * len(self.layers), None) if state is None else state
+        hidden = self.projection(frame).unsqueeze(1)
+        states = []
+        for layer, own in zip(self.layers, before, strict=True):
+            hidden, own = layer(hidden, own)
+            states.append(own)
+        found = hidden.squeeze(1)
+        if self.pool == "mean":
+            found, mean = mean_step(found, mean)
+        return found, (tuple(states), mean)

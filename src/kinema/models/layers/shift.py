@@ -6,8 +6,10 @@ of the first convolution of every block with a way around it, which keeps what t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 from torch.nn.functional import pad
@@ -24,26 +26,51 @@ class Shift:
     Args:
         num_frames: Of a clip; frames come clip after clip.
         share: One in so many channels comes from the next frame, and as many from the one before.
+        online: None comes from the next frame, which a stream has not got yet.
+
+    Attributes:
+        before: Of a stream that is followed frame by frame: the channels of the last frame that go into the next.
+        follows: It is; frames are one each of several streams, and no clips.
     """
 
-    def __init__(self, num_frames: int, share: int) -> None:
+    def __init__(self, num_frames: int, share: int, *, online: bool = False) -> None:
         self.num_frames = num_frames
         self.share = share
+        self.online = online
+        self.follows = False
+        self.before: Tensor | None = None
 
     def __call__(self, _: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
-        return shift(arguments[0], self.num_frames, self.share)
+        maps: Tensor = arguments[0]
+        if not self.follows:
+            return shift(maps, self.num_frames, self.share, online=self.online)
+        num = maps.shape[1] // self.share
+        before = torch.zeros_like(maps[:, :num]) if self.before is None else self.before
+        self.before = maps[:, :num].clone()
+        return cat([before, maps[:, num:]], dim=1)
 
 
-def shift(maps: Float[Tensor, "N D h w"], num_frames: int, share: int) -> Float[Tensor, "N D h w"]:
+def shift(
+    maps: Float[Tensor, "N D h w"], num_frames: int, share: int, *, online: bool = False
+) -> Float[Tensor, "N D h w"]:
     """Move channels by one frame, within each clip; where there is no frame to come from, there is zero."""
     clips = maps.reshape(-1, num_frames, *maps.shape[1:])
     num = maps.shape[1] // share
+    if online:
+        earlier = pad(clips[:, :-1, :num], (0, 0, 0, 0, 0, 0, 1, 0))
+        return cat([earlier, clips[:, :, num:]], dim=2).flatten(0, 1)
     later = pad(clips[:, 1:, :num], (0, 0, 0, 0, 0, 0, 0, 1))
     earlier = pad(clips[:, :-1, num : 2 * num], (0, 0, 0, 0, 0, 0, 1, 0))
     return cat([later, earlier, clips[:, :, 2 * num :]], dim=2).flatten(0, 1)
 
 
-def insert_shifts(network: nn.Module, *, num_frames: int, share: int, name: str) -> int:
+def shifts_of(network: nn.Module) -> Iterator[Shift]:
+    """Those that were put into a network, in its own order. Not kept beside it: copies of a network have copies."""
+    for module in network.modules():
+        yield from (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, Shift))
+
+
+def insert_shifts(network: nn.Module, *, num_frames: int, share: int, name: str, online: bool = False) -> int:
     """Put a shift into every block that has a way around it.
 
     Returns:
@@ -70,7 +97,7 @@ def insert_shifts(network: nn.Module, *, num_frames: int, share: int, name: str)
             "would not be shifted"
         )
     for convolution in convolutions:
-        convolution.register_forward_pre_hook(Shift(num_frames, share))
+        convolution.register_forward_pre_hook(Shift(num_frames, share, online=online))
     return len(convolutions)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least
 from kinema.models.layers.recurrent import RecurrentPool
+from kinema.models.layers.stepping import State, can_step, max_step, mean_step
 from kinema.models.layers.transformer import TransformerPool
 from kinema.types import ConfigError
 
@@ -19,8 +20,13 @@ class MeanPool(nn.Module):
         super().__init__()
         self.num_features = num_features
 
+    can_step = True
+
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         return features.mean(dim=1)
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B D"], State]:
+        return mean_step(frame, state)
 
 
 class MaxPool(nn.Module):
@@ -30,8 +36,13 @@ class MaxPool(nn.Module):
         super().__init__()
         self.num_features = num_features
 
+    can_step = True
+
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         return features.amax(dim=1)
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B D"], State]:
+        return max_step(frame, state)
 
 
 class EachFrame(nn.Module):
@@ -41,8 +52,14 @@ class EachFrame(nn.Module):
         super().__init__()
         self.num_features = num_features
 
+    can_step = True
+
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return features
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B 1 D"], State]:
+        """The frame alone; the heads that take them go on from a state of their own."""
+        return frame.unsqueeze(1), state
 
 
 class ConvNet1D(nn.Module):
@@ -56,20 +73,24 @@ class ConvNet1D(nn.Module):
         channels: Filters of every convolution.
         num_blocks: Blocks of two convolutions.
         kernel_size: Frames that one convolution sees; odd.
+        causal: They are a frame and those before it, in place of as many before as behind.
 
     Raises:
         ConfigError: An argument is impossible.
     """
 
-    def __init__(self, num_inputs: int, *, channels: int, num_blocks: int, kernel_size: int) -> None:
+    def __init__(
+        self, num_inputs: int, *, channels: int, num_blocks: int, kernel_size: int, causal: bool = False
+    ) -> None:
         super().__init__()
         at_least(1, channels=channels)
         at_least(0, num_blocks=num_blocks)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(f"model.kernel_size: has to be odd and at least 1, got {kernel_size}")
         self.project = nn.Sequential(nn.Conv2d(num_inputs, channels, 1), nn.BatchNorm2d(channels))
-        self.blocks = nn.ModuleList(_Block(channels, kernel_size) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(_Block(channels, kernel_size, causal=causal) for _ in range(num_blocks))
         self.num_features = channels
+        self.can_step = causal
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
         hidden = self.project(features.transpose(1, 2).unsqueeze(2))
@@ -77,15 +98,43 @@ class ConvNet1D(nn.Module):
             hidden = block(hidden)
         return hidden.mean(dim=(2, 3))
 
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        """Of a causal network."""
+        before, mean = ((None,) * len(self.blocks), None) if state is None else state
+        hidden = self.project(frame[:, :, None, None])
+        states = []
+        for block, own in zip(self.blocks, before, strict=True):
+            hidden, own = block.step(hidden, own)
+            states.append(own)
+        pooled, mean = mean_step(hidden.flatten(1), mean)
+        return pooled, (tuple(states), mean)
+
+
+class CausalConvolution(nn.Conv2d):
+    """Sees a frame and those before it; before the first there are zeros. The weights are called as those of any."""
+
+    def __init__(self, num_inputs: int, channels: int, kernel_size: int) -> None:
+        super().__init__(num_inputs, channels, (1, kernel_size), bias=False)
+
+    def forward(self, input: Float[Tensor, "B D 1 T"]) -> Float[Tensor, "B E 1 T"]:  # noqa: A002 - torch calls it so
+        return super().forward(nn.functional.pad(input, (self.kernel_size[1] - 1, 0)))
+
+    def step(self, frame: Float[Tensor, "B D 1 1"], state: State) -> tuple[Float[Tensor, "B E 1 1"], State]:
+        """The state are the frames before, as many as it sees."""
+        num = self.kernel_size[1] - 1
+        before = frame.new_zeros(*frame.shape[:3], num) if state is None else state
+        seen = torch.cat([before, frame], dim=3)
+        return super().forward(seen), seen[..., 1:]
+
 
 class _Block(nn.Module):
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, causal: bool) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, (1, kernel_size), padding="same", bias=False),
+            _over_time(channels, kernel_size, causal=causal),
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(0.01),
-            nn.Conv2d(channels, channels, (1, kernel_size), padding="same", bias=False),
+            _over_time(channels, kernel_size, causal=causal),
             nn.BatchNorm2d(channels),
         )
         self.to(memory_format=torch.channels_last)
@@ -93,6 +142,23 @@ class _Block(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B E 1 T"]) -> Float[Tensor, "B E 1 T"]:
         return self.activation(hidden + self.layers(hidden))
+
+    def step(self, hidden: Float[Tensor, "B E 1 1"], state: State) -> tuple[Float[Tensor, "B E 1 1"], State]:
+        states = [None] * 2 if state is None else list(state)
+        found, number = hidden, 0
+        for layer in self.layers:
+            if isinstance(layer, CausalConvolution):
+                found, states[number] = layer.step(found, states[number])
+                number += 1
+            else:
+                found = layer(found)
+        return self.activation(hidden + found), tuple(states)
+
+
+def _over_time(channels: int, kernel_size: int, *, causal: bool) -> nn.Conv2d:
+    if causal:
+        return CausalConvolution(channels, channels, kernel_size)
+    return nn.Conv2d(channels, channels, (1, kernel_size), padding="same", bias=False)
 
 
 class ConvStack1D(nn.Module):
@@ -176,6 +242,7 @@ class StatisticsPool(nn.Module):
         self.segments = nn.AdaptiveAvgPool1d(segments)
         self.difference_segments = nn.AdaptiveAvgPool1d(difference_segments)
         self.num_features = num_inputs * (segments + deviation + difference * difference_segments)
+        self.can_step = (segments, difference_step, difference_segments) == (1, 1, 1)
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
         found = [_means(features, self.segments)]
@@ -192,6 +259,22 @@ class StatisticsPool(nn.Module):
             else:
                 found.append(_means(changes, self.difference_segments))
         return torch.cat(found, dim=1)
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        """Of a clip that is not cut into parts. Squares are added up as Welford did (Technometrics, 1962)."""
+        before, mean_state, squares, change_state = (None,) * 4 if state is None else state
+        old = torch.zeros_like(frame) if state is None else mean_state[0]
+        mean, mean_state = mean_step(frame, mean_state)
+        squares = (frame - old) * (frame - mean) + (0 if squares is None else squares)
+        found = [mean]
+        if self.deviation:
+            found.append((squares / mean_state[1] + 1e-6).sqrt())
+        if self.difference and before is None:
+            found.append(torch.zeros_like(frame))
+        elif self.difference:
+            change, change_state = mean_step((frame - before).abs(), change_state)
+            found.append(change)
+        return torch.cat(found, dim=1), (frame, mean_state, squares, change_state)
 
 
 def _means(values: Float[Tensor, "B T D"], parts: nn.AdaptiveAvgPool1d) -> Float[Tensor, "B E"]:
@@ -215,8 +298,15 @@ class Projected(nn.Module):
         self.pool = pool
         self.num_features = pool.num_features
 
+    @property
+    def can_step(self) -> bool:
+        return can_step(self.pool)
+
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B E"]:
         return self.pool(self.project(features))
+
+    def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        return self.pool.step(self.project(frame), state)
 
 
 class HybridPool(nn.Module):
