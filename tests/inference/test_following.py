@@ -166,7 +166,9 @@ def test_the_same_moments_of_a_fast_and_a_slow_camera(tmp_path: Path) -> None:
     compared = 0
     for answer in few:
         other = by_time.get(round(answer.time_s, 4))
-        if other is not None and answer.time_s > 1.6:  # then the long window is full, and was when it was last looked at
+        if (
+            other is not None and answer.time_s > 1.6
+        ):  # then the long window is full, and was when it was last looked at
             np.testing.assert_allclose(answer.probabilities["verb"], other.probabilities["verb"], atol=1e-5)
             compared += 1
     assert compared == 36

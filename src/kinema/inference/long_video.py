@@ -151,7 +151,7 @@ class LongVideo:
             yield Picture(image=frame, time_s=time_s, duration_s=step_s, orientation=orientation)
         if clock.num_late or clock.num_jumps:
             _LOG.warning(
-                "%s: %d frames came after later ones and were passed over; time jumped back %d times and was counted on",
+                "%s: %d frames came after later ones and were passed over; %d times time jumped back and is counted on",
                 self.path,
                 clock.num_late,
                 clock.num_jumps,
@@ -159,8 +159,8 @@ class LongVideo:
 
 
 class _Clock:
-    """Makes times ascend. A frame that comes a little too late, as behind damage, is passed over; where time jumps back,
-    as where recordings were joined, it is counted on from there."""
+    """Makes times ascend. A frame that comes a little too late, as behind damage, is passed over; where time jumps
+    back, as where recordings were joined, it is counted on from there."""
 
     def __init__(self, step_s: float) -> None:
         self.num_late = self.num_jumps = 0

@@ -39,7 +39,8 @@ from kinema.wording import clock
 log = logging.getLogger(__name__)
 
 EVERY_S = 0.1
-"""From one answer to the next, unless the settings say otherwise."""
+"""From one answer to the next, unless the settings say otherwise. Of networks on whole clips, which look at all of a
+window again for each answer, it is half of the short window, as for streams."""
 
 BATCH = 16
 """Pictures that are looked at together."""
@@ -85,8 +86,7 @@ class Found:
 
 
 def offline(settings: LiveSection) -> LiveSection:
-    """Settings for a file: what is not given is as suits one. Answers are some 0.1 s apart, and no window is looked at
-    less often than the other.
+    """Settings for a file: unless they say otherwise, no window is looked at less often than the other.
 
     Raises:
         ConfigError: What they ask for has no meaning for a file.
@@ -95,9 +95,9 @@ def offline(settings: LiveSection) -> LiveSection:
         raise ConfigError(
             "memory: a timeline looks at windows, so that it can go on where it was stopped; leave out memory=state"
         )
-    given = settings.model_fields_set
-    usual = {"every_s": EVERY_S, "slow_every_s": 0.0}
-    return settings.model_copy(update={name: value for name, value in usual.items() if name not in given})
+    if "slow_every_s" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"slow_every_s": 0.0})
 
 
 def answers_of(
@@ -133,7 +133,7 @@ def answers_of(
         "settings": {
             "fast_s": fast_s,
             "slow_s": slow_s,
-            "every_s": settings.every_s,
+            "every_s": settings.every_s if "every_s" in settings.model_fields_set else None,
             "slow_every_s": settings.slow_every_s,
         },
         "heads": {task: list(names) for task, names in config.heads.items()},
@@ -170,6 +170,7 @@ def watch(
     if kept.is_finished:
         return
     work = _Watching(recogniser, settings, kept, video)
+    log.info(work.how)
     last = kept.last
     total = None if video.header_s is None else max(1, round(video.header_s * video.fps))
     with reporter.track("Watching", total=total, unit="frames", done=0 if last is None else last.num_frames) as task:
@@ -355,11 +356,16 @@ class _Watching:
     def __init__(self, recogniser: Recogniser, settings: LiveSection, kept: KeptAnswers, video: LongVideo) -> None:
         _, slow_s = settings.windows_s(recogniser.config.preprocessing)
         # The long window, how old its answer may be, and some pictures more that motion may be taken from.
-        self._lead_s = slow_s + settings.slow_every_s + settings.every_s + 0.5
+        self._lead_s = slow_s + settings.slow_every_s + 0.5
         self._part_s = max(_PART_S, _PART_LEADS * self._lead_s)
         self._heads = recogniser.config.heads
         self._kept, self._video = kept, video
-        self._idle = [Follower(recogniser, settings) for _ in range(2)]  # of a part and the next
+        first = Follower(recogniser, settings)
+        if "every_s" not in settings.model_fields_set and not first.is_dear:
+            settings = settings.model_copy(update={"every_s": EVERY_S})
+            first = Follower(recogniser, settings)
+        self.how = first.how
+        self._idle = [first, Follower(recogniser, settings)]  # of a part and the next
         self._parts: dict[int, _Following] = {}
         last = kept.last
         self.first = 0 if last is None else last.number + 1
