@@ -41,7 +41,7 @@ _EARLIER_S = 2.0
 """A key frame at least so long before what is wanted: behind it nothing leans on what was not read."""
 
 _LATE_S = 1.0
-"""A timestamp that lies less before the last is that of a frame out of order."""
+"""A timestamp that lies less before the last is that of a frame out of order, whatever the container."""
 
 _ROWS = 8
 """Of a picture's mark every so many rows count."""
@@ -130,7 +130,7 @@ class LongVideo:
         tick_s = stream.time_base
         by_order = is_by_order(container, stream)
         orientation = None
-        clock = _Clock(step_s)
+        clock = _Clock(step_s, may_jump=not self.can_seek)
         for number, frame in enumerate(reading.frames()):
             if orientation is None:
                 orientation, _ = orientation_of(frame)
@@ -159,10 +159,11 @@ class LongVideo:
 
 
 class _Clock:
-    """Makes times ascend. A frame that comes a little too late, as behind damage, is passed over; where time jumps
-    back, as where recordings were joined, it is counted on from there."""
+    """Makes times ascend. A frame that comes too late, as behind damage, is passed over; where time jumps back in a
+    stream, as where recordings were joined, it is counted on from there."""
 
-    def __init__(self, step_s: float) -> None:
+    def __init__(self, step_s: float, *, may_jump: bool) -> None:
+        self._may_jump = may_jump
         self.num_late = self.num_jumps = 0
         self._step_s = step_s
         self._last_s: float | None = None
@@ -176,7 +177,7 @@ class _Clock:
         elif self._offset_s:
             time_s += self._offset_s
         if last_s is not None and time_s <= last_s:
-            if last_s - time_s < _LATE_S:
+            if not self._may_jump or last_s - time_s < _LATE_S:
                 self.num_late += 1
                 return None
             self.num_jumps += 1
