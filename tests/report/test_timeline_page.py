@@ -114,6 +114,7 @@ def test_a_click_on_an_action_plays_it(browser: Browser, page: Path) -> None:
     assert browser.script("return document.getElementById('player').duration") == pytest.approx(60.0)
     browser.click(browser.all("#actions table a")[1])
     assert 12.25 <= browser.script(PLACE) < 14
+    assert browser.texts(".trouble") == []
     wait(browser, "return !document.getElementById('player').paused")
     wait(browser, "return document.querySelector('tr.now')?.textContent.includes('kick')")
     browser.script(STOP)
@@ -176,6 +177,7 @@ def test_a_video_that_no_browser_plays_is_said(browser: Browser, tmp_path: Path)
     (said,) = browser.texts(".trouble")
     assert "does not play this file" in said
     assert "ffmpeg -i old.avi" in said
+    assert browser.texts("video") == []
     assert browser.texts("#actions table a")
 
 
@@ -225,6 +227,8 @@ def test_it_fits_on_a_phone_and_in_the_dark(browser: Browser, page: Path, tmp_pa
         browser.script(STOP)
         assert too_wide(browser) == []
         browser.screenshot(tmp_path / f"{width_px}_{scheme}.png")
+        browser.script("document.getElementById('actions').scrollIntoView()")
+        browser.driver.save_screenshot(str(tmp_path / f"{width_px}_{scheme}_list.png"))
     browser.look()
     browser.look_at_print()
     assert browser.texts("video") == []

@@ -85,7 +85,7 @@
   };
   player.addEventListener("error", fail);
   player.addEventListener("loadedmetadata", () => { if (!player.videoWidth) fail(); }); // its sound alone
-  if (player.error || player.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) fail();
+  if (player.error) fail();
   for (const event of ["timeupdate", "seeked"]) player.addEventListener(event, show);
   show();
 })();

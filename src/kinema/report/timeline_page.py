@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,10 +148,11 @@ def _styles(found: Shown, heads: Heads) -> dict[str, str]:
 
 
 def _player(address: str, video: Path) -> Markup:
+    copying = ["ffmpeg", "-i", video.name, "-c:v", "libx264", "-pix_fmt", "yuv420p", f"{video.stem}-h264.mp4"]
     trouble = element(
         "p",
         "This browser does not play this file. The times below hold all the same; a copy that it plays is made by ",
-        element("code", f"ffmpeg -i {video.name} -c:v libx264 -pix_fmt yuv420p {video.stem}.mp4"),
+        element("code", shlex.join(copying)),
         ".",
         class_="empty trouble",
         hidden=True,
@@ -227,7 +229,7 @@ def _list(found: Shown, styles: Mapping[str, str], address: str) -> Markup:
             ]
         )
     hint = element("p", "A time plays the video from there.", class_="note hint")
-    return join(hint, table(["from", "to", "for", "action", "confidence"], rows, text_columns=(3,)))
+    return join(hint, table(["from", "to", "for", "action", "confidence"], rows, text_columns=(0, 3)))
 
 
 def _curves(found: Shown, heads: Heads, styles: Mapping[str, str]) -> Markup:
