@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from tests.models.contract import ONE, build, clips
@@ -10,6 +12,7 @@ from kinema.models.build import build_model
 from kinema.models.ensemble import Ensemble
 from kinema.models.frame_model import FrameModel
 from kinema.models.layers.stepping import can_step
+from kinema.models.layers.temporal import ConvNet1D
 from kinema.models.streaming import frame_parts, streaming
 from kinema.models.streams_model import StreamsModel
 from kinema.models.tsm import ShiftModel
@@ -45,7 +48,7 @@ FROM_WINDOW = [
 ]
 
 
-def trained(name: str, arguments: dict[str, object], **shape: int) -> torch.nn.Module:
+def trained(name: str, arguments: Mapping[str, object], **shape: int) -> torch.nn.Module:
     """A model whose batch norms have seen something, in evaluation."""
     model = build(name, arguments, heads=ONE, num_frames=FRAMES, **shape)
     with torch.no_grad():
@@ -55,7 +58,7 @@ def trained(name: str, arguments: dict[str, object], **shape: int) -> torch.nn.M
 
 
 @pytest.mark.parametrize(("name", "arguments"), FROM_STATE)
-def test_the_state_gives_what_all_frames_so_far_give(name: str, arguments: dict[str, object]) -> None:
+def test_the_state_gives_what_all_frames_so_far_give(name: str, arguments: Mapping[str, object]) -> None:
     model = trained(name, {**TINY, **arguments})
     assert isinstance(model, FrameModel)
     assert streaming(model) == "state"
@@ -71,7 +74,7 @@ def test_the_state_gives_what_all_frames_so_far_give(name: str, arguments: dict[
 
 
 @pytest.mark.parametrize(("name", "arguments"), FROM_STATE)
-def test_the_state_does_not_grow(name: str, arguments: dict[str, object]) -> None:
+def test_the_state_does_not_grow(name: str, arguments: Mapping[str, object]) -> None:
     def num_numbers(state: object) -> int:
         if isinstance(state, torch.Tensor):
             return state.numel()
@@ -91,7 +94,7 @@ def test_the_state_does_not_grow(name: str, arguments: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize(("name", "arguments"), FROM_WINDOW)
-def test_what_looks_ahead_sees_windows(name: str, arguments: dict[str, object]) -> None:
+def test_what_looks_ahead_sees_windows(name: str, arguments: Mapping[str, object]) -> None:
     model = trained(name, {**TINY, **arguments})
     assert streaming(model) == "window"
     assert isinstance(model, FrameModel)
@@ -114,6 +117,7 @@ def test_causal_convolutions_do_not_see_what_comes() -> None:
     changed = hidden.clone()
     changed[..., -1] += 1
     with torch.inference_mode():
+        assert isinstance(model.temporal, ConvNet1D)
         for block in model.temporal.blocks:
             assert torch.equal(block(hidden)[..., :-1], block(changed)[..., :-1])
             assert not torch.equal(block(hidden)[..., -1], block(changed)[..., -1])

@@ -15,6 +15,9 @@ from kinema.inference.live_types import Answer, Decision, Segment
 from kinema.models.weights import Rejection
 from kinema.types import Heads
 
+_TICK_S = 1e-6
+"""Times that differ by less are the same."""
+
 
 @dataclass(slots=True)
 class _Going:
@@ -95,7 +98,7 @@ class Decider:
                 self._stop(ended)
         if self._going is None and found is not None:
             self._begin(found, before_s, answer.time_s, passed_s, ended)
-        if self._paused is not None and answer.time_s - self._paused.seen_s > self.settings.cool_down_s:
+        if self._paused is not None and answer.time_s - self._paused.seen_s > self.settings.cool_down_s + _TICK_S:
             self._over(ended)
         return Decision(
             time_s=answer.time_s,
@@ -139,7 +142,11 @@ class Decider:
         self, labels: dict[str, int], before_s: float, time_s: float, passed_s: float, ended: list[Segment]
     ) -> None:
         paused = self._paused
-        if paused is not None and paused.labels == labels and before_s - paused.seen_s <= self.settings.cool_down_s:
+        if (
+            paused is not None
+            and paused.labels == labels
+            and before_s - paused.seen_s <= self.settings.cool_down_s + _TICK_S
+        ):
             self._going, self._paused = paused, None
             paused.seen_s = time_s
             return
@@ -163,7 +170,7 @@ class Decider:
             self._paused = None
 
     def _is_long(self, going: _Going) -> bool:
-        return going.seen_s - going.start_s >= self.settings.min_duration_s - 1e-9
+        return going.seen_s - going.start_s >= self.settings.min_duration_s - _TICK_S
 
     def _current(self) -> Segment | None:
         return self._segment(self._going) if self._going is not None and self._is_long(self._going) else None

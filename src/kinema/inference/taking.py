@@ -16,7 +16,7 @@ from kinema.data.geometry import Box, centre_box
 from kinema.data.modalities import field_maker
 from kinema.data.pictures import resize_i420, take_planes, take_rgb
 from kinema.data.reading import still_pictures, to_size
-from kinema.data.video import Orientation
+from kinema.data.video import UPRIGHT, Orientation
 from kinema.inference.live_types import Picture
 from kinema.types import Preprocessing
 
@@ -77,10 +77,10 @@ class FrameTaker:
     def _geometry(self, picture: Picture) -> tuple[Video, Box]:
         """Of pictures of this size, which may change on the way."""
         image, orientation = picture.image, picture.orientation
-        is_frame = isinstance(image, VideoFrame)
-        width_px, height_px = (image.width, image.height) if is_frame else (image.shape[1], image.shape[0])
-        if not is_frame:
-            orientation = Orientation()
+        if isinstance(image, VideoFrame):
+            height_px, width_px = image.height, image.width
+        else:
+            (height_px, width_px), orientation = image.shape[:2], UPRIGHT
         key = (width_px, height_px, orientation)
         if self._known is None or self._known[0] != key:
             if orientation.transposed:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.backbone import FrameBackbone
 from kinema.models.layers.heads import ConsensusHeads
-from kinema.models.layers.stepping import State, can_step
+from kinema.models.layers.stepping import State, Steps, can_step
 from kinema.types import only
 
 
@@ -90,6 +90,7 @@ class FrameModel(nn.Module):
             Logits for all frames up to this one, and the state to go on from, whose size stays the same.
         """
         of_temporal, of_heads = (None, None) if state is None else state
+        assert isinstance(self.temporal, Steps)
         hidden, of_temporal = self.temporal.step(self.norm(feature), of_temporal)
         if isinstance(self.heads, ConsensusHeads):
             logits, of_heads = self.heads.step(hidden, of_heads)

@@ -48,7 +48,8 @@ class ConvLSTMPool(nn.Module):
 
     def states(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B E h2 w2"]:
         """The state behind the last frame."""
-        given = self._given(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        each = self._given(maps.flatten(0, 1))
+        given = each.reshape(*maps.shape[:2], *each.shape[1:])
         states = self._begin(given[:, 0])
         for step in range(given.shape[1]):
             states = self._go_on(given[:, step], *states)
@@ -60,7 +61,8 @@ class ConvLSTMPool(nn.Module):
         return self._pooled(states[0]), states
 
     def _given(self, maps: Tensor) -> Tensor:
-        return self.input(self._pad(maps) if self.input.stride[0] == 1 else maps)
+        found: Tensor = self.input(self._pad(maps) if self.input.stride[0] == 1 else maps)
+        return found
 
     def _begin(self, given: Tensor) -> tuple[Tensor, Tensor]:
         nothing = given.new_zeros(len(given), self.num_features, *given.shape[2:])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kinema.models.layers.checks import at_least
 from kinema.models.layers.recurrent import RecurrentPool
-from kinema.models.layers.stepping import State, can_step, max_step, mean_step
+from kinema.models.layers.stepping import State, Steps, can_step, max_step, mean_step
 from kinema.models.layers.transformer import TransformerPool
 from kinema.types import ConfigError
 
@@ -104,6 +104,7 @@ class ConvNet1D(nn.Module):
         hidden = self.project(frame[:, :, None, None])
         states = []
         for block, own in zip(self.blocks, before, strict=True):
+            assert isinstance(block, _Block)
             hidden, own = block.step(hidden, own)
             states.append(own)
         pooled, mean = mean_step(hidden.flatten(1), mean)
@@ -262,19 +263,21 @@ class StatisticsPool(nn.Module):
 
     def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
         """Of a clip that is not cut into parts. Squares are added up as Welford did (Technometrics, 1962)."""
-        before, mean_state, squares, change_state = (None,) * 4 if state is None else state
-        old = torch.zeros_like(frame) if state is None else mean_state[0]
-        mean, mean_state = mean_step(frame, mean_state)
-        squares = (frame - old) * (frame - mean) + (0 if squares is None else squares)
+        nothing = torch.zeros_like(frame)
+        if state is None:
+            state = frame, (nothing, 0), nothing, None
+        before, (old, num), squares, changes = state
+        mean, means = mean_step(frame, (old, num))
+        squares = squares + (frame - old) * (frame - mean)
         found = [mean]
         if self.deviation:
-            found.append((squares / mean_state[1] + 1e-6).sqrt())
-        if self.difference and before is None:
-            found.append(torch.zeros_like(frame))
+            found.append((squares / (num + 1) + 1e-6).sqrt())
+        if self.difference and num == 0:
+            found.append(nothing)
         elif self.difference:
-            change, change_state = mean_step((frame - before).abs(), change_state)
+            change, changes = mean_step((frame - before).abs(), changes)
             found.append(change)
-        return torch.cat(found, dim=1), (frame, mean_state, squares, change_state)
+        return torch.cat(found, dim=1), (frame, means, squares, changes)
 
 
 def _means(values: Float[Tensor, "B T D"], parts: nn.AdaptiveAvgPool1d) -> Float[Tensor, "B E"]:
@@ -306,6 +309,7 @@ class Projected(nn.Module):
         return self.pool(self.project(features))
 
     def step(self, frame: Float[Tensor, "B D"], state: State) -> tuple[Float[Tensor, "B E"], State]:
+        assert isinstance(self.pool, Steps)
         return self.pool.step(self.project(frame), state)
 
 
