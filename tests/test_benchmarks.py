@@ -68,6 +68,7 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
         "limits",
         "augmentation",
         "optical_flow",
+        "timeline_memory",
     ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
