@@ -321,6 +321,16 @@ def test_answers_of_something_else_are_not_gone_on_with(tmp_path: Path) -> None:
         KeptAnswers(path, OF)
 
 
+@pytest.mark.parametrize("size", [0, 5, 30, 60])
+def test_a_file_that_was_only_begun_is_begun_again(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "answers.bin"
+    KeptAnswers(path, OF)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    assert KeptAnswers(path, OF).last is None
+    assert path.read_bytes() == whole
+
+
 # Deciding
 
 

@@ -15,7 +15,9 @@ from kinema.wording import clock, duration, percent
 
 if TYPE_CHECKING:
     from kinema.evaluation.segment_list import TrueSegment
+    from kinema.inference.kept_answers import KeptAnswers
     from kinema.inference.live_settings import LiveSection
+    from kinema.inference.long_video import LongVideo
     from kinema.inference.timeline import Found
 
 _ANSWERS, _LOCK = "answers.bin", ".lock"
@@ -41,7 +43,8 @@ def timeline(
     """Find the actions in a long video: a table, JSON, subtitles, and a page that plays it. What was stopped goes on
     with the same command; other thresholds make other actions of the same answers at once."""
     from kinema.inference.live_settings import live_settings
-    from kinema.inference.timeline import answers_of, found, offline
+    from kinema.inference.long_video import LongVideo
+    from kinema.inference.timeline import answers_of, classes_of_nothing, found, offline
     from kinema.inference.timeline_files import write_files
     from kinema.models.weights import read_config, read_rejection, read_training, weights_folder
     from kinema.report.timeline_page import write_timeline_page
@@ -50,13 +53,16 @@ def timeline(
     live = offline(live_settings(overrides or [], settings))
     folder = weights_folder(weights)
     config = read_config(folder)
-    background = read_training(folder).background
+    rejection = read_rejection(folder)
+    background = classes_of_nothing(config, read_training(folder), rejection)
     heads = _heads_of_actions(config.heads, background)
     true = None if truth is None else _truth(truth, config.heads, background)
     target = out if out is not None else Path(f"{video.stem}-timeline")
-    kept = _watched(target, video, weights, folder, live, output)
-    result = found(kept, config, live, rejection=read_rejection(folder), background=background)
-    record = _record(result, video=video, weights=weights, of=answers_of(folder, config, live, video), settings=live)
+    opened = LongVideo(video)
+    of = answers_of(folder, config, live, video, rejection)
+    kept = _watched(target, opened, weights, live, of, output)
+    result = found(kept, config, live, rejection=rejection, background=background)
+    record = _record(result, video=video, weights=weights, of=of, settings=live)
     if true is not None:
         from kinema.evaluation.segments import timeline_scores
 
@@ -69,19 +75,18 @@ def timeline(
     output.finish({**record, "segments": _rows(result), "folder": str(target), "page": str(page)})
 
 
-def _watched(target: Path, video: Path, weights: Path, folder: Path, live: LiveSection, output: Output) -> Any:
+def _watched(
+    target: Path, video: LongVideo, weights: Path, live: LiveSection, of: Mapping[str, Any], output: Output
+) -> KeptAnswers:
     """All answers, those of before among them."""
     from kinema.files import locked
     from kinema.inference.kept_answers import KeptAnswers
-    from kinema.inference.long_video import LongVideo
-    from kinema.inference.timeline import answers_of, watch
-    from kinema.models.weights import read_config
+    from kinema.inference.timeline import watch
 
-    opened = LongVideo(video)
-    of = answers_of(folder, read_config(folder), live, video)
     if target.exists() and not target.is_dir():
         raise DataError(f"{target}: a file; name a folder by --out")
-    if target.is_dir() and any(target.iterdir()) and not (target / _ANSWERS).is_file():
+    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if there - {_LOCK} and _ANSWERS not in there:
         raise DataError(f"{target}: holds something else; name another folder by --out")
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -99,7 +104,7 @@ def _watched(target: Path, video: Path, weights: Path, folder: Path, live: LiveS
 
             keep_memory()
             try:
-                watch(load(weights), live, opened, kept, reporter=output.reporter)
+                watch(load(weights), live, video, kept, reporter=output.reporter)
             except (KeyboardInterrupt, SystemExit):
                 output.say("the same command goes on where this one stops")
                 raise

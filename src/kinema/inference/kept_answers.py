@@ -81,10 +81,12 @@ class KeptAnswers:
         self.path = path
         self.last: Part | None = None
         self._end = 0
-        if path.exists() and path.stat().st_size:
+        beginning = [_FIRST, *_record({}, {"of": json.dumps(dict(of), sort_keys=True)})]
+        if path.exists() and not _is_part(path, b"".join(beginning)):
             self._check(of)
         else:
-            self._write([_FIRST, *_record({}, {"of": json.dumps(dict(of), sort_keys=True)})])
+            path.unlink(missing_ok=True)
+            self._write(beginning)
 
     @property
     def is_finished(self) -> bool:
@@ -141,6 +143,11 @@ class KeptAnswers:
             file.flush()
             os.fsync(file.fileno())
             self._end = file.tell()
+
+
+def _is_part(path: Path, beginning: bytes) -> bool:
+    """Whether a file holds the first bytes of this, and no more: it was being made."""
+    return path.stat().st_size < len(beginning) and beginning.startswith(path.read_bytes())
 
 
 def _record(tensors: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> list[bytes]:

@@ -31,7 +31,7 @@ from kinema.inference.live_settings import LiveSection
 from kinema.inference.live_types import Answer, Picture, Segment
 from kinema.inference.long_video import LongVideo, mark_of
 from kinema.inference.recogniser import Recogniser
-from kinema.models.weights import Rejection, WeightsConfig
+from kinema.models.weights import Rejection, TrainingFacts, WeightsConfig
 from kinema.progress import SILENT, Reporter
 from kinema.types import ConfigError, DataError, fingerprint
 from kinema.wording import clock
@@ -139,6 +139,15 @@ def answers_of(
         "heads": {task: list(names) for task, names in config.heads.items()},
         "rules": 1,
     }
+
+
+def classes_of_nothing(
+    config: WeightsConfig, training: TrainingFacts, rejection: Rejection | None = None
+) -> dict[str, int]:
+    """Task -> index of a class that stands for nothing: made of training clips, or named with the threshold."""
+    named = None if rejection is None else rejection.background
+    found = {task: names.index(named) for task, names in config.heads.items() if named is not None and named in names}
+    return {**training.background, **found}
 
 
 def shift_s(settings: LiveSection, config: WeightsConfig) -> float:
