@@ -178,5 +178,5 @@ def _metadata(content: bytes) -> dict[str, Any]:
 def _part(content: bytes) -> Part:
     tensors = safetensors.numpy.load(content)
     of_tasks = {name.removeprefix("of "): tensors.pop(name) for name in list(tensors) if name.startswith("of ")}
-    facts = json.loads(_metadata(content)["facts"])
-    return Part(**facts, **tensors, probabilities=of_tasks)
+    values: dict[str, Any] = {**json.loads(_metadata(content)["facts"]), **tensors}
+    return Part(**values, probabilities=of_tasks)

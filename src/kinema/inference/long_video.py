@@ -193,7 +193,7 @@ def mark_of(picture: Picture) -> int:
     plane = picture.image.planes[0]
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8)[: plane.height * plane.line_size]
     seen = rows.reshape(plane.height, plane.line_size)[::_ROWS, : plane.width]
-    return zlib.crc32(np.ascontiguousarray(seen))
+    return zlib.crc32(seen.tobytes())
 
 
 def _header_s(container: InputContainer, stream: VideoStream) -> float | None:
