@@ -64,8 +64,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "nothing": (),
 }
 WINDOWS_S = ((2.0, 2.0), (3.0, 3.0), (1.5, 3.0))
-SMOOTHING_S = (0.1, 0.2, 0.4, 0.8)
-ENTERS = (0.3, 0.4, 0.5, 0.6, 0.7)
+SMOOTHING_S = (0.2, 0.5)
+ENTERS = (0.3, 0.4, 0.5, 0.6)
 LEAST_S = (0.3, 1.0)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from av.video.frame import VideoFrame
 from tests.models.facts import MEAN, STD
 from tests.videos import numbered_frames, read_number, write_video
 
@@ -41,6 +42,11 @@ SETTINGS = offline(LiveSection(fast_s=1.0, slow_s=2.0))
 FPS, SECONDS = 8, 70
 
 
+def number_of(picture: Picture) -> int:
+    assert isinstance(picture.image, VideoFrame)
+    return read_number(np.asarray(picture.image.to_ndarray(format="rgb24"), dtype=np.uint8))
+
+
 class Remembers(Follower):
     """Answers every `every_s` after the answer before, from all that it saw of the long window, and from nothing else:
     of too short a lead, or of other batches, other answers would come."""
@@ -62,7 +68,7 @@ class Remembers(Follower):
     def see(self, pictures: Sequence[Picture], *, only_newest: bool = False) -> list[Answer]:
         answers = []
         for picture in pictures:
-            number = read_number(picture.image.to_ndarray(format="rgb24"))  # type: ignore[union-attr]
+            number = number_of(picture)
             self.seen = [one for one in self.seen if one[0] > picture.stop_s - 2.0] + [(picture.time_s, number)]
             if picture.stop_s >= self.due_s:
                 self.due_s = picture.stop_s + self.settings.every_s - 1e-9
@@ -139,7 +145,7 @@ def test_frames_without_a_rate_of_their_own_come_when_they_come(tmp_path: Path) 
 
 
 def numbers(pictures: Iterator[Picture]) -> list[int]:
-    return [read_number(one.image.to_ndarray(format="rgb24")) for one in pictures]  # type: ignore[union-attr]
+    return [number_of(one) for one in pictures]
 
 
 @pytest.mark.parametrize("start_s", [0.05, 47.3])

@@ -164,7 +164,9 @@ def _player(address: str, video: Path) -> Markup:
 
 
 def _bars(found: Shown, styles: Mapping[str, str], address: str, true: Sequence[Span] | None) -> Markup:
-    lanes = [("found", [(one.start_s, one.stop_s, one.label, one.confidence) for one in found.segments])]
+    lanes: list[tuple[str, list[tuple[float, float, str, float | None]]]] = [
+        ("found", [(one.start_s, one.stop_s, one.label, one.confidence) for one in found.segments])
+    ]
     if true is not None:
         lanes.append(("true", [(one.start_s, one.stop_s, " ".join(one.labels.values()), None) for one in true]))
     rows = [
