@@ -15,7 +15,7 @@ from kinema.inference.live_types import Picture
 from kinema.inference.recogniser import Recogniser
 from kinema.models.build import build_model
 from kinema.models.weights import Rejection, WeightsConfig
-from kinema.types import Heads, Preprocessing
+from kinema.types import Heads, InputShape, Preprocessing
 
 RGB = Preprocessing(num_frames=5, size_px=32, resize_px=40, fit="crop", pixels="i420", mean=MEAN, std=STD)
 HEADS: Heads = {"verb": ("open", "close", "push"), "noun": ("door", "jar")}
@@ -29,22 +29,23 @@ def recogniser(
     heads: Heads = HEADS,
     rejection: Rejection | None = None,
 ) -> Recogniser:
-    """Of random weights, which batch norms have seen something with, and with answers that differ from clip to clip."""
+    """Of random weights, which batch norms have seen something with."""
     streams = preprocessing or {"rgb": RGB}
     config = WeightsConfig(model=name, arguments=dict(arguments or {}), heads=heads, preprocessing=streams)
     torch.manual_seed(0)
     model = build_model(name, config.arguments, heads=heads, inputs=config.inputs)
-    batch = {
-        stream: torch.randn(4, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
-        for stream, shape in config.inputs.items()
-    }
+    batch = {stream: _blocks(shape) for stream, shape in config.inputs.items()}
     with torch.no_grad():
         for _ in range(3):
             model.train()(batch)
-        for parameter_name, parameter in model.named_parameters():
-            if parameter_name.startswith("heads") or ".heads." in parameter_name:
-                parameter.mul_(3)
     return Recogniser(model, config, device="cpu", rejection=rejection)
+
+
+def _blocks(shape: InputShape) -> torch.Tensor:
+    """Clips of frames of a few large squares."""
+    size = (shape.height_px, shape.width_px)
+    squares = torch.randn(8 * shape.num_frames, shape.channels, 3, 4)
+    return torch.nn.functional.interpolate(squares, size=size).unflatten(0, (8, shape.num_frames))
 
 
 def pictures(path: Path, *, every: int = 1) -> Iterator[Picture]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.inference.following import HEADS, RGB, pictures, recogniser
 from tests.models.facts import MEAN, STD
+from tests.models.test_contract import NAMES, small
 from tests.videos import numbered_frames, write_video
 
 from kinema.data.decoding import probe
@@ -34,32 +35,16 @@ WINDOW_S = 1.1
 """No moment that is looked at then lies where one frame follows another, where rounding would decide."""
 ONE_WINDOW = LiveSection(fast_s=WINDOW_S, slow_s=WINDOW_S)
 
-WINDOWED: list[tuple[str, dict[str, Any]]] = [
-    ("frame_average", TINY),
-    ("frame_max", TINY),
-    ("frame_statistics", TINY),
-    ("frame_class_conv", {**TINY, "channels": 8}),
-    ("tsn", TINY),
-    ("cnn_rnn", {**TINY, "hidden_size": 8}),
-    ("cnn_gru", {**TINY, "hidden_size": 8}),
-    ("cnn_lstm", {**TINY, "hidden_size": 8}),
-    ("cnn_conv_lstm", {**TINY, "channels": 4}),
-    ("cnn_lsta", {**TINY, "channels": 4}),
-    ("cnn_conv1d", {**TINY, "channels": 8}),
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("tsn", {**TINY, "consensus": "max"}),
+    ("cnn_lstm", {**TINY, "hidden_size": 8, "bidirectional": True}),
     ("cnn_conv1d", {**TINY, "channels": 8, "feature_norm": "clip"}),
-    ("cnn_conv1d_stack", {**TINY, "channels": 8, "num_steps": 12, "num_blocks": 1, "out_channels": 8}),
-    ("cnn_transformer", {**TINY, "width": 16, "num_heads": 2, "num_layers": 1}),
-    ("cnn_multi_scale_transformer", {**TINY, "width": 16, "num_heads": 2, "num_layers": 1, "windows": [2, 4]}),
-    ("cnn_bert", {**TINY, "width": 16, "num_heads": 2, "num_layers": 1}),
-    ("cnn_perceiver", TINY),
-    ("cross_task_attention", {**TINY, "width": 16, "num_heads": 2, "num_layers": 1, "windows": [2, 4]}),
+    ("cnn_conv1d", {**TINY, "channels": 8, "causal": True}),
+    ("tsm", {"backbone": "resnet18", "online": True}),
 ]
-CLIPS: list[tuple[str, dict[str, Any]]] = [
-    ("conv3d", {}),
-    ("r3d_18", {}),
-    ("tsm", {"backbone": "resnet18"}),
-    ("joint_ensemble", {"backbones": ["tiny"], "cnn_channels": [4]}),
-]
+"""Beside every model with the arguments of its contract."""
+ALIKE = ("s3d", "c3d")
+"""Of random weights these say the same of every clip but for some 1e-6, which tells nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +62,26 @@ def assert_offline(answer: Answer, of: Recogniser, video: Path, window_s: float,
         assert found == pytest.approx(dict(wanted.probabilities[task]), abs=tolerance), (task, answer.time_s)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [*WINDOWED, *CLIPS], ids=lambda value: str(value)[:60])
-def test_every_answer_is_that_of_the_clip_that_ends_there(name: str, arguments: Mapping[str, Any], video: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_answer_of_every_model_is_that_of_the_clip_that_ends_there(name: str, video: Path) -> None:
+    check_answers(name, small(name), video)
+
+
+@pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str)
+def test_and_so_it_is_with_other_arguments(name: str, arguments: Mapping[str, Any], video: Path) -> None:
+    check_answers(name, arguments, video)
+
+
+def check_answers(name: str, arguments: Mapping[str, Any], video: Path) -> None:
     of = recogniser(name, arguments)
     follower = Follower(of, ONE_WINDOW.model_copy(update={"every_s": 1 / FPS}))
     answers = [answer for picture in pictures(video) for answer in follower.see([picture])]
     assert [round(answer.time_s * FPS) for answer in answers] == list(range(1, 31))
+    # Of random weights answers may be nearly the same: what they differ by from clip to clip is the measure.
+    spread = float(np.ptp([answer.probabilities["verb"] for answer in answers], axis=0).max())
+    assert name in ALIKE or spread > 1e-5
     for answer in answers[::6] + answers[-1:]:
-        assert_offline(answer, of, video, WINDOW_S)
-    assert len({answer.probabilities["verb"].tobytes() for answer in answers}) > 10  # they do say different things
+        assert_offline(answer, of, video, WINDOW_S, tolerance=min(1e-4, max(0.02 * spread, 1e-6)))
 
 
 def test_pictures_one_by_one_or_many_at_once(video: Path) -> None:
