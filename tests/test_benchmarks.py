@@ -70,6 +70,7 @@ def test_benchmark_runs(name: str, tmp_path: Path, data_root: Path) -> None:
         "optical_flow",
         "flow_preparation",
         "watch",
+        "timeline_memory",
     ],
 )
 def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:

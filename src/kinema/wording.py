@@ -26,6 +26,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def clock(time_s: float, *, tenths: bool = False) -> str:
+    """A place in a video: `0:07`, `12:30`, `1:02:03`, with tenths `0:07.4`. Never later than it is."""
+    whole = int(time_s)
+    minutes = f"{whole // 60 % 60}:{whole % 60:02d}"
+    text = minutes if whole < 3600 else f"{whole // 3600}:{minutes:0>5}"
+    return text + (f".{int(10 * time_s + 1e-6) % 10}" if tenths else "")
+
+
 def byte_size(num_bytes: float) -> str:
     """`114 kB`, `2.2 MB`, `6.15 GB`: at most three digits, powers of ten."""
     amount = float(num_bytes)

@@ -29,6 +29,7 @@ from kinema.cli import (
     submit,
     sweep,
     threshold,
+    timeline,
     train,
     watch,
 )
@@ -60,6 +61,7 @@ app.command("threshold")(threshold.threshold)
 app.command("predict")(predict.predict)
 app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
+app.command("timeline")(timeline.timeline)
 app.add_typer(explain.app, name="explain")
 app.command("ensemble")(ensemble.ensemble)
 

@@ -43,7 +43,7 @@ def probe_file(path: Path, *, in_full: bool = False) -> Video:
         DataError: FFmpeg cannot read it, or no frame of it decodes.
     """
     with opened(path) as (container, stream):
-        indexed = _is_indexed(container, stream)
+        indexed = is_indexed(container, stream)
         if indexed and not in_full:
             with PacketCollector(path, stream) as collector:
                 table = _table_from_packets(container, stream, collector)
@@ -67,7 +67,8 @@ class _Table:
     packets: PacketSource | None = None
 
 
-def _is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+def is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether one packet is one displayed frame and carries its time."""
     known = _INDEXED_CONTAINERS.intersection(container.format.name.split(","))
     return bool(known) and codec_name(stream) in _INDEXED_CODECS
 
@@ -132,8 +133,7 @@ def _table_from_frames(
         raise DataError(f"{path}: no frame of it decodes")
     packets = None if reading.damaged else shadow.index()
     time_base = stream.time_base
-    by_order = container.format.name == "avi" and codec_name(stream) == "mpeg4"
-    if not by_order and time_base is not None and _is_ascending(pts):
+    if not is_by_order(container, stream) and time_base is not None and _is_ascending(pts):
         ticks = np.array(pts, dtype=np.int64)
         # In a damaged file the same frame may not come out again after a seek.
         first_pts = int(ticks[0]) if indexed and not reading.damaged else None
@@ -158,6 +158,11 @@ def _table_from_frames(
         damaged=reading.damaged,
         packets=packets,
     )
+
+
+def is_by_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether frames are on display one after the other at the frame's rate, whatever their timestamps say."""
+    return container.format.name == "avi" and codec_name(stream) == "mpeg4"
 
 
 def _is_ascending(pts: Sequence[int | None]) -> bool:

@@ -21,6 +21,7 @@ _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'; base-uri 'none'; "
     "form-action 'none'"
 )
+_MEDIA = "; media-src 'self' file:"
 
 
 def document(
@@ -30,6 +31,7 @@ def document(
     sections: Sequence[tuple[str, str, Markup]],
     footer: Child,
     data: Mapping[str, Any] | None = None,
+    media: bool = False,
 ) -> str:
     """A page as HTML.
 
@@ -39,9 +41,13 @@ def document(
         sections: (identifier, title, content).
         footer: What stands at the end, behind kinema's version.
         data: For the script.
+        media: It plays a video from beside it, or from elsewhere on the disk.
     """
     style, script = _shipped("figures.css") + _shipped("style.css"), "\n" + _shipped("script.js")
-    policy = _POLICY.format(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+    policy = _POLICY
+    if media:
+        style, script, policy = style + _shipped("timeline.css"), script + _shipped("timeline.js"), policy + _MEDIA
+    policy = policy.format(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
     head = element(
         "head",
         *("\n", element("meta", charset="utf-8")),
