@@ -45,7 +45,8 @@ def _blocks(shape: InputShape) -> torch.Tensor:
     """Clips of frames of a few large squares."""
     size = (shape.height_px, shape.width_px)
     squares = torch.randn(8 * shape.num_frames, shape.channels, 3, 4)
-    return torch.nn.functional.interpolate(squares, size=size).unflatten(0, (8, shape.num_frames))
+    frames = torch.nn.functional.interpolate(squares, size=size)
+    return frames.reshape(8, shape.num_frames, *frames.shape[1:])
 
 
 def pictures(path: Path, *, every: int = 1) -> Iterator[Picture]:
