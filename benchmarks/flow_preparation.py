@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -158,6 +158,7 @@ def read_again(paths: Sequence[Path], folder: Path) -> tuple[float, float, int]:
     """Seconds for all clips of the store and of the JPEG files, and how many clips the store had."""
     import cv2
 
+    imread: Any = cv2.imread
     order = np.random.default_rng(0).permutation(len(paths)).tolist()
     section, wanted = settings(folder)
     clips = [Clip(clip_id=path.stem, video=path) for path in paths]
@@ -177,7 +178,7 @@ def read_again(paths: Sequence[Path], folder: Path) -> tuple[float, float, int]:
             for number in range(NUM_FIELDS):
                 for plane, name in enumerate("uv"):
                     file = str(place / f"{name}_{number:05d}.jpg")
-                    out[number, plane] = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
+                    out[number, plane] = imread(file, cv2.IMREAD_GRAYSCALE)
         jpeg_s = min(jpeg_s, time.perf_counter() - began_s)
     return kinema_s, jpeg_s, held
 
@@ -196,7 +197,7 @@ def compare(paths: Sequence[Path], folder: Path) -> dict[str, float]:
     pictures = make_preprocessing(
         ClipsSection(num_frames=NUM_FIELDS, size_px=SIZE_PX, pixels="i420"), mean=(0.5,) * 3, std=(0.5,) * 3
     )
-    estimate = flow_of("dis")
+    estimate, imread = flow_of("dis"), cast(Any, cv2.imread)
     worst = {"store": 0.0, "JPEG": 0.0}
     stored = np.empty((NUM_FIELDS, 2, SIZE_PX, SIZE_PX), dtype=np.uint8)
     for path in paths[:: max(1, len(paths) // COMPARED)]:
@@ -214,7 +215,7 @@ def compare(paths: Sequence[Path], folder: Path) -> dict[str, float]:
         for number, found in enumerate(plain_flow.flow_of_clip(path, num_fields=NUM_FIELDS, size_px=SIZE_PX)):
             for plane, name in enumerate("uv"):
                 file = str(folder / "plain" / path.stem / f"{name}_{number:05d}.jpg")
-                values = cv2.imread(file, cv2.IMREAD_GRAYSCALE).astype(np.float64)
+                values = imread(file, cv2.IMREAD_GRAYSCALE).astype(np.float64)
                 flow = np.clip(found[..., plane], -BOUND_PX, BOUND_PX)
                 error = np.abs(values * (2 * BOUND_PX / 255) - BOUND_PX - flow).max()
                 worst["JPEG"] = max(worst["JPEG"], float(error))

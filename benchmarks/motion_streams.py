@@ -26,7 +26,7 @@ from kinema.training.run_folder import Run
 
 STUDY = "motion_streams"
 QUICK_RUNS = ("RGB", "flow, no motion")
-QUICK = ("data.num_train_backgrounds=2", "data.num_test_backgrounds=1", "trainer.epochs=1", "trainer.warmup_epochs=0")
+QUICK = ("data.num_train_backgrounds=2", "data.num_test_backgrounds=1", "trainer.epochs=1", "optim.warmup_epochs=0")
 
 
 def main() -> None:

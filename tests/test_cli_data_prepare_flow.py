@@ -187,8 +187,8 @@ def test_another_opencv_does_not_go_on_with_a_store(
     """What it has stored is read as it is; two versions are not mixed."""
     import cv2
 
-    command = ("data", "prepare", "folder", root, "--out", "s", "--flow", "dis", "--bound", 8, "--size", 32)
-    command = (*command, "--num-frames", 4, "--workers", 0)
+    method = ("--flow", "dis", "--bound", 8, "--size", 32, "--num-frames", 4)
+    command = ("data", "prepare", "folder", root, "--out", "s", *method, "--workers", 0)
     assert kinema(*command, "--shard", "1/2").code == 0
     assert Store.open(Path("s")).settings["flow_by"] == f"opencv {cv2.__version__}"
     with monkeypatch.context() as patched:

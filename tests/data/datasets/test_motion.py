@@ -359,8 +359,9 @@ def test_without_texture_all_that_is_left_is_two_colours_and_an_edge() -> None:
 
 
 def test_without_motion_both_recordings_show_one_picture(tmp_path: Path) -> None:
-    sizes = {"num_train_backgrounds": 1, "num_validation_backgrounds": 0, "num_test_backgrounds": 0}
-    (clips,) = motion(tmp_path, **sizes, moving=False).splits.values()
+    (clips,) = motion(
+        tmp_path, num_train_backgrounds=1, num_validation_backgrounds=0, num_test_backgrounds=0, moving=False
+    ).splits.values()
     found = {VERBS[clip.labels["action"]]: decode(clip.video) for clip in clips}
     for forwards, backwards in PAIRS:
         assert np.array_equal(found[forwards], found[backwards])
