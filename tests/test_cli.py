@@ -245,6 +245,12 @@ def test_what_is_shown_of_a_configuration_can_be_written_behind_a_recipe(kinema:
     assert found.json["init"]["freeze"] == 2
 
 
+def test_stacked_flow_is_written_behind_a_recipe(kinema: Kinema) -> None:
+    lines = kinema("models", "two_stream_cross_task").out.splitlines()
+    (settings,) = (line for line in lines if line.startswith("epic: "))
+    assert settings.endswith('data.modality=["rgb", "flow"] clips.motion.stack=5')
+
+
 def test_a_model_that_there_is_not_is_one_line(kinema: Kinema) -> None:
     assert (
         kinema("models", "cnn_ltsm").error().startswith("NAME: there is no model 'cnn_ltsm'; did you mean 'cnn_lstm'?")

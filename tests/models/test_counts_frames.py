@@ -149,7 +149,7 @@ def test_maps_of_two_resnets_fused() -> None:
 def test_motion_from_maps() -> None:
     """Of 2,048 maps: 128 channels that differ, or 64 that are looked for in 7x7 places."""
     head = 2048 * 101 + 101
-    differences = (2048 * 128 + 2 * 128) + 9 * 128 + (128 * 2048 + 2 * 2048)
+    differences = (2048 * 128 + 2 * 128) + 9 * 128 + 2 * 128 + (128 * 2048 + 2 * 2048)
     assert parameters(built("cnn_difference", "default")) == RESNET50 + differences + head
     correlation = (2048 * 64 + 2 * 64) + (49 * 64 * 9 + 2 * 64) + (64 * 2048 + 2 * 2048)
     assert parameters(built("cnn_correlation", "default")) == RESNET50 + correlation + head

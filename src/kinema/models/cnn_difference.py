@@ -4,7 +4,7 @@ Jiang et al., "STM: SpatioTemporal and Motion Encoding for Action Recognition", 
 https://arxiv.org/abs/1908.02486: its channel-wise motion module; Li et al., "TEA: Temporal Excitation and Aggregation
 for Action Recognition", CVPR 2020, https://arxiv.org/abs/2004.01398: its motion excitation. Deviations: one module
 behind the last maps of a network, where the papers put one into each residual block; neither paper's convolutions over
-time; what differences are added to goes through a ReLU; then the mean over frames.
+time; differences, and what they are added to, go through a ReLU; then the mean over frames.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def cnn_difference(
         backbone: An image network of torchvision or timm, or `tiny`, `basic_cnn`, `flat_cnn`, `narrow_cnn`, `wide_cnn`.
         backbone_cut: Name of the module after which it ends, such as `layer3` or `features.13`; null: all of it.
         kind: What differences do: `motion` is added to a frame's maps (STM); `excitation`, their averages over the
-            frame, says by how much each channel counts (TEA), and so not which way something went.
+            frame, says by how much each channel counts (TEA).
         reduction: They are of one in so many channels.
         feature_norm: `batch` normalises the frames' features; `clip` takes the clip's mean away first, so that what
             stays the same within a clip, such as the scene, is not seen. Both help on top of a frozen backbone.

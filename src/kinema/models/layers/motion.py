@@ -38,6 +38,7 @@ class DifferencePool(nn.Module):
         self.kind = kind
         self.squeeze = nn.Sequential(nn.Conv2d(num_inputs, width, 1, bias=False), nn.BatchNorm2d(width))
         self.transform = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.sign = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
         self.expand = nn.Sequential(nn.Conv2d(width, num_inputs, 1, bias=False), nn.BatchNorm2d(num_inputs))
         self.num_features = num_inputs
 
@@ -48,7 +49,8 @@ class DifferencePool(nn.Module):
         return pad(later - squeezed[:, :-1], (0, 0, 0, 0, 0, 0, 0, 1))
 
     def forward(self, maps: Float[Tensor, "B T D h w"]) -> Float[Tensor, "B D"]:
-        changes = self.changes(maps).flatten(0, 1)
+        # Behind the last maps no layer follows that would tell what comes from what goes, before all is averaged.
+        changes = self.sign(self.changes(maps).flatten(0, 1))
         if self.kind == "excitation":
             counts = 2 * self.expand(changes.mean(dim=(2, 3), keepdim=True)).sigmoid() - 1
             moving = maps.flatten(0, 1) * (1 + counts)
