@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.inference.served import HEADS, QUICK, Brightness, make_weights
 from tests.videos import numbered_frames, write_video
 
 import kinema
+from kinema.data.decoding import probe
 from kinema.inference.recogniser import Prediction, Recogniser
 from kinema.inference.serving import reading
 from kinema.inference.serving.app import _clip_answer, make_app
@@ -182,6 +184,17 @@ def test_a_playlist_opens_no_other_file(client: TestClient, video: Path, tmp_pat
         answer = client.post("/predict", files={"video": (name, content.encode())})
         assert answer.status_code == 422
         assert "not a video that FFmpeg can read" in error(answer)
+
+
+def test_a_list_of_files_is_no_clip_even_where_ffmpeg_would_open_it(
+    recogniser: Recogniser, video: Path, tmp_path: Path
+) -> None:
+    shutil.copy(video, tmp_path / "other.mp4")
+    listed = tmp_path / "list.mp4"
+    listed.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    assert len(probe(listed).times_s) == 16  # so it would
+    with pytest.raises(DataError, match="not a video that FFmpeg can read"):
+        reading.read(ClipRequest(path=listed), recogniser.config.preprocessing)
 
 
 def test_bodies_that_are_no_forms(client: TestClient, video: Path) -> None:

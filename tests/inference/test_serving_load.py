@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 @pytest.mark.slow
 def test_many_clients_are_answered_and_nothing_is_left(tmp_path: Path) -> None:
     result = tmp_path / "load.json"
-    command = [sys.executable, "benchmarks/serve_load.py", "--quick", "--json", result]
+    command = [sys.executable, "benchmarks/serve_load.py", "--quick", "--json", str(result)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(result.read_text())

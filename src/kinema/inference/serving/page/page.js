@@ -25,8 +25,11 @@ let wake = null;
 
 function say(text) {
   const box = find("message");
-  if (box.textContent !== text) box.textContent = text;
+  const isNew = box.textContent !== text;
   box.hidden = !text;
+  if (!isNew) return;
+  box.textContent = text;
+  if (text) box.scrollIntoView({ block: "nearest" }); // on a phone it may be out of sight
 }
 
 function showNow(kind, text) {
