@@ -66,7 +66,7 @@ BLIND: dict[str, dict[str, Any]] = {
 }
 """Statistics of the whole clip, changes from frame to frame among them, are the same backwards."""
 
-EPOCHS = {"cnn_conv_lstm": 40, "cnn_correlation": 40, "cnn_difference": 40, "tsm": 40}
+EPOCHS = {"cnn_conv_lstm": 40, "cnn_correlation": 40, "cnn_difference": 60, "tsm": 40}
 """Of those that 20 do not teach."""
 
 SMALL = (
