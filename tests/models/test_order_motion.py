@@ -25,7 +25,7 @@ SEEING: dict[str, dict[str, Any]] = {
     "cnn_conv1d_stack": {"num_steps": 16, "channels": 64, "num_blocks": 2, "out_channels": 128},
     "cnn_conv_lstm": {"channels": 64},
     "cnn_correlation": {"radius": 2},
-    "cnn_difference": {"reduction": 2},
+    "cnn_difference": {"reduction": 1},
     "cnn_gru": {},
     "cnn_hybrid": {"width": 128, "hidden_size": 64, "num_layers": 1, "num_heads": 4, "feed_forward": 256},
     "cnn_lsta": {"channels": 64, "bank": 10},
