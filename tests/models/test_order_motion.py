@@ -25,7 +25,7 @@ SEEING: dict[str, dict[str, Any]] = {
     "cnn_conv1d_stack": {"num_steps": 16, "channels": 64, "num_blocks": 2, "out_channels": 128},
     "cnn_conv_lstm": {"channels": 64},
     "cnn_correlation": {"radius": 2},
-    "cnn_difference": {"reduction": 2},
+    "cnn_difference": {"reduction": 1},
     "cnn_gru": {},
     "cnn_hybrid": {"width": 128, "hidden_size": 64, "num_layers": 1, "num_heads": 4, "feed_forward": 256},
     "cnn_lsta": {"channels": 64, "bank": 10},
@@ -66,7 +66,7 @@ BLIND: dict[str, dict[str, Any]] = {
 }
 """Statistics of the whole clip, changes from frame to frame among them, are the same backwards."""
 
-EPOCHS = {"cnn_conv_lstm": 40, "cnn_correlation": 40, "cnn_difference": 40, "tsm": 40}
+EPOCHS = {"cnn_conv_lstm": 40, "cnn_correlation": 40, "cnn_difference": 60, "tsm": 40}
 """Of those that 20 do not teach."""
 
 SMALL = (

@@ -75,7 +75,7 @@ def moving(num: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat([maps, maps.flip(1)]), torch.arange(2).repeat_interleave(num)
 
 
-@pytest.mark.parametrize("name", ["motion", "correlation"])
+@pytest.mark.parametrize("name", POOLS)
 def test_directions_are_told_apart(name: str) -> None:
     """Of what is the same on average, whichever way it goes."""
     torch.manual_seed(0)
