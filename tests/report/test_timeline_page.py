@@ -165,7 +165,7 @@ def test_subtitles_are_shown_and_names_stay_text(browser: Browser, page: Path) -
     cues = "return [...document.getElementById('player').textTracks[0].cues].map((one) => one.text)"
     assert browser.script(cues) == ["wave", "kick", "wave", "<b>jump & run</b>"]
     assert browser.all("#actions b") == []
-    assert any("<b>jump & run</b>" in text for text in browser.texts("#actions td"))
+    assert any("<b>jump & run</b>" in text for text in browser.texts("#actions th"))
 
 
 def test_a_video_that_no_browser_plays_is_said(browser: Browser, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def _record(
         },
         "weights": {"path": str(weights), "fingerprint": of["weights"]},
         "windows": {name: of["settings"][name] for name in ("fast_s", "slow_s")},
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump() | {"every_s": of["settings"]["every_s"]},
         "num_answers": result.num_answers,
     }
 

@@ -223,15 +223,15 @@ def _list(found: Shown, styles: Mapping[str, str], address: str) -> Markup:
         )
         rows.append(
             [
+                join(_swatch(styles[one.label]), " ", one.label),
                 valued(link, one.start_s),
                 valued(clock(one.stop_s, tenths=True), one.stop_s),
                 f"{one.stop_s - one.start_s:.1f}{NBSP}s",
-                join(_swatch(styles[one.label]), " ", one.label),
                 percent(one.confidence),
             ]
         )
     hint = element("p", "A time plays the video from there.", class_="note hint")
-    return join(hint, table(["from", "to", "for", "action", "confidence"], rows, text_columns=(0, 3)))
+    return join(hint, table(["action", "from", "to", "for", "confidence"], rows))
 
 
 def _curves(found: Shown, heads: Heads, styles: Mapping[str, str]) -> Markup:
