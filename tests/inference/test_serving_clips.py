@@ -305,6 +305,38 @@ def test_an_upload_that_does_not_end(recogniser: Recogniser) -> None:
         assert not list(service.folder.iterdir())
 
 
+def test_who_waits_when_the_service_ends_is_told(recogniser: Recogniser) -> None:
+    with opened(recogniser, name="ending", follower=Brightness) as service:
+        app = make_app(service)
+        status: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        async def send(message: Any) -> None:
+            status.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+        async def end() -> None:
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/predict",
+                "query_string": b"",
+                "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"video/mp4")],
+            }
+            async with service._turn:  # another is worked on
+                task = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+                while not list(service.folder.glob("*/clip")):
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                task.cancel()
+                await task
+
+        asyncio.run(end())
+        assert status == [503]
+        assert not list(service.folder.iterdir())
+
+
 def test_health_and_metrics(client: TestClient, video: Path) -> None:
     health = client.get("/health")
     assert health.status_code == 200

@@ -88,7 +88,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         422: "It is no clip that can be read, or a parameter is impossible",
         429: "The queue is full; `Retry-After` says when to come again",
         500: "A mistake of the service",
-        503: "The machine is in trouble: its disk is full, say",
+        503: "The service is ending, or the machine is in trouble: its disk is full, say",
         504: "It took too long",
     }
     return {status: {"model": Problem, "description": words[status]} for status in statuses}
@@ -187,6 +187,8 @@ async def _predict(request: Request, service: Service, start_s: float, stop_s: f
             raise HTTPException(503 if isinstance(error, MachineError) else 422, message) from None
         except TimeoutError:
             raise HTTPException(504, f"it took longer than {limits.timeout_s:g} s") from None
+        except asyncio.CancelledError:  # it was waited for as long as one waits when one is told to end
+            raise HTTPException(503, "the service is ending") from None
     if prediction is None:
         raise HTTPException(_GONE, "gone")
     return upload.name, prediction
