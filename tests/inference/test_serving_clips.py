@@ -325,7 +325,7 @@ def test_who_waits_when_the_service_ends_is_told(recogniser: Recogniser) -> None
                 "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"video/mp4")],
             }
             async with service._turn:  # another is worked on
-                task = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+                task = asyncio.create_task(app(scope, receive, send))
                 while not list(service.folder.glob("*/clip")):
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)
