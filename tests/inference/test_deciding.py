@@ -117,9 +117,10 @@ def test_nothing_begins_below_the_threshold() -> None:
 
 
 def test_the_class_that_stands_for_nothing_is_no_action() -> None:
-    rejection = Rejection(method="background", threshold=0.1, recall=0.95, background="nothing", split="v", clip_ids=[])
-    decider = Decider(HEADS, AT_ONCE, rejection)
-    assert decider.take(answer(0.1, 0.1, 0.1, 0.8, score=0.2)).current is None
+    decider = Decider(HEADS, AT_ONCE, nothing={"action": 2})
+    assert decider.take(answer(0.1, 0.1, 0.1, 0.8)).current is None
+    assert decider.take(answer(0.2, *WAVE)).current is not None
+    assert decider.take(answer(0.3, 0.4, 0.0, 0.6)).current is None  # although 40 % would be enough to go on
     assert Decider(HEADS, AT_ONCE).take(answer(0.1, 0.1, 0.1, 0.8)).current is not None
 
 
@@ -139,6 +140,14 @@ def test_the_rate_changes_no_action(fps: float) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert one.start_s == pytest.approx(other.start_s, abs=1.5 / fps)
         assert one.stop_s == pytest.approx(other.stop_s, abs=1.5 / fps)
+
+
+def test_what_begins_behind_a_hole_begins_there() -> None:
+    decider = Decider(HEADS, AT_ONCE)
+    decider.take(answer(1.0, *UNSURE))
+    current = decider.take(answer(9.0, *WAVE)).current
+    assert current is not None
+    assert current.start_s == 9.0
 
 
 def test_probabilities_are_smoothed_with_a_time_constant() -> None:

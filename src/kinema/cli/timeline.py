@@ -44,9 +44,9 @@ def timeline(
     with the same command; other thresholds make other actions of the same answers at once."""
     from kinema.inference.live_settings import live_settings
     from kinema.inference.long_video import LongVideo
-    from kinema.inference.timeline import answers_of, classes_of_nothing, found, offline
+    from kinema.inference.timeline import answers_of, found, offline
     from kinema.inference.timeline_files import write_files
-    from kinema.models.weights import read_config, read_rejection, read_training, weights_folder
+    from kinema.models.weights import classes_of_nothing, read_config, read_rejection, read_training, weights_folder
     from kinema.report.timeline_page import write_timeline_page
 
     output = Output(json_file)

@@ -231,7 +231,9 @@ def _watcher(
     follower = Follower(recogniser, chosen)
     share_cores(follower)
     heads = recogniser.config.heads
-    watcher = Watcher(what, follower, Decider(heads, chosen, recogniser.rejection), retry_s=retry_s)
+    watcher = Watcher(
+        what, follower, Decider(heads, chosen, recogniser.rejection, nothing=recogniser.nothing), retry_s=retry_s
+    )
     output.say(f"{what.name}: {follower.how}")
     return watcher, heads
 

@@ -18,6 +18,9 @@ from kinema.types import Heads
 _TICK_S = 1e-6
 """Times that differ by less are the same."""
 
+_HOLE_S = 1.0
+"""Of a longer time without an answer nothing is known."""
+
 
 @dataclass(slots=True)
 class _Going:
@@ -53,20 +56,22 @@ class Decider:
         heads: Task -> class names.
         settings: Thresholds and times.
         rejection: Threshold beside the weights; `settings.threshold` goes before.
+        nothing: Task -> class that stands for nothing, which ends an action as another would, and is none.
     """
 
-    def __init__(self, heads: Heads, settings: LiveSection, rejection: Rejection | None = None) -> None:
+    def __init__(
+        self,
+        heads: Heads,
+        settings: LiveSection,
+        rejection: Rejection | None = None,
+        *,
+        nothing: Mapping[str, int] | None = None,
+    ) -> None:
         self.heads = heads
         self.settings = settings
         kept = None if rejection is None else rejection.threshold
         self.threshold = kept if settings.threshold is None else settings.threshold
-        # A class that stands for nothing is no action.
-        background = None if rejection is None else rejection.background
-        self._nothing = {
-            task: names.index(background)
-            for task, names in heads.items()
-            if background is not None and background in names
-        }
+        self._nothing = dict(nothing or {})
         self.reset()
 
     def reset(self) -> None:
@@ -80,7 +85,12 @@ class Decider:
     def take(self, answer: Answer) -> Decision:
         """What an answer changes."""
         passed_s = 0.0 if self._time_s is None else max(0.0, answer.time_s - self._time_s)
-        before_s = answer.time_s if self._time_s is None else self._time_s
+        # What begins has begun since the last answer; behind a hole nobody knows when.
+        before_s = (
+            answer.time_s
+            if self._time_s is None or passed_s > max(_HOLE_S, 2 * self.settings.every_s)
+            else self._time_s
+        )
         self._time_s = answer.time_s
         self._average(answer, passed_s)
         known = self.threshold is None or self._score is None or self._score >= self.threshold
@@ -96,7 +106,7 @@ class Decider:
                 going.total += passed_s * math.prod(probabilities)
             else:
                 self._stop(ended)
-        if self._going is None and found is not None:
+        if self._going is None and found is not None and not self._is_nothing(found):
             self._begin(found, before_s, answer.time_s, passed_s, ended)
         if self._paused is not None and answer.time_s - self._paused.seen_s > self.settings.cool_down_s + _TICK_S:
             self._over(ended)
@@ -134,9 +144,10 @@ class Decider:
         found = {task: int(values.argmax()) for task, values in self._smooth.items()}
         if any(self._smooth[task][label] < self.settings.enter for task, label in found.items()):
             return None
-        if self._nothing and all(found[task] == label for task, label in self._nothing.items()):
-            return None
         return found
+
+    def _is_nothing(self, labels: Mapping[str, int]) -> bool:
+        return bool(self._nothing) and all(labels[task] == label for task, label in self._nothing.items())
 
     def _begin(
         self, labels: dict[str, int], before_s: float, time_s: float, passed_s: float, ended: list[Segment]

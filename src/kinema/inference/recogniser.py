@@ -19,7 +19,15 @@ from kinema.data.sampling import sample_times_s, window_of_s
 from kinema.evaluation.rejection import background_class, scores
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
-from kinema.models.weights import Rejection, WeightsConfig, read_calibration, read_rejection, weights_folder
+from kinema.models.weights import (
+    Rejection,
+    WeightsConfig,
+    classes_of_nothing,
+    read_calibration,
+    read_rejection,
+    read_training,
+    weights_folder,
+)
 from kinema.sections import RuntimeSection
 from kinema.types import Preprocessing, UserError
 
@@ -70,6 +78,7 @@ class Recogniser:
         device: Where to run it.
         temperatures: Task -> what its logits are divided by; by default nothing is.
         rejection: From which score on a clip is answered; by default every clip is.
+        nothing: Task -> index of a class that stands for nothing.
     """
 
     def __init__(
@@ -80,12 +89,14 @@ class Recogniser:
         device: torch.device | str = "cpu",
         temperatures: Mapping[str, float] | None = None,
         rejection: Rejection | None = None,
+        nothing: Mapping[str, int] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.config = config
         self.temperatures = dict(temperatures or {})
         self.rejection = rejection
+        self.nothing = dict(nothing or {})
         self._quick: nn.Module | None = None
 
     def predict(
@@ -226,13 +237,14 @@ def load(folder: str | Path, *, device: torch.device | str | None = None) -> Rec
     """
     weights = weights_folder(Path(folder))
     model, config = load_model(weights)
-    calibration = read_calibration(weights)
+    calibration, rejection = read_calibration(weights), read_rejection(weights)
     return Recogniser(
         model,
         config,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         temperatures=None if calibration is None else calibration.temperatures,
-        rejection=read_rejection(weights),
+        rejection=rejection,
+        nothing=classes_of_nothing(config, read_training(weights), rejection),
     )
 
 

@@ -31,7 +31,7 @@ from kinema.inference.live_settings import LiveSection
 from kinema.inference.live_types import Answer, Picture, Segment
 from kinema.inference.long_video import LongVideo, mark_of
 from kinema.inference.recogniser import Recogniser
-from kinema.models.weights import Rejection, TrainingFacts, WeightsConfig
+from kinema.models.weights import Rejection, WeightsConfig
 from kinema.progress import SILENT, Reporter
 from kinema.types import ConfigError, DataError, fingerprint
 from kinema.wording import clock
@@ -141,15 +141,6 @@ def answers_of(
     }
 
 
-def classes_of_nothing(
-    config: WeightsConfig, training: TrainingFacts, rejection: Rejection | None = None
-) -> dict[str, int]:
-    """Task -> index of a class that stands for nothing: made of training clips, or named with the threshold."""
-    named = None if rejection is None else rejection.background
-    found = {task: names.index(named) for task, names in config.heads.items() if named is not None and named in names}
-    return {**training.background, **found}
-
-
 def shift_s(settings: LiveSection, config: WeightsConfig) -> float:
     """By how much an answer is set back: the mean of where the middles of both windows lie, as they are averaged."""
     return sum(settings.windows_s(config.preprocessing)) / 4
@@ -212,7 +203,7 @@ def found(
     back_s = shift_s(settings, config) if shift is None else shift
     stop_s = kept.last.stop_s
     heads = config.heads
-    decider = Decider(heads, settings.model_copy(update={"smoothing_s": 0.0}), rejection)
+    decider = Decider(heads, settings.model_copy(update={"smoothing_s": 0.0}), rejection, nothing=background)
     curves = {task: _Curves(len(names), stop_s) for task, names in heads.items()}
     segments: list[Segment] = []
     answer: Answer | None = None
@@ -227,9 +218,8 @@ def found(
         last = Answer(time_s=stop_s, probabilities=answer.probabilities, score=answer.score, is_whole=answer.is_whole)
         segments += decider.take(last).ended
     segments += decider.finish()
-    nothing = {task: heads[task][index] for task, index in (background or {}).items()}
     return Found(
-        segments=[one for one in segments if not nothing or any(nothing.get(t) != c for t, c in one.labels.items())],
+        segments=segments,
         duration_s=stop_s,
         num_frames=kept.last.num_frames,
         num_answers=num,

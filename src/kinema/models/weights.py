@@ -289,6 +289,15 @@ def read_rejection(folder: Path) -> Rejection | None:
     return found
 
 
+def classes_of_nothing(
+    config: WeightsConfig, training: TrainingFacts, rejection: Rejection | None = None
+) -> dict[str, int]:
+    """Task -> index of a class that stands for nothing: made of training clips, or named with the threshold."""
+    named = None if rejection is None else rejection.background
+    found = {task: names.index(named) for task, names in config.heads.items() if named is not None and named in names}
+    return {**training.background, **found}
+
+
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not folder.is_dir():

@@ -114,7 +114,7 @@ class Session:
         recogniser = self.service.recogniser
         self.heads = recogniser.config.heads
         self.follower = self.service.follower(recogniser, self.service.live)
-        self.decider = Decider(self.heads, self.service.live, recogniser.rejection)
+        self.decider = Decider(self.heads, self.service.live, recogniser.rejection, nothing=recogniser.nothing)
         self._zero_ms: float | None = None
         self._newest_ms = 0.0
         self._newest_s = -math.inf
