@@ -10,10 +10,11 @@ sets:
     plain       the six classes
     background  a class for nothing beside them, made of the training clips themselves (`data.background`)
     nothing     a class for nothing beside them: clips of `no_interaction.csv`, of the other sequences
+    motion      as `background`, by `ut_interaction/best`, which sees optical flow beside frames
 
 How long the windows are and how answers become actions is chosen on the first video, by the mean of the three F1
-scores, for each of these. The other two videos confirm it. As the backbone is the same for all, each frame passes it
-once: its features are kept, and looked at again by other classifiers in other windows.
+scores, for each of these. The other two videos confirm it. As the frozen backbone is the same for all, each frame, and
+each field of flow, passes it once: features are kept, and looked at again by other classifiers in other windows.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ VIDEOS = {"first": (1, 2, 3), "second": (4, 5, 6), "third": (7, 8, 9, 10)}
 CHOSEN_ON = "first"
 FPS, WIDTH_PX, HEIGHT_PX = 30, 384, 256
 NOTHING = "nothing"
-RECIPE = "ut_interaction/best_rgb"
+RGB, MOTION = "ut_interaction/best_rgb", "ut_interaction/best"
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "plain": (),
-    "background": (f"data.background={NOTHING}",),
-    "nothing": (),
+    "plain": (RGB,),
+    "background": (RGB, f"data.background={NOTHING}"),
+    "nothing": (RGB,),
+    "motion": (MOTION, f"data.background={NOTHING}"),
 }
+"""Recipe and settings."""
 WINDOWS_S = ((2.0, 2.0), (3.0, 3.0), (1.5, 3.0))
 SMOOTHING_S = (0.2, 0.5)
 ENTERS = (0.25, 0.3, 0.4, 0.5)
@@ -129,11 +132,18 @@ class Work:
             writer = csv.DictWriter(file, ["path", "label", "set", "sequence"])
             writer.writeheader()
             writer.writerows(rows)
+        recipe, *more = VARIANTS[variant]
         settings = [
-            *(f"data.root={self.folder}", f"data.csv={table.name}", "data.holdout={}", f"init.weights={self.backbone}"),
-            *("init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]", f"output={run}", *VARIANTS[variant]),
+            *(
+                recipe,
+                f"data.root={self.folder}",
+                f"data.csv={table.name}",
+                "data.holdout={}",
+                f"init.weights={self.backbone}",
+            ),
+            *("init.mean=[0.5,0.5,0.5]", "init.std=[0.5,0.5,0.5]", f"output={run}", *more),
         ]
-        command = [sys.executable, "-m", "kinema.cli.main", "train", RECIPE, *settings]
+        command = [sys.executable, "-m", "kinema.cli.main", "train", *settings]
         say(f"  trained on {len(rows)} clips: kinema {' '.join(command[3:])}")
         subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
         return run / "weights"
@@ -145,8 +155,10 @@ class Work:
         path = self.folder / f"{name}-{candidate.variant}-{fast_s:g}-{slow_s:g}.answers"
         kept = KeptAnswers(path, {})
         if not kept.is_finished:
-            with remembered(self.folder / f"{name}.features.npy") as features:
-                video = Replayed(self.video(name), len(features)) if features else LongVideo(self.video(name))
+            of = Path(VARIANTS[candidate.variant][0]).name
+            with remembered(self.folder / f"{name}-{of}.features.npz") as features:
+                num_frames = max(map(len, features.values()), default=0)
+                video = Replayed(self.video(name), num_frames) if features else LongVideo(self.video(name))
                 watch(_loaded(weights), candidate.settings, video, kept)
             say(f"  {path.name}")
         return kept, weights
@@ -303,21 +315,28 @@ class Replayed(LongVideo):
 
 
 @contextmanager
-def remembered(path: Path) -> Iterator[dict[int, Tensor]]:
-    """While this lasts, features of frames are computed once and taken from a file later."""
-    store = {number: torch.from_numpy(row) for number, row in enumerate(np.load(path))} if path.exists() else {}
+def remembered(path: Path) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """While this lasts, features of frames are computed once and taken from a file later: part of the model -> number
+    of the frame -> its feature."""
+    store: dict[str, dict[int, Tensor]] = {}
+    if path.exists():
+        with np.load(path) as found:
+            store = {name[1:]: dict(enumerate(torch.from_numpy(rows).unbind())) for name, rows in found.items()}
 
     def keep(self: FeatureSight, taken: Mapping[str, Sequence[Taken]]) -> None:
-        ((stream, new),) = taken.items()
-        ((name, part),) = self._parts.items()
-        numbers = [round(one.time_s * FPS) for one in new]
-        missing = [one for one, number in zip(new, numbers, strict=True) if number not in store]
-        if missing:
-            frames = sights._input(stream, missing, self._preprocessing[stream], self._device)
-            features = part.features(frames)[0].clone().unbind()
-            store.update((round(one.time_s * FPS), feature) for one, feature in zip(missing, features, strict=True))
-        for one, number in zip(new, numbers, strict=True):
-            self._kept[name].add(one.time_s, store[number])
+        for stream, new in taken.items():
+            for name, part in self._parts.items():
+                if part.stream != stream:
+                    continue
+                known = store.setdefault(name, {})
+                missing = [one for one in new if round(one.time_s * FPS) not in known]
+                if missing:
+                    frames = sights._input(stream, missing, self._preprocessing[stream], self._device)
+                    features = part.features(frames)[0].clone().unbind()
+                    numbers = (round(one.time_s * FPS) for one in missing)
+                    known.update(zip(numbers, features, strict=True))
+                for one in new:
+                    self._kept[name].add(one.time_s, known[round(one.time_s * FPS)])
 
     plain = FeatureSight.keep
     FeatureSight.keep = keep  # type: ignore[method-assign]
@@ -326,7 +345,8 @@ def remembered(path: Path) -> Iterator[dict[int, Tensor]]:
     finally:
         FeatureSight.keep = plain  # type: ignore[method-assign]
     if not path.exists():
-        np.save(path, np.stack([store[number].numpy() for number in range(len(store))]))
+        rows = {f"_{name}": np.stack([of[number].numpy() for number in range(len(of))]) for name, of in store.items()}
+        np.savez(path, **rows)
 
 
 _LOADED: dict[Path, Recogniser] = {}
