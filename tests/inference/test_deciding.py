@@ -150,6 +150,30 @@ def test_what_begins_behind_a_hole_begins_there() -> None:
     assert current.start_s == 9.0
 
 
+def test_nothing_goes_on_over_a_hole() -> None:
+    decider = Decider(HEADS, AT_ONCE.model_copy(update={"cool_down_s": 0.5}))
+    times = [number / 10 for number in range(1, 21)] + [60 + number / 10 for number in range(1, 21)]
+    found = [segment for time_s in times for segment in decider.take(answer(time_s, *WAVE)).ended]
+    assert told([*found, *decider.finish()]) == [("wave", 0.1, 2.0), ("wave", 60.1, 62.0)]
+    assert found[0].confidence == pytest.approx(0.9, abs=1e-6)
+
+
+def test_answers_that_always_lie_far_apart_have_no_holes_between() -> None:
+    """As those of a network on whole clips, once for each half of a window of 3 s."""
+    shown = [KICK, KICK, WAVE, KICK, KICK, KICK]
+    decider = Decider(HEADS, LiveSection(smoothing_s=0.0))
+    found = [s for number, values in enumerate(shown) for s in decider.take(answer(1.5 * number, *values)).ended]
+    assert told([*found, *decider.finish(until_s=9.0)]) == [("kick", 0.0, 1.5), ("wave", 1.5, 3.0), ("kick", 3.0, 9.0)]
+
+
+def test_what_flickers_to_another_class_goes_on() -> None:
+    shown = [(2.0, WAVE), (0.2, KICK), (2.0, WAVE)]
+    settings = AT_ONCE.model_copy(update={"min_duration_s": 0.3, "cool_down_s": 0.5})
+    assert told(run(Decider(HEADS, settings), shown)) == [("wave", 0.1, 4.2)]
+    longer = [(2.0, WAVE), (0.4, KICK), (2.0, WAVE)]
+    assert told(run(Decider(HEADS, settings), longer)) == [("wave", 0.1, 2.0), ("kick", 2.0, 2.4), ("wave", 2.4, 4.4)]
+
+
 def test_probabilities_are_smoothed_with_a_time_constant() -> None:
     decider = Decider(HEADS, LiveSection(smoothing_s=0.5))
     decider.take(answer(1.0, 1.0, 0.0, 0.0))

@@ -4,8 +4,10 @@ answers, so that they mean the same at any rate."""
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,7 +21,10 @@ _TICK_S = 1e-6
 """Times that differ by less are the same."""
 
 _HOLE_S = 1.0
-"""Of a longer time without an answer nothing is known."""
+_HOLE = 3.0
+"""Of a time without an answer nothing is known if it is longer than this, and than so many times what is usual."""
+_USUAL = 5
+"""Times between answers whose median is what is usual."""
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class Decider:
     def reset(self) -> None:
         """Forget all: the stream begins anew. What goes on is dropped; `finish` gives it."""
         self._time_s: float | None = None
+        self._gaps_s: deque[float] = deque(maxlen=_USUAL)
         self._smooth: dict[str, Float32[np.ndarray, "_K"]] = {}
         self._score: float | None = None
         self._going: _Going | None = None
@@ -85,16 +91,16 @@ class Decider:
     def take(self, answer: Answer) -> Decision:
         """What an answer changes."""
         passed_s = 0.0 if self._time_s is None else max(0.0, answer.time_s - self._time_s)
-        # What begins has begun since the last answer; behind a hole nobody knows when.
-        before_s = (
-            answer.time_s
-            if self._time_s is None or passed_s > max(_HOLE_S, 2 * self.settings.every_s)
-            else self._time_s
-        )
+        # What begins has begun since the last answer; behind a hole nobody knows when, nor whether anything went on.
+        is_hole = self._is_hole(passed_s)
+        before_s = answer.time_s if self._time_s is None or is_hole else self._time_s
         self._time_s = answer.time_s
+        ended: list[Segment] = []
+        if is_hole:
+            self._smooth, self._score, passed_s = {}, None, 0.0
+            self._stop(ended)
         self._average(answer, passed_s)
         known = self.threshold is None or self._score is None or self._score >= self.threshold
-        ended: list[Segment] = []
         going = self._going
         found = self._candidate() if known and answer.is_whole else None
         if going is not None:
@@ -107,7 +113,9 @@ class Decider:
             else:
                 self._stop(ended)
         if self._going is None and found is not None and not self._is_nothing(found):
-            self._begin(found, before_s, answer.time_s, passed_s, ended)
+            self._begin(found, before_s, answer.time_s, passed_s)
+        if self._going is not None and self._is_long(self._going):
+            self._over(ended)  # what another has taken the place of
         if self._paused is not None and answer.time_s - self._paused.seen_s > self.settings.cool_down_s + _TICK_S:
             self._over(ended)
         return Decision(
@@ -119,14 +127,25 @@ class Decider:
             ended=tuple(ended),
         )
 
-    def finish(self) -> tuple[Segment, ...]:
-        """The stream is over: what had not ended."""
+    def finish(self, until_s: float | None = None) -> tuple[Segment, ...]:
+        """The stream is over: what had not ended.
+
+        Args:
+            until_s: What still goes on is taken to go on so far.
+        """
         ended: list[Segment] = []
-        if self._going is not None:
-            self._stop(ended)
+        if self._going is not None and until_s is not None:
+            self._going.seen_s = max(self._going.seen_s, until_s)
+        self._stop(ended)
         self._over(ended)
         self.reset()
         return tuple(ended)
+
+    def _is_hole(self, passed_s: float) -> bool:
+        usual_s = median(self._gaps_s) if self._gaps_s else _HOLE_S
+        if self._time_s is not None:
+            self._gaps_s.append(passed_s)
+        return passed_s > max(_HOLE_S, _HOLE * usual_s) + _TICK_S
 
     def _average(self, answer: Answer, passed_s: float) -> None:
         tau_s = self.settings.smoothing_s
@@ -149,9 +168,7 @@ class Decider:
     def _is_nothing(self, labels: Mapping[str, int]) -> bool:
         return bool(self._nothing) and all(labels[task] == label for task, label in self._nothing.items())
 
-    def _begin(
-        self, labels: dict[str, int], before_s: float, time_s: float, passed_s: float, ended: list[Segment]
-    ) -> None:
+    def _begin(self, labels: dict[str, int], before_s: float, time_s: float, passed_s: float) -> None:
         paused = self._paused
         if (
             paused is not None
@@ -161,7 +178,6 @@ class Decider:
             self._going, self._paused = paused, None
             paused.seen_s = time_s
             return
-        self._over(ended)
         probability = math.prod(float(self._smooth[task][label]) for task, label in labels.items())
         self._going = _Going(
             labels=labels, start_s=before_s, seen_s=time_s, weight=passed_s, total=passed_s * probability
@@ -169,8 +185,7 @@ class Decider:
 
     def _stop(self, ended: list[Segment]) -> None:
         going, self._going = self._going, None
-        assert going is not None
-        if self._is_long(going):
+        if going is not None and self._is_long(going):
             self._over(ended)
             self._paused = going
 

@@ -8,7 +8,10 @@ one of 15.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import torch
@@ -26,6 +29,10 @@ from kinema.types import ConfigError, Preprocessing, UserError
 
 _TICK_S = 1e-6
 """Times that differ by less are the same."""
+_USUAL = 9
+"""Pictures whose median distance is what is usual."""
+_LONG = 2.0
+"""By how much more a picture may last."""
 
 Judged = tuple[dict[str, Float32[np.ndarray, "_K"]], float | None]
 """Task -> probabilities, and the score."""
@@ -105,6 +112,7 @@ class Follower:
         self._slow: Judged | None = None
         self._said: Judged | None = None
         self._num_steps = 0
+        self._gaps_s: deque[float] = deque(maxlen=_USUAL)
         for taker in self._takers.values():
             taker.reset()
         if self._sight is not None:
@@ -127,18 +135,27 @@ class Follower:
         if not pictures:
             return []
         for picture in pictures:
-            if picture.time_s <= self._last_s:
+            if picture.time_s > self._last_s:
+                self._gaps_s.append(picture.time_s - self._last_s)
+            else:
                 raise UserError(
                     f"a picture of {picture.time_s:.3f} s came behind one of {self._last_s:.3f} s; reset what follows "
                     "a stream that begins anew"
                 )
             self._last_s = picture.time_s
+        pictures = [self._bounded(picture) for picture in pictures]
         if self._first_s is None:
             self._first_s = pictures[0].time_s
         if self._state is None:
             return self._from_windows(pictures, only_newest)
         answers = self._from_state(pictures)
         return answers[-1:] if only_newest else answers
+
+    def _bounded(self, picture: Picture) -> Picture:
+        """A picture is on display for no longer than is usual: a camera that was held up once is no slower for it."""
+        usual_s = median(self._gaps_s)
+        is_long = math.isfinite(usual_s) and picture.duration_s > _LONG * usual_s
+        return replace(picture, duration_s=usual_s) if is_long else picture
 
     def _from_windows(self, pictures: Sequence[Picture], only_newest: bool) -> list[Answer]:
         assert self._sight is not None

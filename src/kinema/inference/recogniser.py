@@ -17,6 +17,7 @@ from kinema.data.one_clip import open_clip
 from kinema.data.reading import from_rgb, read_clip
 from kinema.data.sampling import sample_times_s, window_of_s
 from kinema.evaluation.rejection import background_class, scores
+from kinema.models.frame_model import FrameModel, FramePart
 from kinema.models.load import load_model
 from kinema.models.runtime import faster
 from kinema.models.weights import (
@@ -98,6 +99,7 @@ class Recogniser:
         self.rejection = rejection
         self.nothing = dict(nothing or {})
         self._quick: nn.Module | None = None
+        self._quick_parts: dict[str, FramePart] = {}
 
     def predict(
         self,
@@ -195,6 +197,25 @@ class Recogniser:
         return faster(
             model, RuntimeSection(keep_memory=False), {name: values.clone() for name, values in inputs.items()}
         )
+
+    def quick_part(self, name: str, part: FramePart) -> FramePart:
+        """One of the model's parts with a network that computes faster, made once: of all streams that are followed at
+        a time there is one.
+
+        Args:
+            name: Of the part in the model.
+            part: It.
+        """
+        if name not in self._quick_parts:
+            shape = self.config.preprocessing[part.stream].shape
+            generator = torch.Generator().manual_seed(0)
+            size = (1, shape.num_frames, shape.channels, shape.height_px, shape.width_px)
+            with torch.inference_mode(mode=False):
+                example = torch.randn(size, generator=generator).to(self.device)
+                network = self.quick(part.network, {part.stream: example})
+            assert isinstance(network, FrameModel)
+            self._quick_parts[name] = replace(part, network=network)
+        return self._quick_parts[name]
 
     def judge(
         self, logits: Mapping[str, Float[Tensor, "B _K"]]

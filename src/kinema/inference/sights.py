@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from kinema.models.frame_model import FrameModel, FramePart
 from kinema.models.layers.stepping import State
 from kinema.models.streaming import OfFrames
 from kinema.models.tsm import ShiftModel
-from kinema.types import Preprocessing, only
+from kinema.types import Preprocessing
 
 _MOST_BYTES = 2**28
 """Of what is kept of one stream. Of longer windows every second of the older frames is left out, again and again."""
@@ -118,7 +118,7 @@ class FeatureSight:
         self._model: OfFrames = recogniser.model
         self._device = recogniser.device
         self._preprocessing = recogniser.config.preprocessing
-        self._parts = {name: _quick(recogniser, part) for name, part in parts.items()}
+        self._parts = {name: recogniser.quick_part(name, part) for name, part in parts.items()}
         self._at_once = 1 if any(part.has_maps for part in parts.values()) else _AT_ONCE
         self.forget(None)
 
@@ -207,7 +207,8 @@ class StateSight:
         ((self._stream, self._preprocessing),) = recogniser.config.preprocessing.items()
         self._part: FramePart | None = None
         if isinstance(self._model, FrameModel):
-            self._part = _quick(recogniser, only(self._model.frame_parts([self._stream])))
+            ((name, part),) = self._model.frame_parts([self._stream]).items()
+            self._part = recogniser.quick_part(name, part)
         self.forget()
 
     def forget(self) -> None:
@@ -241,19 +242,6 @@ class StateSight:
                 logits, self._state = model.step(value, self._state)
             found.append({task: values[0] for task, values in logits.items()})
         return found
-
-
-def _quick(recogniser: Recogniser, part: FramePart) -> FramePart:
-    """The part with a network that computes faster."""
-    preprocessing = recogniser.config.preprocessing[part.stream]
-    shape = preprocessing.shape
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(
-        (1, shape.num_frames, shape.channels, shape.height_px, shape.width_px), generator=generator
-    ).to(recogniser.device)
-    network = recogniser.quick(part.network, {part.stream: example})
-    assert isinstance(network, FrameModel)
-    return replace(part, network=network)
 
 
 def _input(

@@ -206,18 +206,14 @@ def found(
     decider = Decider(heads, settings.model_copy(update={"smoothing_s": 0.0}), rejection, nothing=background)
     curves = {task: _Curves(len(names), stop_s) for task, names in heads.items()}
     segments: list[Segment] = []
-    answer: Answer | None = None
     num = 0
     for answer in smoothed(_set_back(kept.parts(), back_s), settings.smoothing_s):
         segments += decider.take(answer).ended
         num += 1
         for task, values in answer.probabilities.items():
             curves[task].add(answer.time_s, values)
-    if answer is not None and answer.time_s < stop_s:
-        # Nothing speaks of what comes behind the middle of the last window: what goes on there goes on to the end.
-        last = Answer(time_s=stop_s, probabilities=answer.probabilities, score=answer.score, is_whole=answer.is_whole)
-        segments += decider.take(last).ended
-    segments += decider.finish()
+    # Nothing speaks of what comes behind the middle of the last window: what goes on there goes on to the end.
+    segments += decider.finish(until_s=stop_s)
     return Found(
         segments=segments,
         duration_s=stop_s,
