@@ -22,7 +22,7 @@ from kinema.data.frame_store import Files, FrameFormat, frames_key
 from kinema.data.geometry import Box
 from kinema.data.optical_flow import dequantise
 from kinema.data.reading import ClipPlan, from_rgb, plan_clip, read_clip, read_plan
-from kinema.data.stored_flow import fields_of, flow_of_clip
+from kinema.data.stored_flow import check_flow, fields_of, flow_of_clip
 from kinema.data.usable import probe_splits
 from kinema.preprocessing import make_preprocessing
 from kinema.sections import ClipsSection
@@ -223,14 +223,25 @@ def test_missing_numbers_are_named(tmp_path: Path) -> None:
         read_clip(clip, video, form())
 
 
+def test_an_unpacking_that_left_all_of_u_and_a_part_of_v_is_seen_before_training(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", 40)
+    write_flow(tmp_path / "a", 39, motion_of)
+    for path in sorted((tmp_path / "a" / "v").iterdir())[10:]:
+        path.unlink()
+    clip = Clip(clip_id="a", video=tmp_path / "a", fps=10)
+    with pytest.raises(DataError, match=r"v: frame_0000000011.jpg is missing"):
+        check_flow(clip, probe(clip.video, fps=10))
+
+
 def test_clips_without_flow_are_left_out_and_counted(epic: Path) -> None:
     dataset = epic_kitchens_100(epic, source="frames")
     assert "optical flow is there of 4 of 5 videos" in dataset.notes
-    clips, videos, skipped = probe_splits(dataset, ["train"], workers=0, flow=True)
+    clips, videos, skipped = probe_splits(dataset, ["train"], workers=0, flow=["train"])
     assert [clip.clip_id for clip in clips["train"]] == ["P01_01_0", "P01_01_1", "P03_101_0", "P03_101_1"]
     reason = f"{epic / 'P02' / 'flow_frames' / 'P02_02'}: there is no such folder of optical flow, which "
     assert skipped["train"]["P02_02_0"].startswith(reason)
     assert len(probe_splits(dataset, ["train"], workers=0)[0]["train"]) == 5
+    assert len(probe_splits(dataset, ["train"], workers=0, flow=["validation"])[0]["train"]) == 5
     del videos
 
 

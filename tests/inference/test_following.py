@@ -27,7 +27,7 @@ from kinema.models.frame_model import FrameModel
 from kinema.models.layers.shift import shifts_of
 from kinema.models.tsm import ShiftModel
 from kinema.models.weights import Rejection
-from kinema.types import ConfigError, Motion, Preprocessing, UserError
+from kinema.types import ConfigError, DataError, Motion, Preprocessing, UserError
 
 FPS = 10
 TINY = {"backbone": "tiny"}
@@ -239,6 +239,13 @@ def test_a_model_that_looks_ahead_has_no_state_to_go_on_from(name: str) -> None:
     arguments = {"conv3d": {}, "tsm": {"backbone": "resnet18"}}.get(name, {**TINY, "width": 16, "num_heads": 2})
     with pytest.raises(ConfigError, match="memory=window"):
         Follower(recogniser(name, arguments), LiveSection(memory="state"))
+
+
+def test_a_model_of_stored_flow_cannot_follow_a_stream() -> None:
+    motion = Motion(stack=1, interval_s=0.1, method="stored", bound_px=20.0)
+    moves = replace(RGB, pixels="rgb", modality="flow", motion=motion, mean=(0.5,) * 2, std=(0.1,) * 2)
+    with pytest.raises(DataError, match="reads optical flow from files"):
+        Follower(recogniser("frame_average", TINY, preprocessing={"flow": moves}))
 
 
 def test_networks_on_clips_are_answered_as_windows_half_overlap(video: Path) -> None:

@@ -51,6 +51,19 @@ def test_the_loss_of_maps_as_computed_by_hand() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_the_loss_of_maps_does_not_move_running_statistics_again() -> None:
+    model, batch = build(), clips()
+    model.train()(batch)
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    auxiliary_loss(model, batch)
+    assert before
+    for name, value in model.named_buffers():
+        if name in before:
+            assert torch.equal(value, before[name]), name
+    model(batch)
+    assert not all(torch.equal(value, before[name]) for name, value in model.named_buffers() if name in before)
+
+
 def test_other_models_and_other_inputs_have_no_such_loss() -> None:
     model, batch = build(), clips()
     assert auxiliary_loss(model, {"rgb": batch["rgb"]}) is None

@@ -77,7 +77,7 @@ def usable_clips(
     if not wanted:
         raise UserError(f"--split: there is no {split} split; there are {', '.join(dataset.splits)}")
     clips, videos, skipped = probe_splits(
-        dataset, wanted, workers=job.workers, background=True, flow=flow, reporter=output.reporter
+        dataset, wanted, workers=job.workers, background=True, flow=wanted if flow else (), reporter=output.reporter
     )
     check_decoder(decoder, videos.values())
     reasons = {clip_id: reason for found in skipped.values() for clip_id, reason in found.items()}
@@ -91,8 +91,10 @@ def recipe_of(job: Job, recipe: str) -> Recipe:
 
     values = dict(recipes.read(recipe))
     before = values.get("data")
-    same = isinstance(before, Mapping) and before.get("name") == job.name
-    values["data"] = {**(before if same else {}), "name": job.name, "root": str(job.root)}  # type: ignore[dict-item]
+    kept: dict[str, Any] = dict(before) if isinstance(before, Mapping) else {}
+    if kept.get("name") != job.name:  # other data, seen in the same way
+        kept = {key: value for key, value in kept.items() if key == "modality"}
+    values["data"] = {**kept, "name": job.name, "root": str(job.root)}
     if job.annotations is not None:
         values["data"]["annotations"] = str(job.annotations.expanduser().absolute())
     return resolve(values, list(job.overrides or []))

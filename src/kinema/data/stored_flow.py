@@ -99,7 +99,7 @@ def flow_of_clip(clip: Clip, video: Video) -> StoredFlow:
     if not place and not clip.video.is_dir():
         raise DataError(
             f"{clip.video}: no folder of optical flow is known for it, which clips.motion.method=stored reads; "
-            "take another method to compute flow"
+            "give the folder of its frames and flow, or train with another method, which computes it"
         )
     folder = Path(place or clip.video)
     names, first, num = _find(folder)
@@ -156,7 +156,8 @@ def _whole(clip: Clip, video: Video, flow: StoredFlow) -> tuple[int, int]:
     first, last = flow.fields_at(video, ends)
     last = max(first, last - 1)  # the last picture begins no field: what moves after it is no part of the clip
     if last - (flow.num - 1) > _LACKING or first >= flow.num:
-        missing = flow.files(flow.num)[0]
+        u, v = flow.files(flow.num)
+        missing = v if u.is_file() else u
         raise DataError(
             f"{missing.parent}: {missing.name} is missing, and the clip {clip.clip_id!r} needs the fields "
             f"{flow.first + first} to {flow.first + last}; unpack or extract the flow again"
@@ -250,7 +251,8 @@ def _find(folder: Path) -> tuple[tuple[str, str], int, int]:
         v = os.path.normpath(f"{v_place}/{v_start}{name.removeprefix(u_start)}")
         if not (folder / (v % first)).is_file():
             raise DataError(f"{folder / (v % first)}: is missing, and {u % first} of u is there; unpack the flow again")
-        return (u, v), first, _length(folder, u, first)
+        # An unpacking that was interrupted may have left all of u and a part of v.
+        return (u, v), first, min(_length(folder, u, first), _length(folder, v, first))
     raise DataError(
         f"{folder}: holds no optical flow; clips.motion.method=stored reads u/*.jpg and v/*.jpg, or flow_x_*.jpg and "
         "flow_y_*.jpg"

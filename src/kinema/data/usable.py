@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kinema.data.background import background_clips, background_labels
@@ -23,7 +23,7 @@ def probe_splits(
     *,
     workers: int,
     background: bool = False,
-    flow: bool = False,
+    flow: Collection[Split] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[dict[Split, list[Clip]], dict[Path, Video], dict[Split, dict[str, str]]]:
     """Probe the videos of some splits and sort out the clips that cannot be used. Videos in quarantine are not opened.
@@ -34,7 +34,7 @@ def probe_splits(
         workers: Processes that probe.
         background: Whether clips of the background are made, where the data set has one: of training clips, and for
             training alone, so that every number is of clips that were filmed.
-        flow: Whether optical flow is read from files: clips whose flow is not there cannot be used.
+        flow: Splits of which optical flow is read from files: clips whose flow is not there cannot be used.
         reporter: Where to show progress.
 
     Returns:
@@ -58,7 +58,7 @@ def probe_splits(
         clips[split], found, skipped[split] = split_readable(dataset.splits[split], probed)
         videos |= found
         clips[split] = [clip for clip in clips[split] if _lies_inside(clip, found, skipped[split], dataset)]
-        if flow:
+        if split in flow:
             clips[split] = [clip for clip in clips[split] if _has_flow(clip, found, skipped[split])]
         reasons = list(skipped[split].values())
         if reasons:

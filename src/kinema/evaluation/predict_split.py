@@ -82,7 +82,7 @@ def predict_split(
         dataset,
         [split],
         workers=clips.workers,
-        flow=reads_stored(config.preprocessing.values()),
+        flow=[split] if reads_stored(config.preprocessing.values()) else (),
         reporter=reporter,
     )
     if clips.decoder != "pyav":

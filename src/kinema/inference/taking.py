@@ -16,9 +16,10 @@ from kinema.data.geometry import Box, centre_box
 from kinema.data.modalities import field_maker
 from kinema.data.pictures import resize_i420, take_planes, take_rgb
 from kinema.data.reading import still_pictures, to_size
+from kinema.data.stored_flow import reads_stored
 from kinema.data.video import UPRIGHT, Orientation
 from kinema.inference.live_types import Picture
-from kinema.types import Preprocessing
+from kinema.types import DataError, Preprocessing
 
 _STREAM = Path("stream")
 
@@ -106,10 +107,18 @@ class FieldTaker:
 
     Args:
         preprocessing: Of motion.
+
+    Raises:
+        DataError: Its fields are read from files.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         assert preprocessing.motion is not None
+        if reads_stored([preprocessing]):
+            raise DataError(
+                "this model reads optical flow from files (clips.motion.method=stored), which a stream has none of; "
+                "take one that was trained on flow that is computed"
+            )
         self.preprocessing = preprocessing
         self._motion = preprocessing.motion
         self._stills = FrameTaker(still_pictures(preprocessing))

@@ -11,7 +11,8 @@ layers of the small network, of which nothing is told, and the residual blocks o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -122,9 +123,24 @@ class FlowAttention(nn.Module):
         """L1 and L2 between maps and the magnitude of flow, where that is there."""
         if _TARGET not in streams:
             return None
-        found = self.predicted(streams[self.stream]).float()
+        with _unmoved(self.magnitude):  # this step's forward pass has moved its running statistics
+            found = self.predicted(streams[self.stream]).float()
         away = found - _shares(streams[_TARGET].float(), found.shape[-1])
         return self.flow_weight * (away.abs().mean() + away.square().mean())
+
+
+@contextmanager
+def _unmoved(network: nn.Module) -> Iterator[None]:
+    """While this lasts, running statistics of batch norm stay as they are."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def _shares(magnitude: Float[Tensor, "B T C H W"], grid: int) -> Float[Tensor, "B T g g"]:

@@ -12,6 +12,7 @@ is a ReLU.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -135,7 +136,7 @@ def two_stream(
         raise ConfigError(
             f"model.shares: {_NOT_AVERAGED[fusion]} are not averaged; leave it out, or take another model.fusion"
         )
-    if any(not share > 0 for share in counts.values()):
+    if any(not (math.isfinite(share) and share > 0) for share in counts.values()):
         raise ConfigError(f"model.shares: have to be above 0, got {', '.join(f'{v:g}' for v in counts.values())}")
     if fusion != "features":
         unused(

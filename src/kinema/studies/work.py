@@ -119,7 +119,7 @@ def _store_plain_features(prepared: Prepared, job: Job, reporter: Reporter) -> N
             prepared.dataset,
             ["test"],
             workers=recipe.clips.workers,
-            flow=reads_stored(prepared.preprocessing.values()),
+            flow=["test"] if reads_stored(prepared.seen.values()) else (),
             reporter=reporter,
         )
         clips, videos = {**clips, **of_test}, {**videos, **found}

@@ -66,8 +66,7 @@ class Prepared:
     @property
     def seen(self) -> dict[str, Preprocessing]:
         """Stream -> preprocessing, of what the model needs for an answer; others are for its auxiliary loss alone."""
-        others = getattr(self.model, "training_streams", ())
-        return {stream: each for stream, each in self.preprocessing.items() if stream not in others}
+        return needed(self.model, self.preprocessing)
 
     @property
     def num_parameters(self) -> tuple[int, int]:
@@ -108,13 +107,14 @@ def prepare(recipe: Recipe, *, reporter: Reporter = SILENT) -> Prepared:
     thaw = thaw_of(model, recipe.init, recipe.optim, recipe.trainer)
     parameter_groups(model, recipe.optim, later=[] if thaw is None else thaw.parameters)
     preprocessing = streams_of(recipe, mean=initialisation.mean, std=initialisation.std)
+    seen = needed(model, preprocessing)
     used: list[Split] = [split for split in SPLITS if split in dataset.splits and split != "test"]
     clips, videos, skipped = probe_splits(
         dataset,
         used,
         workers=recipe.clips.workers,
         background=True,
-        flow=reads_stored(preprocessing.values()),
+        flow=[split for split in used if reads_stored((preprocessing if split == "train" else seen).values())],
         reporter=reporter,
     )
     if recipe.clips.decoder != "pyav":
@@ -149,6 +149,12 @@ def _say_whole(window_s: float | None, clips: Sequence[Clip], videos: Mapping[Pa
             len(clips),
             window_s,
         )
+
+
+def needed(model: nn.Module, preprocessing: Mapping[str, Preprocessing]) -> dict[str, Preprocessing]:
+    """Of a model's streams those that it needs for an answer; others are for its auxiliary loss alone."""
+    others = getattr(model, "training_streams", ())
+    return {stream: each for stream, each in preprocessing.items() if stream not in others}
 
 
 def _check_smallest_batch(model: nn.Module, recipe: Recipe, inputs: Inputs, num_clips: int) -> None:

@@ -254,6 +254,8 @@ def blind_loss(prepared: Prepared) -> float | None:
     loss is another one."""
     recipe, classes = prepared.recipe, prepared.dataset.classes
     sampled = sampling_task(recipe.task.imbalance, classes)
+    if hasattr(prepared.model, "auxiliary_loss"):
+        return None
     is_plain = isinstance(recipe.task.imbalance, NoImbalance) or (sampled is not None and len(classes) == 1)
     if not is_plain or recipe.task.combine != "sum":
         return None
