@@ -29,7 +29,7 @@ which FFmpeg would open for a stranger."""
 
 _MOST_PX = 8192 * 4320
 _MOST_BYTES = 2**31
-"""A process that has ever taken more memory makes room for a new one."""
+"""A process that has ever taken so much more memory than at its start makes room for a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,7 @@ def _work(pipe: Connection, streams: Mapping[str, Preprocessing]) -> None:
     import kinema.data.reading  # noqa: F401 - before there is a clip to wait for it
 
     torch.set_num_threads(1)
+    began_bytes = _peak_bytes()
     with contextlib.suppress(EOFError, OSError):
         pipe.send("ready")
         while True:
@@ -163,7 +164,7 @@ def _work(pipe: Connection, streams: Mapping[str, Preprocessing]) -> None:
                 answer = DataError(str(error))
             except Exception as error:  # noqa: BLE001 - raised again in the parent
                 answer = RuntimeError(f"{type(error).__name__}: {error}")
-            pipe.send((answer, _is_worn()))
+            pipe.send((answer, _peak_bytes() - began_bytes > _MOST_BYTES))
 
 
 def read(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFrames:
@@ -207,10 +208,17 @@ def _check_format(path: Path) -> None:
         raise DataError(f"{path}: pictures of {size_px:,} pixels; at most {_MOST_PX:,} are taken here")
 
 
-def _is_worn() -> bool:
+def _peak_bytes() -> int:
+    """The most memory that this process has had at once; 0 where that is not told."""
+    # Not by getrusage where there is another way: on Linux it keeps, through exec, the peak of the process that began
+    # this one, and a service with a large model may have had any amount.
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
-        return False
+        return 0
     unit = 1024 if hasattr(signal, "SIGPOLL") else 1  # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > _MOST_BYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
