@@ -206,6 +206,7 @@ def test_bodies_that_are_no_forms(client: TestClient, video: Path) -> None:
         "application/json": 415,
         "multipart/form-data": 400,
         "multipart/form-data; boundary=x": 400,
+        f"multipart/form-data; boundary={'x' * 257}": 400,
     }
     for kind, status in kinds.items():
         answer = client.post("/predict", content=content, headers={"Content-Type": kind})
@@ -389,11 +390,12 @@ def test_answers_carry_what_a_browser_has_to_heed(client: TestClient) -> None:
 def test_only_this_machines_names_are_answered(client: TestClient, video: Path) -> None:
     for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000"):
         assert client.get("/health", headers={"Host": host}).status_code == 200
-    for host in ("example.org", "127.0.0.1.example.org", "<b>", ""):
+    for host in ("example.org", "127.0.0.1.example.org", "<b>", "", "[1]", "[::::]:80"):
         assert client.get("/health", headers={"Host": host}).status_code == 400
     sent = {"video": ("c.mp4", video.read_bytes())}
     assert client.post("/predict", files=sent, headers={"Origin": "http://example.org"}).status_code == 403
     assert client.post("/predict", files=sent, headers={"Origin": "null"}).status_code == 403
+    assert client.post("/predict", files=sent, headers={"Origin": "http://["}).status_code == 403
     assert client.post("/predict", files=sent, headers={"Origin": HOST}).status_code == 200
 
 

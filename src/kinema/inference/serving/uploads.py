@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fastapi import HTTPException, Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ async def _receive_form(request: Request, place: Path, boundary: bytes, most_byt
                 raise _too_large(most_bytes)
             parser.write(chunk)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise HTTPException(400, f"the form cannot be read: {error}") from None
     finally:
         form.close()
