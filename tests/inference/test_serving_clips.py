@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from tests.videos import numbered_frames, write_video
 
 import kinema
 from kinema.data.decoding import probe
+from kinema.data.machine import MachineError
 from kinema.inference.recogniser import Prediction, Recogniser
 from kinema.inference.serving import reading
 from kinema.inference.serving.app import _clip_answer, make_app
 from kinema.inference.serving.model_thread import ModelThread
 from kinema.inference.serving.reading import ClipReader, ClipRequest
 from kinema.inference.serving.service import Limits, Service, opened
-from kinema.inference.serving.uploads import clean_name
+from kinema.inference.serving.uploads import clean_name, place_for_clip
 from kinema.models.weights import Rejection
 from kinema.types import DataError
 
@@ -493,6 +496,42 @@ subprocess.run([sys.executable, "-c", script], check=True)
 """
     found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert 10**6 < int(found.stdout) < 400_000_000
+
+
+def test_what_the_machine_failed_at_is_not_the_clips_fault(
+    client: TestClient, service: Service, video: Path, monkeypatch: Any
+) -> None:
+    def fails(request: ClipRequest, _streams: Any) -> Any:
+        raise MachineError(f"{request.path}: cannot be read (Input/output error)")
+
+    def read(request: ClipRequest, *, timeout_s: float) -> Any:
+        assert timeout_s > 0
+        raise pickle.loads(pickle.dumps(reading._answer(request, {})))  # as it comes through the pipe
+
+    monkeypatch.setattr(reading, "read", fails)
+    monkeypatch.setattr(service.reader, "read", read)
+    answer = client.post("/predict", files={"video": ("c.mp4", video.read_bytes())})
+    assert answer.status_code == 503
+    assert error(answer) == "c.mp4: cannot be read (Input/output error)"
+
+
+def test_a_temporary_folder_that_somebody_cleaned_away(client: TestClient, service: Service, video: Path) -> None:
+    sent = {"video": ("c.mp4", video.read_bytes())}
+    service.folder.rmdir()
+    assert client.post("/predict", files=sent).status_code == 200
+    assert service.folder.stat().st_mode & 0o077 == 0  # for nobody else, as it was
+
+    service.folder.rmdir()
+    service.folder.touch()
+    try:
+        answer = client.post("/predict", files=sent)
+        assert answer.status_code == 503
+        assert "the clip cannot be kept" in error(answer)
+    finally:
+        service.folder.unlink()
+        service.folder.mkdir(0o700)
+    with place_for_clip(service.folder) as place:
+        place.rmdir()
 
 
 def test_huge_pictures_are_refused(tmp_path: Path, monkeypatch: Any, recogniser: Recogniser, video: Path) -> None:

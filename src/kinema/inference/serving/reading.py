@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinema.data.machine import data_error
 from kinema.types import DataError, Preprocessing
 
 _FORMATS = (
@@ -157,14 +158,17 @@ def _work(pipe: Connection, streams: Mapping[str, Preprocessing]) -> None:
         pipe.send("ready")
         while True:
             request = pipe.recv()
-            answer: Any
-            try:
-                answer = read(request, streams)
-            except DataError as error:
-                answer = DataError(str(error))
-            except Exception as error:  # noqa: BLE001 - raised again in the parent
-                answer = RuntimeError(f"{type(error).__name__}: {error}")
-            pipe.send((answer, _peak_bytes() - began_bytes > _MOST_BYTES))
+            pipe.send((_answer(request, streams), _peak_bytes() - began_bytes > _MOST_BYTES))
+
+
+def _answer(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFrames | Exception:
+    """What is read, or an error that can be sent and says whose fault it is."""
+    try:
+        return read(request, streams)
+    except DataError as error:
+        return data_error(str(error), error)
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def read(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFrames:
