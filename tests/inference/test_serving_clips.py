@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 from tests.inference.served import HEADS, QUICK, Brightness, make_weights
 from tests.videos import numbered_frames, write_video
@@ -536,8 +537,15 @@ def test_a_temporary_folder_that_somebody_cleaned_away(client: TestClient, servi
 
 def test_huge_pictures_are_refused(tmp_path: Path, monkeypatch: Any, recogniser: Recogniser, video: Path) -> None:
     monkeypatch.setattr(reading, "_MOST_PX", 80 * 60 - 1)
-    with pytest.raises(DataError, match="at most 4,799 are taken"):
-        reading.read(ClipRequest(path=video), recogniser.config.preprocessing)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (80, 60)).save(image)
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    for path in (video, image):
+        with pytest.raises(DataError, match="at most 4,799 are taken"):
+            reading.read(ClipRequest(path=path), recogniser.config.preprocessing)
+    with pytest.raises(DataError, match="larger than a picture may be"):
+        reading.read(ClipRequest(path=bomb), recogniser.config.preprocessing)
 
 
 def test_clips_and_cameras_take_turns() -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import struct
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -183,7 +185,9 @@ def read(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFram
     from kinema.types import Clip
 
     path = request.path
-    if not is_image(path):
+    if is_image(path):
+        _check_image(path)
+    else:
         _check_format(path)
     # Not through the index of probed files: of an upload nothing is to stay.
     video = probe(path)
@@ -208,6 +212,31 @@ def _check_format(path: Path) -> None:
             size_px = max((stream.width * stream.height for stream in container.streams.video), default=0)
     except av.FFmpegError as error:
         raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
+    _check_size(path, size_px)
+
+
+def _check_image(path: Path) -> None:
+    """Refuse too large an image by what its header says; what else is wrong with it is said when it is read.
+
+    Raises:
+        DataError: It is.
+    """
+    from PIL import Image
+
+    size_px = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                size_px = image.width * image.height
+        except Image.DecompressionBombError:
+            raise DataError(f"{path}: larger than a picture may be; at most {_MOST_PX:,} pixels are taken") from None
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+            return
+    _check_size(path, size_px)
+
+
+def _check_size(path: Path, size_px: int) -> None:
     if size_px > _MOST_PX:
         raise DataError(f"{path}: pictures of {size_px:,} pixels; at most {_MOST_PX:,} are taken here")
 
