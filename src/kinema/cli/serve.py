@@ -26,7 +26,9 @@ def serve(
         list[str] | None,
         typer.Argument(metavar="[key=value]...", help="How a camera's pictures become actions, such as enter=0.7."),
     ] = None,
-    settings: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML of the same keys; a key=value overrides it.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the same keys; a key=value overrides it.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8000,
     token: Annotated[
