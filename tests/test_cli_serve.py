@@ -174,7 +174,11 @@ def test_a_port_that_is_in_use(kinema: Kinema, weights: Path) -> None:
         (("--token", " "), "--token: it is empty"),
         (("--certificate", "a.pem"), "--certificate and --key belong together"),
         (("--certificate", "a.pem", "--key", "b.pem"), "--certificate: a.pem: no such file"),
-        (("--timeout-s", "0"), "--timeout-s"),
+        (("--timeout-s", "0"), "--timeout-s: 0 is not between 0.1 and 86,400"),
+        (("--timeout-s", "inf"), "--timeout-s: inf is not between"),
+        (("--timeout-s", "nan"), "--timeout-s: nan is not between"),
+        (("--max-upload-mb", "inf"), "--max-upload-mb: inf is not between 0.001 and 1,000,000"),
+        (("--max-upload-mb", "nan"), "--max-upload-mb: nan is not between"),
         (("--port", "70000"), "--port"),
     ],
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 from tests.inference.served import HEADS, QUICK, Brightness, make_weights
 from tests.videos import numbered_frames, write_video
 
 import kinema
 from kinema.data.decoding import probe
+from kinema.data.machine import MachineError
 from kinema.inference.recogniser import Prediction, Recogniser
 from kinema.inference.serving import reading
 from kinema.inference.serving.app import _clip_answer, make_app
 from kinema.inference.serving.model_thread import ModelThread
 from kinema.inference.serving.reading import ClipReader, ClipRequest
 from kinema.inference.serving.service import Limits, Service, opened
-from kinema.inference.serving.uploads import clean_name
+from kinema.inference.serving.uploads import clean_name, place_for_clip
 from kinema.models.weights import Rejection
 from kinema.types import DataError
 
@@ -204,6 +209,7 @@ def test_bodies_that_are_no_forms(client: TestClient, video: Path) -> None:
         "application/json": 415,
         "multipart/form-data": 400,
         "multipart/form-data; boundary=x": 400,
+        f"multipart/form-data; boundary={'x' * 257}": 400,
     }
     for kind, status in kinds.items():
         answer = client.post("/predict", content=content, headers={"Content-Type": kind})
@@ -387,11 +393,12 @@ def test_answers_carry_what_a_browser_has_to_heed(client: TestClient) -> None:
 def test_only_this_machines_names_are_answered(client: TestClient, video: Path) -> None:
     for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000"):
         assert client.get("/health", headers={"Host": host}).status_code == 200
-    for host in ("example.org", "127.0.0.1.example.org", "<b>", ""):
+    for host in ("example.org", "127.0.0.1.example.org", "<b>", "", "[1]", "[::::]:80"):
         assert client.get("/health", headers={"Host": host}).status_code == 400
     sent = {"video": ("c.mp4", video.read_bytes())}
     assert client.post("/predict", files=sent, headers={"Origin": "http://example.org"}).status_code == 403
     assert client.post("/predict", files=sent, headers={"Origin": "null"}).status_code == 403
+    assert client.post("/predict", files=sent, headers={"Origin": "http://["}).status_code == 403
     assert client.post("/predict", files=sent, headers={"Origin": HOST}).status_code == 200
 
 
@@ -445,25 +452,99 @@ class Endless(ClipRequest):
         return time.sleep, (600,)
 
 
-def test_a_reader_that_took_much_memory_is_replaced(video: Path, recogniser: Recogniser, monkeypatch: Any) -> None:
+class WornPipe:
+    """The pipe of a reader; who answers through it says that it has taken too much memory."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def recv(self) -> Any:
+        answer, is_worn = self._pipe.recv()
+        assert not is_worn
+        return answer, True
+
+
+def test_a_reader_that_took_much_memory_is_replaced(video: Path, recogniser: Recogniser) -> None:
     reader = ClipReader(recogniser.config.preprocessing)
     try:
         first = reader._process.pid
         reader.read(ClipRequest(path=video), timeout_s=60)
         assert reader._process.pid == first
-        assert not reading._is_worn()
-        monkeypatch.setattr(reading, "_MOST_BYTES", 1)
-        assert reading._is_worn()
+        reader._pipe = WornPipe(reader._pipe)  # type: ignore[assignment]
+        assert set(reader.read(ClipRequest(path=video), timeout_s=60).frames) == set(recogniser.config.preprocessing)
+        second = reader._process.pid
+        assert second != first
+        reader.read(ClipRequest(path=video), timeout_s=60)
+        assert reader._process.pid == second
     finally:
         reader.close()
     with pytest.raises(DataError, match="ending"):
         reader.read(ClipRequest(path=video), timeout_s=1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process takes over from another is a matter of Linux")
+def test_the_memory_of_the_service_is_not_counted_as_its_readers() -> None:
+    script = """
+import subprocess, sys
+import numpy as np
+np.ones(400_000_000, np.uint8)
+script = "from kinema.inference.serving.reading import _peak_bytes; print(_peak_bytes())"
+subprocess.run([sys.executable, "-c", script], check=True)
+"""
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert 10**6 < int(found.stdout) < 400_000_000
+
+
+def test_what_the_machine_failed_at_is_not_the_clips_fault(
+    client: TestClient, service: Service, video: Path, monkeypatch: Any
+) -> None:
+    def fails(request: ClipRequest, _streams: Any) -> Any:
+        raise MachineError(f"{request.path}: cannot be read (Input/output error)")
+
+    def read(request: ClipRequest, *, timeout_s: float) -> Any:
+        assert timeout_s > 0
+        raise pickle.loads(pickle.dumps(reading._answer(request, {})))  # as it comes through the pipe
+
+    monkeypatch.setattr(reading, "read", fails)
+    monkeypatch.setattr(service.reader, "read", read)
+    answer = client.post("/predict", files={"video": ("c.mp4", video.read_bytes())})
+    assert answer.status_code == 503
+    assert error(answer) == "c.mp4: cannot be read (Input/output error)"
+
+
+def test_a_temporary_folder_that_somebody_cleaned_away(client: TestClient, service: Service, video: Path) -> None:
+    sent = {"video": ("c.mp4", video.read_bytes())}
+    service.folder.rmdir()
+    assert client.post("/predict", files=sent).status_code == 200
+    assert service.folder.stat().st_mode & 0o077 == 0  # for nobody else, as it was
+
+    service.folder.rmdir()
+    service.folder.touch()
+    try:
+        answer = client.post("/predict", files=sent)
+        assert answer.status_code == 503
+        assert "the clip cannot be kept" in error(answer)
+    finally:
+        service.folder.unlink()
+        service.folder.mkdir(0o700)
+    with place_for_clip(service.folder) as place:
+        place.rmdir()
+
+
 def test_huge_pictures_are_refused(tmp_path: Path, monkeypatch: Any, recogniser: Recogniser, video: Path) -> None:
     monkeypatch.setattr(reading, "_MOST_PX", 80 * 60 - 1)
-    with pytest.raises(DataError, match="at most 4,799 are taken"):
-        reading.read(ClipRequest(path=video), recogniser.config.preprocessing)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (80, 60)).save(image)
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    for path in (video, image):
+        with pytest.raises(DataError, match="at most 4,799 are taken"):
+            reading.read(ClipRequest(path=path), recogniser.config.preprocessing)
+    with pytest.raises(DataError, match="larger than a picture may be"):
+        reading.read(ClipRequest(path=bomb), recogniser.config.preprocessing)
 
 
 def test_clips_and_cameras_take_turns() -> None:

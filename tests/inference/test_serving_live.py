@@ -140,10 +140,10 @@ def test_pictures_have_to_come_in_the_order_of_time(client: TestClient) -> None:
         assert "not newer" in ask(socket, 50, 10)["error"]
 
 
-def test_a_picture_of_too_many_pixels(monkeypatch: Any) -> None:
-    monkeypatch.setattr("kinema.inference.serving.live._MOST_PX", 48 * 36 - 1)
-    with pytest.raises(PictureError, match="48 x 36"):
-        read_picture(message(0, jpeg(9)))
+def test_a_picture_of_too_many_pixels() -> None:
+    assert read_picture(message(0, jpeg(9, height_px=2048, width_px=2048)))[1].shape == (2048, 2048, 3)
+    with pytest.raises(PictureError, match="2048 x 2049"):
+        read_picture(message(0, jpeg(9, height_px=2049, width_px=2048)))
 
 
 def test_a_picture_keeps_its_pixels() -> None:
@@ -248,6 +248,7 @@ def test_all_pictures_are_kept_where_only_answers_are_dear(
         answers = [socket.receive_json(), socket.receive_json()]
     assert [each["time_ms"] for each in answers] == [0, 950]
     assert answers[1]["dropped"] == 3
+    assert [each["num_seen"] for each in answers] == [1, 15]
     assert answers[1]["whole"]  # the others were seen too
     assert service.metrics.malformed._value.get() == before + 1
 

@@ -217,6 +217,64 @@ def test_no_room_for_another_camera(page: Browser, service: Service) -> None:
     wait(lambda: text(page, "#now") in ("dark inside", "bright inside"))
 
 
+def test_stop_before_the_service_has_answered(page: Browser, service: Service) -> None:
+    page.script(
+        """window.numOpened = 0;
+        window.WebSocket = class extends WebSocket {
+            constructor(address) { super(address); window.numOpened += 1; }
+            set onmessage(_take) { /* nothing comes */ }
+        };"""
+    )
+    page.click(page.one("#start"))
+    wait(lambda: service.num_live == 1)
+    page.click(page.one("#stop"))
+    wait(lambda: service.num_live == 0)
+    assert page.script("return window.numOpened") == 1
+
+
+def test_stop_while_the_service_is_away(page: Browser) -> None:
+    page.script(
+        """window.numOpened = 0;
+        window.WebSocket = class extends EventTarget {
+            constructor() { super(); window.numOpened += 1; setTimeout(() => this.onclose({ code: 1006 }), 10); }
+            close() {}
+        };"""
+    )
+    page.click(page.one("#start"))
+    wait(lambda: page.script("return window.numOpened") == 1)
+    wait(lambda: text(page, "#now") == "no answer")
+    page.click(page.one("#stop"))
+    num_opened = page.script("return window.numOpened")
+    time.sleep(2.5)  # it would have tried again after 1 s, or 2 s
+    assert page.script("return window.numOpened") == num_opened
+    assert text(page, "#now") == "not watching"
+
+
+def test_several_pictures_of_one_answer_are_not_left_out(page: Browser) -> None:
+    page.script(
+        """window.WebSocket = class extends EventTarget {
+            bufferedAmount = 0;
+            numSent = 0;
+            constructor() {
+                super();
+                const hello = { type: "hello", picture_px: 32, picture_bytes: 1e6, ahead: 4, tasks: {}, how: "" };
+                setTimeout(() => this.onmessage({ data: JSON.stringify(hello) }), 10);
+            }
+            send(content) {
+                if (content === "finish" || ++this.numSent % 4) return;
+                const time_ms = new DataView(content.buffer).getFloat64(0, true);
+                const seen = { type: "seen", time_ms, began_ms: 0, ended: [], seconds: 0.001, num_seen: 1000 };
+                setTimeout(() => this.onmessage({ data: JSON.stringify(seen) }), 1);
+            }
+            close() {}
+        };"""
+    )
+    page.click(page.one("#start"))
+    wait(lambda: float(text(page, "#rate").replace("-", "0")) > 0)
+    assert text(page, "#left-out") == "0"
+    page.click(page.one("#stop"))
+
+
 def test_a_service_that_goes_and_comes_back(recogniser: Recogniser, window: Browser) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -26,19 +26,21 @@ def serve(
         list[str] | None,
         typer.Argument(metavar="[key=value]...", help="How a camera's pictures become actions, such as enter=0.7."),
     ] = None,
-    settings: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as YAML.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the same keys; a key=value overrides it.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8000,
     token: Annotated[
         str | None,
-        typer.Option(envvar="KINEMA_TOKEN", show_envvar=True, help="Who does not know it is not answered."),
+        typer.Option(envvar="KINEMA_TOKEN", show_envvar=True, help="A secret that every request has to show."),
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For https, which cameras of other machines need.")
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate.")] = None,
-    max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest clip, in 10^6 bytes.")] = 64.0,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="A clip is answered in so long, or not at all.")] = 60.0,
+    max_upload_mb: Annotated[float, typer.Option(help="Largest clip, in 10^6 bytes.")] = 64.0,
+    timeout_s: Annotated[float, typer.Option(help="A clip is answered in so long, or not at all.")] = 60.0,
     queue: Annotated[int, typer.Option(min=0, help="Clips that may wait while one is worked on.")] = 8,
     live: Annotated[int, typer.Option(min=0, help="Cameras that may be watched at once.")] = 4,
 ) -> None:
@@ -55,6 +57,8 @@ def serve(
     section = live_settings(overrides or (), settings)
     if token is not None and not token.strip():
         raise UserError("--token: it is empty; give one, or none at all")
+    _check_range("--max-upload-mb", max_upload_mb, 0.001, 1e6)
+    _check_range("--timeout-s", timeout_s, 0.1, 86_400)
     place = Place(host=host, port=port, certificate=certificate, key=key)
     check_certificate(place)
     recogniser = load(weights)
@@ -71,6 +75,12 @@ def serve(
             output.say(f"serving at {place.url(port, token)} (Ctrl-C stops)")
 
         run(service, listener, place, ready=ready)
+
+
+def _check_range(option: str, value: float, least: float, most: float) -> None:
+    # Not by Typer's `min` and `max`: they let "nan" through.
+    if not least <= value <= most:
+        raise UserError(f"{option}: {value:g} is not between {least:g} and {most:,.0f}")
 
 
 def _warn_of_others(output: Output, is_encrypted: bool, has_token: bool) -> None:

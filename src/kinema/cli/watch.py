@@ -58,7 +58,7 @@ def watch(
         Path | None, typer.Option(metavar="OUT.jsonl", help="Write each action that has ended, a line of JSON each.")
     ] = None,
     settings: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML of the same keys; those go before.")
+        Path | None, typer.Option(metavar="FILE", help="YAML of the same keys; a key=value overrides it.")
     ] = None,
     retry_s: Annotated[
         float, typer.Option(min=0.0, help="How long a camera or stream that was lost is waited for, in seconds.")

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -103,11 +103,22 @@ class Guard:
     def _is_strange(self, request: HTTPConnection) -> Response | None:
         """An answer for who asks by another name than this machine's, or from a page of elsewhere."""
         host = request.headers.get("host", "")
-        if _HOST.fullmatch(host) is None or (self.is_local and not is_loopback(urlsplit(f"//{host}").hostname or "")):
+        name = None if _HOST.fullmatch(host) is None else _split(f"//{host}")
+        if name is None or (self.is_local and not is_loopback(name.hostname or "")):
             return JSONResponse({"error": f"this service is not known by the name {host!r}"}, 400)
         origin = request.headers.get("origin")
-        if origin is not None and request.scope.get("method") != "GET" and urlsplit(origin).netloc != host:
-            return JSONResponse({"error": "pages of elsewhere are not answered"}, 403)
+        if origin is not None and request.scope.get("method") != "GET":
+            place = _split(origin)
+            if place is None or place.netloc != host:
+                return JSONResponse({"error": "pages of elsewhere are not answered"}, 403)
+        return None
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address; None if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
         return None
 
 

@@ -34,7 +34,8 @@ from kinema.types import UserError
 log = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<d")
-_MOST_PX = 4096 * 4096
+_MOST_PX = 2048 * 2048
+"""Of one picture. All that wait are decoded together, and models look at far fewer."""
 _GAP_S = 2.0
 """Where no picture came for so long, the stream begins anew."""
 _TOP = 5
@@ -162,7 +163,8 @@ class Session:
             ended += decision.ended
         if decision is not None:
             record |= {"type": "answer", **self._record(decision)}
-        record |= {"ended": [_segment(each) for each in ended], "seconds": time.monotonic() - began_s}
+        seconds = time.monotonic() - began_s
+        record |= {"ended": [_segment(each) for each in ended], "num_seen": len(pictures), "seconds": seconds}
         return record, len(errors)
 
     def _place(self, time_ms: float) -> float:

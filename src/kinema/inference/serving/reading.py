@@ -6,18 +6,20 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import struct
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kinema.data.machine import data_error
 from kinema.types import DataError, Preprocessing
 
 _FORMATS = (
@@ -29,7 +31,7 @@ which FFmpeg would open for a stranger."""
 
 _MOST_PX = 8192 * 4320
 _MOST_BYTES = 2**31
-"""A process that has ever taken more memory makes room for a new one."""
+"""A process that has ever taken so much more memory than at its start makes room for a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +154,22 @@ def _work(pipe: Connection, streams: Mapping[str, Preprocessing]) -> None:
     import kinema.data.reading  # noqa: F401 - before there is a clip to wait for it
 
     torch.set_num_threads(1)
+    began_bytes = _peak_bytes()
     with contextlib.suppress(EOFError, OSError):
         pipe.send("ready")
         while True:
             request = pipe.recv()
-            answer: Any
-            try:
-                answer = read(request, streams)
-            except DataError as error:
-                answer = DataError(str(error))
-            except Exception as error:  # noqa: BLE001 - raised again in the parent
-                answer = RuntimeError(f"{type(error).__name__}: {error}")
-            pipe.send((answer, _is_worn()))
+            pipe.send((_answer(request, streams), _peak_bytes() - began_bytes > _MOST_BYTES))
+
+
+def _answer(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFrames | Exception:
+    """What is read, or an error that can be sent and says whose fault it is."""
+    try:
+        return read(request, streams)
+    except DataError as error:
+        return data_error(str(error), error)
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def read(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFrames:
@@ -178,7 +184,9 @@ def read(request: ClipRequest, streams: Mapping[str, Preprocessing]) -> ClipFram
     from kinema.types import Clip
 
     path = request.path
-    if not is_image(path):
+    if is_image(path):
+        _check_image(path)
+    else:
         _check_format(path)
     # Not through the index of probed files: of an upload nothing is to stay.
     video = probe(path)
@@ -203,14 +211,46 @@ def _check_format(path: Path) -> None:
             size_px = max((stream.width * stream.height for stream in container.streams.video), default=0)
     except av.FFmpegError as error:
         raise DataError(f"{path}: not a video that FFmpeg can read ({error.strerror})") from None
+    _check_size(path, size_px)
+
+
+def _check_image(path: Path) -> None:
+    """Refuse too large an image by what its header says; what else is wrong with it is said when it is read.
+
+    Raises:
+        DataError: It is.
+    """
+    from PIL import Image
+
+    size_px = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                size_px = image.width * image.height
+        except Image.DecompressionBombError:
+            raise DataError(f"{path}: larger than a picture may be; at most {_MOST_PX:,} pixels are taken") from None
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+            return
+    _check_size(path, size_px)
+
+
+def _check_size(path: Path, size_px: int) -> None:
     if size_px > _MOST_PX:
         raise DataError(f"{path}: pictures of {size_px:,} pixels; at most {_MOST_PX:,} are taken here")
 
 
-def _is_worn() -> bool:
+def _peak_bytes() -> int:
+    """The most memory that this process has had at once; 0 where that is not told."""
+    # Not by getrusage where there is another way: on Linux it keeps, through exec, the peak of the process that began
+    # this one, and a service with a large model may have had any amount.
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
-        return False
+        return 0
     unit = 1024 if hasattr(signal, "SIGPOLL") else 1  # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > _MOST_BYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,6 +4,7 @@ than is allowed."""
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fastapi import HTTPException, Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 if TYPE_CHECKING:
@@ -46,15 +47,21 @@ class Upload:
 
 @contextmanager
 def place_for_clip(folder: Path) -> Iterator[Path]:
-    """A folder for one upload, which is gone behind the block with all that is in it."""
+    """A folder for one upload, which is gone behind the block with all that is in it.
+
+    Raises:
+        HTTPException: It cannot be made.
+    """
     place = folder / secrets.token_hex(8)
-    place.mkdir()
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)  # who tidies up temporary files may have taken it away
+        place.mkdir(0o700)
+    except OSError as error:
+        raise HTTPException(503, f"the clip cannot be kept: {error.strerror}") from None
     try:
         yield place
     finally:
-        for path in place.iterdir():
-            path.unlink()
-        place.rmdir()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_headers(request: Request, most_bytes: int) -> None:
@@ -119,7 +126,7 @@ async def _receive_form(request: Request, place: Path, boundary: bytes, most_byt
                 raise _too_large(most_bytes)
             parser.write(chunk)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise HTTPException(400, f"the form cannot be read: {error}") from None
     finally:
         form.close()

@@ -44,8 +44,8 @@ export class Connection {
 
   again() {
     this.pause = Math.min(8000, 2 * this.pause);
-    this.onState("gone", "The service cannot be reached; trying again. Is kinema serve still running?");
     this.timer = setTimeout(() => this.open(), this.pause);
+    this.onState("gone", "The service cannot be reached; trying again. Is kinema serve still running?");
   }
 
   close() {
@@ -72,9 +72,10 @@ export class Connection {
     this.socket.send(message);
   }
 
-  // No more pictures come for now: actions that go on are over.
+  // No more pictures come for now: actions that go on are over. Where the service has not answered yet there are none.
   finish() {
     if (this.hello) this.socket.send("finish");
+    else this.close();
   }
 
   take(message) {

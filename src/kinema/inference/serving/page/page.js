@@ -20,7 +20,7 @@ const pictures = []; // when the camera gave one
 let state = "off"; // or "watching", "paused"
 let isEncoding = false;
 let numPictures = 0;
-let numAnswered = 0;
+let numSeen = 0;
 let wake = null;
 
 function say(text) {
@@ -147,7 +147,7 @@ function onMessage(message) {
     return;
   }
   const now = performance.now();
-  numAnswered += 1;
+  numSeen += message.num_seen;
   delays.push([now, now - message.time_ms]);
   timeline.take(message, message.time_ms);
   if (message.type !== "answer") return; // a picture that was seen and asked for no answer
@@ -162,6 +162,7 @@ function onState(kind, words) {
   if (kind === "refused") stop(words);
   else if (state === "watching" || kind === "open") say(words);
   if (kind === "gone" && state === "watching") showNow("off", "no answer");
+  if (kind === "gone" && state === "off") connection.close(); // it went before it said that it had finished
 }
 
 // Read-outs
@@ -180,7 +181,7 @@ function showNumbers() {
   find("delay-worst").textContent = old.length ? `at most ${Math.round(old.at(-1))}\u00a0ms` : "from camera to answer";
   find("rate").textContent = rate(old.length);
   find("camera-rate").textContent = rate(recent(pictures, (when) => when).length);
-  find("left-out").textContent = count(Math.max(0, numPictures - numAnswered));
+  find("left-out").textContent = count(Math.max(0, numPictures - numSeen));
 }
 
 let lastDrawn = 0;
