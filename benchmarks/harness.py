@@ -218,6 +218,11 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     load_before: tuple[float, ...] = field(default_factory=lambda: os.getloadavg())
 
+    @property
+    def missed(self) -> list[str]:
+        """Jobs of which what is wanted was not met."""
+        return [row["job"] for row in self.rows if is_met(row) is False]
+
     def finish(self) -> None:
         """Print the table, and write the file if one was asked for."""
         print(table(self.rows))
@@ -241,11 +246,19 @@ class Report:
         self.options.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def is_met(facts: Mapping[str, Any]) -> bool | None:
+    """Whether a row's ratio is what is wanted: its target at least, or at most; None where nothing is."""
+    if facts.get("target") is None or facts["ratio"] is None:
+        return None
+    return bool(facts["ratio"] <= facts["target"] if facts.get("at_most") else facts["ratio"] >= facts["target"])
+
+
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as text, in columns."""
     lines = [("job", "kinema", "peer", "", "ratio", "wanted", "against")]
     for facts in rows:
-        target = facts.get("target")
+        target, met = facts.get("target"), is_met(facts)
+        wanted = "" if target is None else f"{'at most ' if facts.get('at_most') else ''}{number(target)}"
         lines.append(
             (
                 facts["job"],
@@ -253,7 +266,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
                 number(facts["peer"]),
                 facts["unit"],
                 number(facts["ratio"]),
-                "" if target is None else number(target),
+                wanted if met is None else f"{wanted}: {'met' if met else 'missed'}",
                 facts["peer_name"],
             )
         )

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness import REPOSITORY, number
+from harness import REPOSITORY, is_met, number
 
 FIGURES = {
     "store_figures": {
@@ -138,11 +138,10 @@ def _with_unit(value: float | None, unit: str) -> str:
 
 
 def _wanted(row: dict[str, Any]) -> str:
-    if row["target"] is None or row["ratio"] is None:
+    met = is_met(row)
+    if met is None:
         return ""
-    at_most = row.get("at_most", False)
-    met = row["ratio"] <= row["target"] if at_most else row["ratio"] >= row["target"]
-    return f"{'at most ' if at_most else ''}{number(row['target'])} x: {'met' if met else '**missed**'}"
+    return f"{'at most ' if row.get('at_most') else ''}{number(row['target'])} x: {'met' if met else '**missed**'}"
 
 
 def of_machine(results: dict[str, dict[str, Any]], before: str = "") -> str:

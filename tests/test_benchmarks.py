@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -85,6 +86,29 @@ def test_benchmark_runs_too(name: str, tmp_path: Path, data_root: Path) -> None:
         errors = {(facts["method"], facts["motion"]): facts["px"] for facts in found["facts"]["errors"]}
         assert errors["no flow at all", "4 px"] == pytest.approx(4)
         assert errors["dis", "4 px"] < 1
+
+
+def test_what_is_wanted_is_judged() -> None:
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        harness: Any = importlib.import_module("harness")
+    finally:
+        sys.path.pop(0)
+    base = {"kinema": 1.0, "peer": 1.0, "peer_name": "", "unit": "MB"}
+    rows = [
+        {**base, "job": "quick enough", "ratio": 10.5, "target": 10.0},
+        {**base, "job": "too slow", "ratio": 9.5, "target": 10.0},
+        {**base, "job": "grows little", "ratio": 1.01, "target": 1.02, "at_most": True},
+        {**base, "job": "grows", "ratio": 1.03, "target": 1.02, "at_most": True},
+        {**base, "job": "told only", "ratio": 3.0, "target": None},
+    ]
+    assert [harness.is_met(row) for row in rows] == [True, False, True, False, None]
+    options = harness.Options(data=REPOSITORY, json=None, rounds=1, quick=False)
+    assert harness.Report(name="any", options=options, rows=rows).missed == ["too slow", "grows"]
+    told = harness.table(rows).splitlines()
+    assert "10.0: met" in told[1]
+    assert "10.0: missed" in told[2]
+    assert "at most 1.02: missed" in told[4]
 
 
 @pytest.mark.slow

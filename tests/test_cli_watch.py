@@ -151,6 +151,42 @@ def test_mistakes(arguments: tuple[str, ...], words: str, kinema: Kinema, weight
     assert not list(Path.cwd().glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "arguments", [("nowhere",), ("WEIGHTS", "enterr=1"), ("WEIGHTS", "--source", "nowhere.mp4"), ("WEIGHTS", "--show")]
+)
+def test_a_mistake_does_not_cost_the_actions_of_before(
+    arguments: tuple[str, ...], kinema: Kinema, weights: Path, video: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "a.jsonl"
+    events.write_text("of before\n")
+    source = () if "--source" in arguments else ("--source", video)
+    given = [weights if each == "WEIGHTS" else each for each in arguments]
+    assert kinema("watch", *given, *source, "--events", events).error()
+    assert events.read_text() == "of before\n"
+
+
+def test_what_was_written_before_goes_when_the_watch_begins(
+    kinema: Kinema, weights: Path, video: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "a.jsonl"
+    events.write_text("of before\n")
+    assert kinema("watch", weights, *EASY, "--source", video, "--headless", "--events", events).code == 0
+    assert [json.loads(line).keys() >= {"label"} for line in events.read_text().splitlines()]
+    assert "of before" not in events.read_text()
+
+
+@pytest.mark.parametrize("option", ["--save", "--events"])
+def test_the_source_is_not_written_over(option: str, kinema: Kinema, weights: Path, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered_frames(4), fps=30)
+    before = source.read_bytes()
+    other = tmp_path / "b.mp4"
+    other.symlink_to(source)
+    for path in (source, other):
+        done = kinema("watch", weights, "--source", source, "--headless", option, path)
+        assert done.error() == f"{option}: {path} is what --source reads; give another file"
+        assert source.read_bytes() == before
+
+
 def test_an_address_where_nobody_answers(kinema: Kinema, weights: Path) -> None:
     done = kinema("watch", weights, "--source", f"{dead_address()}/a", "--headless")
     assert done.error().endswith("cannot be opened (Connection refused); is the address right, and the camera on?")

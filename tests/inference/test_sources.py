@@ -107,10 +107,34 @@ def test_addresses_of_other_kinds_are_refused() -> None:
         ("http://host/a@b:c", "http://host/a@b:c"),
         ("rtsp://user:p@ss@host/a", "rtsp://user:***@host/a"),
         ("http://[host/a", "http://[host/a"),
+        ("http://[fe80::1]:80/a@b", "http://[fe80::1]:80/a@b"),
+        ("http://host:8080/a@b", "http://host:8080/a@b"),
+        ("rstp://user:secret@h/x", "rstp://user:***@h/x"),
+        ("rtsp://user:se[cret@h", "rtsp://user:***@h"),
+        ("rtsp://user:se#cret@h/x", "rtsp://user:***@h/x"),
+        ("rtsp://user:se/cret@h/x", "rtsp://user:***@h/x"),
+        ("rtsp://user:se?cr:et@h:554/x", "rtsp://user:***@h:554/x"),
+        ("rtsp://a@b.c:se/cret@h/x", "rtsp://a@b.c:***@h/x"),
+        ("rtsp://:secret@h/x", "rtsp://:***@h/x"),
+        ("http://h/x?user=a&pwd=secret&b=c", "http://h/x?user=a&pwd=***&b=c"),
+        ("http://h/x?Password=se#cret", "http://h/x?Password=***"),
+        ("http://h/x?passwd=a@b&access_token=c", "http://h/x?passwd=***&access_token=***"),
+        ("rtsp://h:554/user=a&password=secret&channel=1", "rtsp://h:554/user=a&password=***&channel=1"),
     ],
 )
 def test_passwords_are_not_shown(address: str, shown: str) -> None:
     assert without_password(address) == shown
+
+
+def test_mistyped_addresses_are_refused_without_their_passwords() -> None:
+    for address in ("rstp://user:sesame@h/x", "rstp://h/x?user=a&pwd=sesame"):
+        with pytest.raises(DataError, match=r"^rstp://.*\*\*\*.*: rstp is no kind of address") as caught:
+            source_of(address)
+        assert "sesame" not in str(caught.value)
+    for address in ("rtsp://user:sesame[@h\x00", "rtsp://user:ses#sesame@127.0.0.1:1/x"):
+        with pytest.raises(DataError, match="cannot be opened") as caught:
+            source_of(address).open(threading.Event())
+        assert "sesame" not in str(caught.value)
 
 
 # Files
@@ -230,6 +254,18 @@ def test_motion_jpeg_has_no_times_but_those_of_its_arrival(site: Site) -> None:
     steps_s = np.diff([picture.time_s for picture in found])[-20:]
     assert np.median(steps_s) == pytest.approx(0.1, abs=0.02)  # its demuxer would say 0.04
     assert found[-1].duration_s == pytest.approx(0.1, abs=0.03)
+
+
+def test_one_late_picture_does_not_make_those_behind_it_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mkv", numbered_frames(40), fps=30, options={"tune": "zerolatency"})
+    feed = LiveFeed(Hesitant(path), CameraSource(0), threading.Event(), timed=False)  # type: ignore[arg-type]
+    came_s = [number / 30 + (1.0 if number >= 30 else 0.0) for number in range(40)]
+    clock_s = iter(came_s)
+    monkeypatch.setattr(feed, "_decode", lambda packet, _now_s: decode(packet, next(clock_s)))
+    decode = type(feed)._decode.__get__(feed)
+    found = [feed.read() or pytest.fail("it has no end") for _ in range(40)]
+    feed.close()
+    assert [picture.duration_s for picture in found] == pytest.approx([1 / 30] * 40, abs=1e-3)
 
 
 def test_a_file_on_a_server_has_an_end_and_is_played(site: Site, tmp_path: Path) -> None:

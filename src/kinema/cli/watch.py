@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -77,6 +77,7 @@ def watch(
     from kinema.inference.live_settings import live_settings
 
     chosen = live_settings(overrides or [], settings)
+    _check_files(source, {"--save": save, "--events": events})
     with ExitStack() as stack:
         lines = None if events is None else stack.enter_context(_lines_to(events))
         is_shown = _is_shown(show, output)
@@ -87,15 +88,7 @@ def watch(
         problem = session.run(window)
     if saver is not None:
         problem = _say_saved(saver, output) or problem
-    record = {"source": watcher.source.name, **watcher.figures.record()}
-    output.say(_summary(record))
-    output.finish(record)
-    if session.signum is not None:
-        if session.signum == signal.SIGTERM:
-            sys.stderr.write("stopped\n")  # of the other the command line says so itself
-        raise typer.Exit(128 + session.signum)
-    if problem is not None:
-        raise UserError(problem)
+    _conclude(watcher, output, signum=session.signum, problem=problem)
 
 
 class _Session:
@@ -116,6 +109,7 @@ class _Session:
         with self._signals():
             try:
                 watcher.start()
+                self._begin_lines()
                 if window is not None:
                     window.run(watcher, self._tick)
                 else:
@@ -133,6 +127,11 @@ class _Session:
             finally:
                 self._tick()
         return None
+
+    def _begin_lines(self) -> None:
+        # What was in the file goes only now that nothing is left that could be mistyped.
+        if self._lines is not None and Path(self._lines.name).is_file():  # and no pipe
+            self._lines.truncate(0)
 
     def _tick(self) -> None:
         figures = self._watcher.figures
@@ -188,10 +187,22 @@ def _list(output: Output) -> None:
     output.finish([{"index": c.index, "name": c.name, "device": c.place, "problem": c.problem} for c in found])
 
 
+def _check_files(source: str, written: Mapping[str, Path | None]) -> None:
+    """What is written must not be what is read.
+
+    Args:
+        source: As given.
+        written: Option -> file.
+    """
+    for option, path in written.items():
+        if path is not None and path.exists() and Path(source).exists() and path.samefile(source):
+            raise UserError(f"{option}: {path} is what --source reads; give another file")
+
+
 @contextmanager
 def _lines_to(path: Path) -> Iterator[IO[str]]:
     try:
-        file = path.open("w", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--events: {path} cannot be written: {error.strerror}") from None
     with file:
@@ -264,6 +275,19 @@ def _say_saved(saver: VideoSaver, output: Output) -> str | None:
         f"saved {saver.path}{left_out}" if saver.is_written else f"nothing was seen, {saver.path} is not written"
     )
     return None
+
+
+def _conclude(watcher: Watcher, output: Output, *, signum: int | None, problem: str | None) -> None:
+    """Say what was seen, and end as it ended."""
+    record = {"source": watcher.source.name, **watcher.figures.record()}
+    output.say(_summary(record))
+    output.finish(record)
+    if signum is not None:
+        if signum == signal.SIGTERM:
+            sys.stderr.write("stopped\n")  # of the other the command line says so itself
+        raise typer.Exit(128 + signum)
+    if problem is not None:
+        raise UserError(problem)
 
 
 def _summary(record: dict[str, Any]) -> str:

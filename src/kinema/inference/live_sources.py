@@ -9,13 +9,14 @@ not leave a delay that stays for ever.
 from __future__ import annotations
 
 import errno
+import re
+import statistics
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import av
 from av.container import InputContainer
@@ -48,6 +49,13 @@ _KEY_S = 5.0
 _LEAST_STEP_S = 1e-3
 _RATES = (1.0, 240.0)  # what is told beyond is no rate of pictures
 _USUAL_S = 1 / 30
+_SPACINGS = 15
+"""Of so many, where nothing says a rate, the median is how long a picture is seen: a late one is none of them."""
+
+# By what is written, not by what an address has to be: what is mistyped is shown most often, in what says so. Passwords
+# may have any sign in them, so they end at the last @; but behind a port it is a path that goes on.
+_PASSWORD = re.compile(r"(://(?!\[[^\]@]*\](?:[:/?#]|$))[^/?#:]*:)(?!\d{1,5}(?:[/?#]|$)).*@", re.DOTALL)
+_SECRET = re.compile(r"([\w.%-]*(?:pas|pwd|token|secret|api_?key|auth)[\w.%-]*=)[^&]*", re.IGNORECASE)
 
 # Their demuxers make timestamps up.
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "image2pipe", "jpeg_pipe", "h264", "hevc", "m4v", "rawvideo"})
@@ -78,21 +86,20 @@ def source_of(text: str, *, realtime: bool = False) -> Source:
     scheme, separator, _ = text.partition("://")
     if separator and not Path(text).exists():
         if scheme.lower() not in SCHEMES:
-            raise DataError(f"{text}: {scheme} is no kind of address that is known; known: {', '.join(SCHEMES)}")
+            known = f"no kind of address that is known; known: {', '.join(SCHEMES)}"
+            raise DataError(f"{without_password(text)}: {scheme} is {known}")
         return StreamSource(text, realtime=realtime)
     return FileSource(Path(text), realtime=realtime)
 
 
 def without_password(address: str) -> str:
-    """An address to show."""
-    try:
-        parts = urlsplit(address)
-        if parts.password is None:
-            return address
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
-    except ValueError:
-        return address
+    """An address to show, be it a right one or not; rather too little of it is shown than a password.
+
+    Example:
+        >>> without_password("rstp://user:secret@10.0.0.7/a?token=12&b=c")
+        'rstp://user:***@10.0.0.7/a?token=***&b=c'
+    """
+    return _PASSWORD.sub(r"\1***@", _SECRET.sub(r"\1***", address), count=1)
 
 
 class _Live:
@@ -191,7 +198,7 @@ class StreamSource(_Live):
             return f"nothing came within {OPEN_S:g} s; is the address right, and the camera on?"
         if isinstance(error, av.error.HTTPUnauthorizedError):
             return "it asks for a user and a password; give them as in rtsp://USER:PASSWORD@HOST/"
-        words = getattr(error, "strerror", None) or str(error)
+        words = getattr(error, "strerror", None) or str(error).replace(self.address, self.name)
         return f"cannot be opened ({words}); is the address right, and the camera on?"
 
 
@@ -268,6 +275,7 @@ class LiveFeed:
         self._opened_s = time.monotonic()
         self._begun = self._behind = self._is_over = False
         self._before_s: float | None = None
+        self._spacings_s: deque[float] = deque(maxlen=_SPACINGS)
         self.skipped = 0
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self.fps = rate if timed and _RATES[0] <= rate <= _RATES[1] else None
@@ -340,7 +348,8 @@ class LiveFeed:
             elif self._arrivals is not None:
                 captured_s = min(arrived_s, self._arrivals.captured_s(pts_s))
         if self.fps is None and self._before_s is not None:  # nothing says its rate: as it was of late
-            self._duration_s += 0.1 * (min(captured_s - self._before_s, 1.0) - self._duration_s)
+            self._spacings_s.append(min(max(captured_s - self._before_s, _LEAST_STEP_S), 1.0))
+            self._duration_s = statistics.median(self._spacings_s)
         self._before_s = captured_s
         return Picture(
             image=frame,

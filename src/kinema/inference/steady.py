@@ -133,7 +133,6 @@ class SteadyFeed:
             raise DataError(f"{self._source.name}: {self._reason}") from None
         self._is_open = False
         self._feed.close()
-        self._skipped = 0
         if self._gone_s is None:
             self._gone_s = time.monotonic()
             how_long = "" if self._retry_s > _FOR_EVER_S else f" for {duration(self._retry_s)}"
@@ -157,7 +156,7 @@ class SteadyFeed:
             reason = getattr(error, "strerror", None) or str(error)
             self._reason = reason.removeprefix(f"{self._source.name}: ")
         else:
-            self._is_open = True
+            self._is_open, self._skipped = True, 0
 
     def _is_back(self) -> None:
         if self._gone_s is not None:

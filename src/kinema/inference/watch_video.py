@@ -104,8 +104,8 @@ class VideoSaver:
         try:
             while (seen := self._seen.get()) is not None:
                 self._write(seen)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self.problem = getattr(error, "strerror", None) or str(error)
+        except Exception as error:  # noqa: BLE001 - told of by who asks for `problem`; nobody is to wait for ever
+            self.problem = _in_a_line(error)
             while self._seen.get() is not None:  # so that nobody waits for room
                 pass
         try:
@@ -113,8 +113,8 @@ class VideoSaver:
                 if self.problem is None:
                     self._container.mux(self._stream.encode())
                 self._container.close()
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self.problem = self.problem or getattr(error, "strerror", None) or str(error)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self.problem = self.problem or _in_a_line(error)
 
     def _write(self, seen: Seen) -> None:
         rate, delay_ms = self._figures.now()
@@ -158,3 +158,10 @@ class VideoSaver:
         scaled = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
         sheet.paste(scaled, ((width_px - size[0]) // 2, (height_px - size[1]) // 2))
         return np.asarray(sheet)
+
+
+def _in_a_line(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if isinstance(error, (av.FFmpegError, OSError, ValueError)) and words:
+        return str(words)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
