@@ -345,7 +345,9 @@ def remembered(path: Path) -> Iterator[dict[str, dict[int, Tensor]]]:
     finally:
         FeatureSight.keep = plain  # type: ignore[method-assign]
     if not path.exists():
-        rows = {f"_{name}": np.stack([of[number].numpy() for number in range(len(of))]) for name, of in store.items()}
+        rows: dict[str, Any] = {}  # of any type: NumPy declares one more argument among their names
+        for name, of in store.items():
+            rows[f"_{name}"] = np.stack([of[number].numpy() for number in range(len(of))])
         np.savez(path, **rows)
 
 

@@ -261,8 +261,8 @@ def test_one_late_picture_does_not_make_those_behind_it_last(tmp_path: Path, mon
     feed = LiveFeed(Hesitant(path), CameraSource(0), threading.Event(), timed=False)  # type: ignore[arg-type]
     came_s = [number / 30 + (1.0 if number >= 30 else 0.0) for number in range(40)]
     clock_s = iter(came_s)
+    decode = feed._decode
     monkeypatch.setattr(feed, "_decode", lambda packet, _now_s: decode(packet, next(clock_s)))
-    decode = type(feed)._decode.__get__(feed)
     found = [feed.read() or pytest.fail("it has no end") for _ in range(40)]
     feed.close()
     assert [picture.duration_s for picture in found] == pytest.approx([1 / 30] * 40, abs=1e-3)
