@@ -108,6 +108,16 @@ def test_a_recipe_of_flow_takes_its_store(kinema: Kinema, root: Path, recipe: Pa
     assert said.code == 0, said.err
 
 
+def test_a_recipe_of_flow_is_for_other_data_as_well(kinema: Kinema, root: Path, recipe: Path) -> None:
+    """What is seen of a clip is the recipe's, whichever data set is named."""
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.rglob("*.mp4"))]
+    (root / "clips.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    stored = kinema("data", "prepare", "table", root, "--out", "s", "--frames", "--recipe", recipe, "--workers", 0)
+    assert stored.code == 0, stored.err
+    motion = Store.open(Path("s"), kind="frames").settings["motion"]
+    assert (motion["modality"], motion["bound_px"]) == ("flow", 8)
+
+
 def test_a_store_of_something_else_is_not_taken_for_it(kinema: Kinema, root: Path, recipe: Path) -> None:
     """Fields of motion are no frames, sparse frames have no motion, and fields cannot be cut again."""
     prepare = ("data", "prepare", "folder", root, "--num-frames", 4, "--size", 32, "--workers", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.flow_files import write_flow, write_frames
 from tests.videos import write_video
 
 import kinema
@@ -29,6 +31,7 @@ from kinema.sections import Recipe
 from kinema.training.prepare import Prepared, prepare
 from kinema.training.readers import frame_reader, readers_of
 from kinema.training.run_folder import create_run
+from kinema.training.sanity import blind_loss
 from kinema.training.train import train
 
 LSTM = "{name: cnn_lstm, backbone: tiny, hidden_size: 16, dropout: 0}"
@@ -200,6 +203,37 @@ def test_a_stream_that_is_for_training_alone(made: Callable[..., Prepared], movi
     without, with_loss = (state[weight].model.state_dict() for weight in ("0", "5"))
     name = "magnitude.0.weight"
     assert not torch.equal(without[name], with_loss[name])
+
+
+def test_flow_that_is_for_training_alone_is_asked_of_training_clips_alone(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames whose flow others have computed, of training clips; of validation clips there is none."""
+    monkeypatch.setenv("KINEMA_CACHE", str(tmp_path / "cache"))
+    rows = ["path,label,split,flow,flow_fps"]
+    for number in range(6):
+        write_frames(tmp_path / "frames" / str(number), 10)
+        write_flow(tmp_path / "flow" / str(number), 9, lambda field: (field / 4, 0.0))
+        rows.append(f"frames/{number},{'xy'[number % 2]},{'train' if number < 4 else 'validation'},flow/{number},10")
+    for number in (4, 5):
+        shutil.rmtree(tmp_path / "flow" / str(number))
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    model = "{name: flow_attention, backbone: tiny, grid: 8, flow_channels: 4, channels: 8, dropout: 0}"
+    given = (
+        f"data={{name: table, root: {tmp_path}, fps: 10}}",
+        "data.modality=[rgb, flow_magnitude]",
+        "clips.motion={method: stored, bound_px: 10}",
+        f"model={model}",
+    )
+    prepared = prepare(recipe(*given))
+    assert {split: len(clips) for split, clips in prepared.clips.items()} == {"train": 4, "validation": 2}
+    assert not any(prepared.skipped.values())
+    assert blind_loss(prepared) is None  # the loss of maps is part of it
+    shutil.rmtree(tmp_path / "flow" / "0")
+    assert {split: len(clips) for split, clips in prepare(recipe(*given)).clips.items()} == {
+        "train": 3,
+        "validation": 2,
+    }
 
 
 @pytest.mark.parametrize("fusion", ["features", "convolution"])
